@@ -1,0 +1,90 @@
+"""From YAML and `key=value` to dataclasses: every key known, every type right, every mistake named."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from yaml import YAMLError
+
+from hypclip.errors import ConfigError
+
+T = TypeVar("T")
+
+STRICT_KEYS = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+"""The pydantic config of every dataclass that a YAML file fills."""
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML file and put `a.b=value` overrides on top.
+
+    Raises:
+        ConfigError: the file or an override cannot be read.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no config file {path}")
+    for override in overrides:
+        if "=" not in override or override.startswith(("-", "=")):
+            raise ConfigError(f"cannot read {override!r}: overrides are written key=value, for example train.steps=100")
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist([_quote_braces(o) for o in overrides]))
+        plain = OmegaConf.to_container(merged, resolve=True)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"cannot read {path} with the overrides given: {error}") from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, got {type(plain).__name__}")
+    return {str(key): value for key, value in plain.items()}
+
+
+def build(kind: type[T], data: Any, where: str = "") -> T:
+    """Build a pydantic dataclass from plain data, nested dataclasses included.
+
+    Args:
+        kind: the dataclass.
+        data: plain data, as `read` returns it.
+        where: the key under which `data` stands in the whole config, for messages.
+
+    Raises:
+        ConfigError: an unknown or missing key, or a value of the wrong type or range; the message names each in full.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where or 'the config'} must be a mapping of settings, got {data!r}")
+    try:
+        return TypeAdapter(kind).validate_python(dict(data))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(kind, problem, where) for problem in error.errors())) from error
+
+
+def _explain(kind: type, problem: Mapping[str, Any], where: str) -> str:
+    path = [str(part) for part in problem["loc"]]
+    name = ".".join([where, *path] if where else path)
+    match problem["type"]:
+        case "unexpected_keyword_argument":
+            known = _known_keys(kind, path[:-1])
+            close = difflib.get_close_matches(path[-1], known, n=1)
+            return f"unknown key {name!r}, " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
+        case "missing":
+            return f"the config lacks {name!r}, which has no default"
+        case _:
+            return f"{name}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _known_keys(kind: Any, path: Sequence[str]) -> list[str]:
+    for part in path:
+        kind = typing.get_type_hints(kind).get(part)
+        if not dataclasses.is_dataclass(kind):
+            return []
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _quote_braces(override: str) -> str:
+    """Keep a value such as a/{000..099}.tar a string: YAML would read the braces as a mapping."""
+    key, _, value = override.partition("=")
+    return f"{key}={value!r}" if "{" in value and ".." in value else override

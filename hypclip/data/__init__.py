@@ -1,0 +1,1 @@
+"""From shards on disk to batches of pictures, captions, boxes and phrases."""

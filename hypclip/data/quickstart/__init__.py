@@ -1,0 +1,1 @@
+"""Quickstart data: drawings by several studios, composed into captioned scenes with grounded phrases."""

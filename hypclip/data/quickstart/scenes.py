@@ -1,0 +1,279 @@
+"""Compose drawings into scenes with a caption, grounded phrases and boxes, deterministically by seed.
+
+A scene is a pure function of (seed, split, index). `shards.py` beside this file writes thousands of them to disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from hypclip.data.quickstart.art import HELD_OUT_STYLES, TRAIN_STYLES, concepts, tiles
+from hypclip.errors import DataError
+
+SIDE = 96
+"""Width and height of a scene in pixels."""
+
+Split = Literal["train", "validation"]
+Colour = tuple[int, int, int]
+Row = tuple[int, int, float, float, float, float, float]
+"""start, end (character offsets into the caption), x0, y0, x1, y1 (fractions of the side), score in (0, 1]."""
+
+COLOURS = {
+    "white": (246, 246, 244),
+    "black": (22, 22, 26),
+    "grey": (140, 142, 146),
+    "red": (204, 48, 44),
+    "orange": (238, 142, 48),
+    "yellow": (246, 216, 80),
+    "green": (74, 158, 76),
+    "teal": (40, 140, 140),
+    "blue": (58, 104, 200),
+    "light blue": (150, 200, 240),
+    "purple": (128, 72, 164),
+    "pink": (242, 160, 190),
+    "brown": (130, 88, 56),
+    "beige": (226, 208, 176),
+}
+_COUNT_WEIGHTS = (0.3, 0.3, 0.25, 0.15)
+_SIZE_RANGE = ((0.45, 0.95), (0.36, 0.58), (0.30, 0.48), (0.27, 0.42))
+_LEVELS = ("name", "kind", "family")
+_LEVEL_WEIGHTS = (0.72, 0.18, 0.10)
+_MAX_COVERED = 0.3
+_TEXTURES = ("striped", "checked", "dotted")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture, its caption, and phrases of the caption tied to boxes, as GRIT has them."""
+
+    image: Image.Image
+    caption: str
+    noun_chunks: list[Row]
+    ref_exps: list[Row]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One drawing on the canvas: the phrase that names it and its box in pixels."""
+
+    phrase: str
+    box: tuple[int, int, int, int]
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+
+def compose(seed: int, split: Split, index: int, styles: Sequence[str] = TRAIN_STYLES, side: int = SIDE) -> Scene:
+    """Draw scene number `index` of a split.
+
+    Args:
+        seed: any integer; the same seed gives the same scenes.
+        split: the two splits draw from separate random streams.
+        index: scene number, from 0.
+        styles: the artwork to draw with.
+        side: width and height in pixels.
+
+    Raises:
+        DataError: a held-out style was asked for in the training split.
+    """
+    if split == "train" and (held_out := set(styles) & set(HELD_OUT_STYLES)):
+        raise DataError(f"styles {sorted(held_out)} are held out for evaluation: the train split cannot be drawn in them")
+    rng = random.Random(f"{seed}/{split}/{index}")
+    canvas, ground = _ground(rng, side)
+    count = rng.choices((1, 2, 3, 4), _COUNT_WEIGHTS)[0]
+    items: list[_Item] = []
+    for _ in range(count):
+        items.append(_draw(rng, canvas, items, styles, count))
+    return _describe(rng, canvas, items, ground)
+
+
+def article(phrase: str) -> str:
+    """Return the phrase with its indefinite article; plurals take none ("a red apple", "an owl", "gloves")."""
+    if phrase.endswith("s") and not phrase.endswith(("ss", "us")):
+        return phrase
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def _draw(
+    rng: random.Random, canvas: Image.Image, placed: list[_Item], styles: Sequence[str], count: int
+) -> _Item:
+    """Paste one drawing, above those already placed, where it hides little of them."""
+    concept = rng.choice(concepts())
+    available = [t for s in styles if (t := tiles(s)[concept.index]) is not None]
+    while not available:
+        concept = rng.choice(concepts())
+        available = [t for s in styles if (t := tiles(s)[concept.index]) is not None]
+    sprite = rng.choice(available)
+    if rng.random() < 0.5:
+        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if rng.random() < 0.6:
+        sprite = sprite.rotate(rng.uniform(-18, 18), Image.Resampling.BILINEAR, expand=True)
+    sprite = sprite.crop(sprite.getchannel("A").getbbox())
+    side = canvas.width
+    scale = rng.uniform(*_SIZE_RANGE[count - 1]) * side / max(sprite.size)
+    width, height = (max(4, min(side, round(s * scale))) for s in sprite.size)
+    sprite = sprite.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    best: tuple[float, tuple[int, int, int, int]] | None = None
+    for _ in range(12):
+        x, y = rng.randint(0, side - width), rng.randint(0, side - height)
+        box = (x, y, x + width, y + height)
+        covered = max((_covered(other.box, box) for other in placed), default=0.0)
+        if best is None or covered < best[0]:
+            best = (covered, box)
+        if covered < _MAX_COVERED:
+            break
+    assert best is not None
+    canvas.paste(sprite, best[1][:2], sprite)
+    level = rng.choices(_LEVELS, _LEVEL_WEIGHTS)[0]
+    return _Item(article(getattr(concept, level)), best[1])
+
+
+def _covered(below: tuple[int, int, int, int], above: tuple[int, int, int, int]) -> float:
+    """Return the fraction of the box `below` that the box `above` covers."""
+    width = min(below[2], above[2]) - max(below[0], above[0])
+    height = min(below[3], above[3]) - max(below[1], above[1])
+    return max(0, width) * max(0, height) / ((below[2] - below[0]) * (below[3] - below[1]))
+
+
+def _relation(rng: random.Random, items: list[_Item], first: int, second: int) -> str:
+    """Say where the first item is, seen from the second; always true of the picture."""
+    a, b = items[first], items[second]
+    if max(_covered(a.box, b.box), _covered(b.box, a.box)) > 0.08:
+        return "in front of" if first > second else "behind"
+    dx, dy = a.centre[0] - b.centre[0], a.centre[1] - b.centre[1]
+    if abs(dx) >= abs(dy):
+        return rng.choice(("next to", "beside", "to the left of" if dx < 0 else "to the right of"))
+    return rng.choice(("above", "over") if dy < 0 else ("below", "under"))
+
+
+def _place_in_words(item: _Item, side: int) -> str:
+    x, y = (c / side - 0.5 for c in item.centre)
+    if abs(x) < 0.15 and abs(y) < 0.15:
+        return "in the middle"
+    if abs(x) >= abs(y):
+        return "on the left" if x < 0 else "on the right"
+    return "at the top" if y < 0 else "at the bottom"
+
+
+def _describe(rng: random.Random, canvas: Image.Image, items: list[_Item], ground: str) -> Scene:
+    """Write the caption and keep the character span of every phrase."""
+    side = canvas.width
+    order = rng.sample(range(len(items)), len(items))
+    # A caption is a list of parts: an int stands for the phrase of that item, a str for the words between.
+    parts: list[int | str]
+    referring: list[tuple[int, int]] = []  # positions (first, last) in `parts` of a longer phrase about parts[first]
+    if len(items) == 1:
+        before, after = rng.choice(
+            (("", f" on {ground}"), ("", f" against {ground}"), ("a picture of ", f" on {ground}"),
+             ("", f", {ground} behind it"), (f"on {ground}, ", ""), ("here is ", f" on {ground}"))
+        )  # fmt: skip
+        parts = [before, order[0], after]
+    else:
+        first, second, *rest = order
+        parts = [first, f" {_relation(rng, items, first, second)} ", second]
+        referring = [(0, 2)]
+        if rest and rng.random() < 0.6:
+            for item in rest:
+                parts += [" and " if item == rest[-1] else ", ", item, f" {_place_in_words(items[item], side)}"]
+                referring.append((len(parts) - 2, len(parts) - 1))
+        elif len(rest) == 1:
+            parts += [" with ", rest[0]]
+        elif rest:
+            parts += [" and ", rest[0], f" {_relation(rng, items, rest[0], rest[1])} ", rest[1]]
+            referring.append((len(parts) - 3, len(parts) - 1))
+        pattern = rng.randrange(4)
+        if pattern == 0:
+            parts = [f"on {ground}, ", *parts]
+            referring = [(a + 1, b + 1) for a, b in referring]
+        else:
+            parts += (f" on {ground}", f", {ground} behind them", f" against {ground}")[pattern - 1 : pattern]
+    words = [items[p].phrase if isinstance(p, int) else p for p in parts]
+    starts = [0]
+    for word in words:
+        starts.append(starts[-1] + len(word))
+
+    def row(item: int, first: int, last: int) -> Row:
+        x0, y0, x1, y1 = (round(c / side, 4) for c in items[item].box)
+        return starts[first], starts[last + 1], x0, y0, x1, y1, round(_visible(items, item), 3)
+
+    chunks = [row(p, i, i) for i, p in enumerate(parts) if isinstance(p, int)]
+    expressions = [row(p, a, b) for a, b in referring if isinstance(p := parts[a], int) and rng.random() < 0.5]
+    return Scene(canvas, "".join(words), chunks, expressions)
+
+
+def _visible(items: list[_Item], index: int) -> float:
+    """Return a score as a detector would: high for a drawing in plain view, lower as others hide it."""
+    hidden = sum(_covered(items[index].box, other.box) for other in items[index + 1 :])
+    return max(0.3, 0.99 - hidden)
+
+
+def _ground(rng: random.Random, side: int) -> tuple[Image.Image, str]:
+    """Paint a background of one or two colours and name it."""
+    name_a, name_b = rng.sample(tuple(COLOURS), 2)
+    a, b = _jitter(rng, COLOURS[name_a]), _jitter(rng, COLOURS[name_b])
+    kind = rng.choice(("flat", "flat", "gradient", "noise", "pattern"))
+    match kind:
+        case "flat":
+            return Image.new("RGB", (side, side), a), article(f"plain {name_a} background")
+        case "gradient":
+            mask = Image.linear_gradient("L").resize((side, side)).rotate(90 * rng.randrange(4))
+            name = f"a background fading from {name_a} to {name_b}"
+        case "noise":
+            mask, name = _window(rng, _noise(rng.randrange(3)), side), article(f"rough {name_a} background")
+            b = _mix(a, b, 0.3)
+        case _:
+            texture = rng.choice(_TEXTURES)
+            mask = _window(rng, _pattern(texture, rng.choice((6, 9, 13, 18)), rng.choice((0, 30, 45, 90))), side)
+            name = article(f"{texture} {name_a} and {name_b} background")
+    return Image.composite(Image.new("RGB", (side, side), b), Image.new("RGB", (side, side), a), mask), name
+
+
+def _jitter(rng: random.Random, colour: Colour) -> Colour:
+    r, g, b = (min(255, max(0, c + rng.randint(-14, 14))) for c in colour)
+    return r, g, b
+
+
+def _mix(a: Colour, b: Colour, share: float) -> Colour:
+    r, g, b_ = (round((1 - share) * p + share * q) for p, q in zip(a, b, strict=True))
+    return r, g, b_
+
+
+def _window(rng: random.Random, texture: Image.Image, side: int) -> Image.Image:
+    """Cut a random square out of a texture, which is at least as large."""
+    if side > texture.width:
+        texture = texture.resize((side, side))
+    x, y = rng.randint(0, texture.width - side), rng.randint(0, texture.height - side)
+    return texture.crop((x, y, x + side, y + side))
+
+
+@functools.cache
+def _noise(octave: int) -> Image.Image:
+    """Return a 384 × 384 mask of random grain; a higher octave is coarser."""
+    coarse = 384 >> octave
+    grain = np.random.default_rng(octave).integers(0, 256, (coarse, coarse), dtype=np.uint8)
+    return Image.fromarray(grain).resize((384, 384), Image.Resampling.BILINEAR)
+
+
+@functools.cache
+def _pattern(texture: str, period: int, angle: int) -> Image.Image:
+    """Return a 384 × 384 mask of stripes, checks or dots, `period` pixels apart, turned by `angle` degrees."""
+    x, y = np.meshgrid(np.arange(384), np.arange(384))
+    turn = math.radians(angle)
+    u, v = x * math.cos(turn) + y * math.sin(turn), y * math.cos(turn) - x * math.sin(turn)
+    match texture:
+        case "striped":
+            wave = u % (2 * period) < period
+        case "checked":
+            wave = (u % (2 * period) < period) ^ (v % (2 * period) < period)
+        case _:
+            wave = (u % (2 * period) - period) ** 2 + (v % (2 * period) - period) ** 2 < (0.55 * period) ** 2
+    return Image.fromarray((wave * 255).astype(np.uint8))

@@ -1,0 +1,126 @@
+"""Write the quickstart data: training and validation shards with a manifest, and the held-out drawings for zero-shot."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import webdataset as wds
+from PIL import Image
+
+from hypclip.data.quickstart.art import HELD_OUT_STYLES, TRAIN_STYLES, concepts, taxonomy, tiles
+from hypclip.data.quickstart.scenes import SIDE, Split, compose
+from hypclip.errors import DataError
+
+JPEG_QUALITY = 90
+
+
+def write_shards(
+    root: Path,
+    split: Split,
+    count: int,
+    *,
+    seed: int = 0,
+    styles: Sequence[str] = TRAIN_STYLES,
+    shard_size: int = 1_000,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """Write `count` scenes as raw GRIT shards under `root`/`split` and a manifest beside them.
+
+    The bytes depend on (seed, split, count, styles, shard_size) alone, not on `workers`.
+
+    Args:
+        root: folder, created when missing.
+        split: which stream of scenes.
+        count: scenes in all.
+        seed: see `scenes.compose`.
+        styles: the artwork to draw with.
+        shard_size: scenes a shard; the last may hold fewer.
+        workers: processes to draw with.
+
+    Returns:
+        The manifest: {"split", "seed", "side", "styles", "samples", "shards": [{"name", "samples", "sha256"}]}.
+
+    Raises:
+        DataError: count or shard_size is not positive.
+    """
+    if count < 1 or shard_size < 1:
+        raise DataError(f"count and shard_size must be at least 1, got {count} and {shard_size}")
+    folder = root / split
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (folder / f"{number:05d}.tar", seed, split, tuple(styles), first, min(first + shard_size, count))
+        for number, first in enumerate(range(0, count, shard_size))
+    ]
+    if workers > 1 and len(jobs) > 1:
+        with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
+            shards = pool.starmap(_write_shard, jobs, chunksize=1)
+    else:
+        shards = [_write_shard(*job) for job in jobs]
+    manifest = {
+        "split": split,
+        "seed": seed,
+        "side": SIDE,
+        "styles": list(styles),
+        "samples": count,
+        "shards": shards,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return manifest
+
+
+def _write_shard(
+    path: Path, seed: int, split: Split, styles: tuple[str, ...], first: int, last: int
+) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    with wds.TarWriter(buffer, encoder=False, mtime=0, user="hypclip", group="hypclip") as writer:  # type: ignore[no-untyped-call]
+        for index in range(first, last):
+            scene = compose(seed, split, index, styles)
+            picture = io.BytesIO()
+            scene.image.save(picture, "JPEG", quality=JPEG_QUALITY)
+            record = {
+                "key": f"{index:08d}",
+                "caption": scene.caption,
+                "width": scene.image.width,
+                "height": scene.image.height,
+                "noun_chunks": scene.noun_chunks,
+                "ref_exps": scene.ref_exps,
+            }
+            writer.write(  # type: ignore[no-untyped-call]
+                {"__key__": f"{index:08d}", "jpg": picture.getvalue(), "json": json.dumps(record).encode()}
+            )
+    content = buffer.getvalue()
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+    return {"name": path.name, "samples": last - first, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def write_zero_shot(root: Path, styles: tuple[str, ...] = HELD_OUT_STYLES, side: int = 64) -> int:
+    """Write single drawings on a plain white ground, with their names and hierarchy, for `train/zero_shot.py`.
+
+    Layout: `root`/images/<code>/<style>.png, `root`/classes.json, `root`/taxonomy.json.
+
+    Returns:
+        How many pictures were written.
+    """
+    written = 0
+    for style in styles:
+        for concept, tile in zip(concepts(), tiles(style), strict=True):
+            if tile is None:
+                continue
+            path = root / "images" / concept.code / f"{style}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ground = Image.new("RGB", tile.size, "white")
+            ground.paste(tile, (0, 0), tile)
+            ground.resize((side, side), Image.Resampling.BICUBIC).save(path)
+            written += 1
+    names = {c.code: c.name for c in concepts()}
+    (root / "classes.json").write_text(json.dumps(names, indent=1, ensure_ascii=False), encoding="utf-8")
+    (root / "taxonomy.json").write_text(json.dumps(taxonomy(), indent=0), encoding="utf-8")
+    return written

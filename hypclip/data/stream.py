@@ -1,0 +1,234 @@
+"""An endless, resumable stream of batches from shards.
+
+Each worker of each process reads its own share of the shards (`shards.share_of`), shuffles raw samples in a buffer, decodes,
+and makes whole batches, epoch after epoch. What it yields is a pure function of (seed, epoch, rank, world size, worker), so
+the position of a stream is two numbers a worker: its epoch, and how many raw samples of it are used up.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import webdataset as wds
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from hypclip.data.batch import Batch, Example
+from hypclip.data.record import BadSample, Record, read_record
+from hypclip.data.shards import share_of
+from hypclip.errors import DataError
+
+_JUDGE_AFTER = 200
+"""Samples a worker reads before it judges its share of bad ones; at the end of an epoch it judges in any case."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """What to read and how; `rank` and `world_size` say which process this is."""
+
+    shards: Sequence[str]
+    batch_size: int
+    seed: int = 0
+    workers: int = 1
+    shuffle_buffer: int = 1_000
+    max_bad_fraction: float = 0.01
+    rank: int = 0
+    world_size: int = 1
+
+
+@dataclass
+class StreamState:
+    """Where the stream of one process stands: per worker (epoch, raw samples used), and whose turn is next."""
+
+    positions: dict[int, tuple[int, int]] = field(default_factory=dict)
+    turn: int = 0
+    read: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return JSON data."""
+        positions = {str(worker): list(position) for worker, position in self.positions.items()}
+        return {"positions": positions, "turn": self.turn, "read": self.read, "skipped": dict(self.skipped)}
+
+    @classmethod
+    def from_plain(cls, data: dict[str, Any]) -> StreamState:
+        """Read what `to_plain` returned."""
+        positions = {int(worker): (int(p[0]), int(p[1])) for worker, p in data["positions"].items()}
+        return cls(positions, data["turn"], data["read"], Counter(data["skipped"]))
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """What a worker hands over: a batch and its position after it, or the message of an error."""
+
+    worker: int
+    position: tuple[int, int]
+    read: int
+    skipped: Counter[str]
+    batch: Batch | None
+    error: str = ""
+
+
+class BatchStream:
+    """Iterate over batches for ever; `state` is always that after the last batch handed out.
+
+    Args:
+        config: see StreamConfig.
+        make: (record, seed) → example.
+        collate: examples → batch.
+        state: where to go on; None starts at the beginning.
+
+    Raises:
+        DataError: a reader would have no shard; while iterating: too many bad samples, or a share without samples.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        make: Callable[[Record, str], Example],
+        collate: Callable[[Sequence[Example]], Batch],
+        state: StreamState | None = None,
+    ):
+        workers = max(1, config.workers)
+        for worker in range(workers):
+            _share(config, 0, worker)
+        self.state = state or StreamState()
+        if self.state.positions and max(self.state.positions) >= workers:
+            raise DataError(f"the run was started with more data.workers than {workers}: resume with the same number")
+        dataset = _WorkerStream(config, make, collate, dict(self.state.positions), self.state.turn)
+        self._loader = DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=config.workers,
+            prefetch_factor=4 if config.workers else None,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_single_thread,
+        )
+        self._workers = workers
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches; the state moves on when the next one is asked for by the caller's loop."""
+        delivery: _Delivery
+        for delivery in self._loader:
+            if delivery.batch is None:
+                raise DataError(delivery.error)
+            self.state.positions[delivery.worker] = delivery.position
+            self.state.turn = (delivery.worker + 1) % self._workers
+            self.state.read += delivery.read
+            self.state.skipped += delivery.skipped
+            yield delivery.batch
+
+
+class _WorkerStream(IterableDataset[_Delivery]):
+    def __init__(
+        self,
+        config: StreamConfig,
+        make: Callable[[Record, str], Example],
+        collate: Callable[[Sequence[Example]], Batch],
+        positions: dict[int, tuple[int, int]],
+        turn: int,
+    ):
+        self.config, self.make, self.collate = config, make, collate
+        self.positions, self.turn = positions, turn
+
+    def __iter__(self) -> Iterator[_Delivery]:
+        info = get_worker_info()
+        workers = max(1, self.config.workers)
+        # The loader always asks its worker 0 first; after a resume that one plays the worker whose turn it is.
+        worker = ((info.id if info else 0) + self.turn) % workers
+        tally = _Tally(worker, self.config.max_bad_fraction)
+        epoch, used = self.positions.get(worker, (0, 0))
+        examples: list[Example] = []
+        try:
+            while True:
+                for index, sample in enumerate(_raw_samples(self.config, epoch, worker, tally)):
+                    if index < used:
+                        continue
+                    if (example := self._example(sample, epoch, tally)) is not None:
+                        examples.append(example)
+                    if len(examples) == self.config.batch_size:
+                        yield tally.deliver((epoch, index + 1), self.collate(examples))
+                        examples = []
+                tally.end_epoch()
+                epoch, used = epoch + 1, 0
+        except DataError as error:
+            yield _Delivery(worker, (epoch, used), 0, Counter(), None, str(error))
+
+    def _example(self, sample: dict[str, Any], epoch: int, tally: _Tally) -> Example | None:
+        try:
+            record = read_record(sample)
+        except BadSample as bad:
+            tally.bad(bad.reason)
+            return None
+        tally.good()
+        return self.make(record, f"{self.config.seed}/{epoch}/{sample['__url__']}/{record.key}")
+
+
+class _Tally:
+    """Count what a worker reads and skips, and stop it when too much is bad."""
+
+    def __init__(self, worker: int, max_bad_fraction: float):
+        self.worker, self.max_bad_fraction = worker, max_bad_fraction
+        self.read, self.skipped = 0, Counter[str]()
+        self.reported_read, self.reported = 0, Counter[str]()
+
+    def good(self) -> None:
+        self.read += 1
+
+    def bad(self, reason: str) -> None:
+        self.read += 1
+        self.skipped[reason] += 1
+        if self.read >= _JUDGE_AFTER:
+            self.judge()
+
+    def judge(self) -> None:
+        bad = self.skipped.total()
+        if bad > self.max_bad_fraction * self.read:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in self.skipped.most_common())
+            raise DataError(
+                f"{bad} of {self.read} samples are bad ({reasons}), more than data.max_bad_fraction = "
+                f"{self.max_bad_fraction} allows: repair the shards or raise the limit"
+            )
+
+    def end_epoch(self) -> None:
+        self.judge()
+        if self.read == 0:
+            raise DataError(f"the shards of data worker {self.worker} hold no samples: they would be read for ever")
+
+    def deliver(self, position: tuple[int, int], batch: Batch) -> _Delivery:
+        read, skipped = self.read - self.reported_read, self.skipped - self.reported
+        self.reported_read, self.reported = self.read, self.skipped.copy()
+        return _Delivery(self.worker, position, read, skipped, batch)
+
+
+def _raw_samples(config: StreamConfig, epoch: int, worker: int, tally: _Tally) -> Iterator[dict[str, Any]]:
+    """Yield the undecoded samples of one epoch of one worker, shuffled."""
+
+    def damaged(error: Exception) -> bool:
+        tally.bad("damaged shard")
+        return True
+
+    urls = ({"url": url} for url in _share(config, epoch, worker))
+    samples = wds.tariterators.tarfile_samples(urls, handler=damaged)
+    rng = random.Random(f"samples/{config.seed}/{epoch}/{config.rank}/{config.world_size}/{worker}")
+    yield from wds.shuffle(config.shuffle_buffer, initial=config.shuffle_buffer, rng=rng)(samples)
+
+
+def _share(config: StreamConfig, epoch: int, worker: int) -> list[str]:
+    return share_of(
+        config.shards,
+        seed=config.seed,
+        epoch=epoch,
+        rank=config.rank,
+        world_size=config.world_size,
+        worker=worker,
+        workers=max(1, config.workers),
+    )
+
+
+def _single_thread(_: int) -> None:
+    torch.set_num_threads(1)

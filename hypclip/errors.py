@@ -1,0 +1,29 @@
+"""Typed errors for mistakes a user can make. Each message says what was expected, what came, and what to do."""
+
+
+class HypclipError(Exception):
+    """Base of every error hypclip raises on purpose."""
+
+
+class ConfigError(HypclipError, ValueError):
+    """A configuration names an unknown key or holds a value that cannot work."""
+
+
+class DataError(HypclipError, ValueError):
+    """Data on disk is missing, damaged, or not in the documented format."""
+
+
+class CheckpointError(HypclipError, RuntimeError):
+    """A checkpoint cannot be read or does not belong to this model."""
+
+
+class InputError(HypclipError, ValueError):
+    """An argument has the wrong type, shape, dtype or range."""
+
+
+class TrainingError(HypclipError, RuntimeError):
+    """A run cannot go on, for example after a non-finite loss."""
+
+
+class StoreError(HypclipError, RuntimeError):
+    """A vector store refuses a request, for example points of another model."""

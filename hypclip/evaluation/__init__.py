@@ -1,0 +1,1 @@
+"""Evaluations; each yields (name, value) pairs."""

@@ -1,0 +1,59 @@
+"""Precision rules that every function of this package follows."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from hypclip.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Curv = float | Tensor
+"""c > 0, a float or a 0-dim tensor; the sectional curvature is −c."""
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Run `function` outside any autocast region and refuse half-precision points.
+
+    Autocast would run the matmuls in bfloat16, which costs 4 % (up to 17 %) of a distance; upcasting points that were
+    already rounded would hide the loss, so they are refused instead.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = "cpu"
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Tensor) and value.dim() > 0:
+                if value.dtype not in (torch.float32, torch.float64):
+                    raise InputError(
+                        f"{function.__name__} needs float32 or float64 points, got {value.dtype}: "
+                        "cast the features before the scale and the lift"
+                    )
+                device = value.device.type
+        with torch.autocast(device, enabled=False):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def as_curv(curv: Curv, like: Tensor) -> Tensor:
+    """Return `curv` as a tensor of the dtype and device of `like`; refuse values that are not positive."""
+    if isinstance(curv, Tensor):
+        return curv.to(like)
+    if not curv > 0:
+        raise InputError(f"curv must be positive (the sectional curvature is −curv), got {curv}")
+    return torch.tensor(curv, dtype=like.dtype, device=like.device)
+
+
+def safe_sqrt(squared: Tensor) -> Tensor:
+    """Return the square root, with value and gradient 0 where `squared` is not positive.
+
+    The gradient at exactly 0 does not lean on that of clamp, which torch 2.14 changed.
+    """
+    positive = squared > 0
+    return torch.where(positive, torch.where(positive, squared, 1).sqrt(), 0)

@@ -1,0 +1,72 @@
+"""Entailment cones on the hyperboloid: how wide a cone is, and how far from its axis a point lies.
+
+x entails y when `oxy_angle(x, y) <= eta * half_aperture(x)`: x is general, y is specific.
+Source: Ganea et al. 2018 (arXiv:1804.01882), in Lorentz form Desai et al. 2023 (arXiv:2304.09172).
+"""
+
+from __future__ import annotations
+
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hypclip.geometry._precision import Curv, as_curv, full_precision, safe_sqrt
+from hypclip.geometry.lorentz import polar
+
+MIN_RADIUS = 0.1
+"""K of the cones: at √c|x| ≤ 2K the half aperture is π/2 and the cone is a half-space."""
+
+
+@full_precision
+def half_aperture(x: Float[Tensor, "*batch d"], curv: Curv, min_radius: float = MIN_RADIUS) -> Float[Tensor, "*batch"]:
+    """Return ω(x) = asin(min(1, 2K/(√c|x|))) in radians, K = `min_radius`.
+
+    Where the cone is a half-space, its boundary included, the gradient is 0.
+
+    Numerics: float64 inside; absolute error ≤ 1e-6 rad in float32.
+    """
+    squared = (as_curv(curv, x).double() * x.double().square().sum(-1, keepdim=True)).squeeze(-1)
+    adjacent = safe_sqrt(squared - (2 * min_radius) ** 2)
+    return torch.atan2(torch.full_like(adjacent, 2 * min_radius), adjacent).to(x.dtype)
+
+
+@full_precision
+def oxy_angle(x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], curv: Curv) -> Float[Tensor, "*batch"]:
+    """Return the exterior angle φ(x, y) at x of the triangle origin–x–y, row by row, in radians.
+
+    φ = atan2(r, p) with p = sinh(ρ_y − ρ_x) − cosh ρ_x sinh ρ_y om, r = sinh ρ_y sin θ, om = 1 − cos θ = |u_x − u_y|²/2:
+    the parts of log_x(y) along and across the outward ray. It is 0 for a point straight behind x, π for one towards the
+    origin. Coincident points, and any y seen from the origin, have angle 0 and gradient 0.
+
+    Numerics: float64 inside; absolute error ≤ 1e-6 rad in float32 for points 1e-3 and more apart.
+    """
+    c = as_curv(curv, x).double()
+    rho_x, sinh_x, unit_x = polar(x.double(), c)
+    rho_y, sinh_y, unit_y = polar(y.double(), c)
+    om = (unit_x - unit_y).square().sum(-1, keepdim=True) / 2
+    op = (unit_x + unit_y).square().sum(-1, keepdim=True) / 2
+    angle = _angle(rho_x, sinh_x, rho_y, sinh_y, om, op).squeeze(-1)
+    return angle.to(x.dtype)
+
+
+@full_precision
+def pairwise_oxy_angle(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], curv: Curv) -> Float[Tensor, "n m"]:
+    """Return φ(x_i, y_j) for all pairs by one matmul, in radians.
+
+    Numerics: in float32 the cosine carries an absolute error of about 1e-7, which is an error of up to 5e-4 rad in θ for
+    nearly parallel directions; exact in the row-wise `oxy_angle`.
+    """
+    c = as_curv(curv, x)
+    rho_x, sinh_x, unit_x = polar(x, c)
+    rho_y, sinh_y, unit_y = polar(y, c)
+    cos = unit_x @ unit_y.T
+    return _angle(rho_x, sinh_x, rho_y.T, sinh_y.T, 1 - cos, 1 + cos)
+
+
+def _angle(rho_x: Tensor, sinh_x: Tensor, rho_y: Tensor, sinh_y: Tensor, om: Tensor, op: Tensor) -> Tensor:
+    """Return the angle from om = 1 − cos θ and op = 1 + cos θ, each computed where it does not cancel."""
+    along = torch.sinh(rho_y - rho_x) - torch.sqrt(1 + sinh_x.square()) * sinh_y * om
+    across = sinh_y * safe_sqrt(om * op)
+    seen = (along.square() + across.square() > 0) & (sinh_x > 0)
+    return torch.atan2(torch.where(seen, across, 0), torch.where(seen, along, 1))

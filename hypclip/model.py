@@ -1,0 +1,232 @@
+"""HypCLIP: towers → projection → learned scale → lift onto the hyperboloid.
+
+open_clip builds the towers, projection included; this file adds what makes the model hyperbolic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field
+from typing import Any, NamedTuple, TypeVar
+
+import open_clip
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from hypclip.config import STRICT_KEYS
+from hypclip.errors import ConfigError
+from hypclip.geometry.similarity import Geometry, lift, pairwise_similarity
+from hypclip.towers.image import evaluation_transform, to_rgb
+from hypclip.towers.text import Tokenizer, text_tower
+
+T = TypeVar("T")
+
+MAX_LOG_LOGIT_SCALE = math.log(100.0)
+LOG_CURV_RANGE = (math.log(0.1), math.log(10.0))
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class ModelConfig:
+    """What it takes to build a model.
+
+    `towers` is the name of an open_clip model config ("ViT-B-32") or such a config written out: {"embed_dim", "vision_cfg",
+    "text_cfg"}. `image_mean` and `image_std` are the statistics of pixel values in [0, 1].
+    """
+
+    towers: str | dict[str, Any]
+    geometry: Geometry = "lorentz"
+    image_mean: Sequence[float] = field(default_factory=lambda: list(open_clip.OPENAI_DATASET_MEAN))
+    image_std: Sequence[float] = field(default_factory=lambda: list(open_clip.OPENAI_DATASET_STD))
+    curv_init: float = 1.0
+    learn_curv: bool = True
+    logit_scale_init: float = 1 / 0.07
+
+
+class Output(NamedTuple):
+    """Features by role, each (B, D) space components in float32, and the two scalars that the objective needs."""
+
+    features: dict[str, Tensor]
+    curv: Tensor
+    logit_scale: Tensor
+
+
+class HypCLIP(nn.Module):
+    """Two towers whose features live on a hyperboloid of learned curvature −c.
+
+    Args:
+        config: see ModelConfig.
+
+    Raises:
+        ConfigError: the towers are unknown to open_clip or their config has an unknown key.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.model_id = "unsaved"
+        towers = tower_config(config.towers)
+        try:
+            clip = open_clip.CustomTextCLIP(**towers)
+        except (TypeError, KeyError, AssertionError, RuntimeError) as error:
+            raise ConfigError(f"model.towers cannot be built by open_clip: {error}") from error
+        self.image_tower: nn.Module = clip.visual
+        self.text_tower: nn.Module = text_tower(clip.text)
+        self.dim: int = towers["embed_dim"]
+        self.image_size = _square(towers["vision_cfg"].get("image_size", 224))
+        self.tokenizer = Tokenizer(towers["text_cfg"])
+        self.transform = evaluation_transform(self.image_size, config.image_mean, config.image_std)
+
+        def scalar(value: float) -> nn.Parameter:
+            return nn.Parameter(torch.tensor(value))
+
+        self.log_logit_scale = scalar(math.log(config.logit_scale_init))
+        self.log_curv = scalar(math.log(config.curv_init))
+        self.log_image_scale = scalar(-0.5 * math.log(self.dim))
+        self.log_text_scale = scalar(-0.5 * math.log(self.dim))
+        if config.geometry == "sphere":
+            for unused in (self.log_curv, self.log_image_scale, self.log_text_scale):
+                unused.requires_grad_(False)
+        self.log_curv.requires_grad_(config.learn_curv and config.geometry == "lorentz")
+
+    @property
+    def curv(self) -> Float[Tensor, ""]:
+        """c > 0: the model's space has curvature −c."""
+        return self.log_curv.exp()
+
+    @property
+    def logit_scale(self) -> Float[Tensor, ""]:
+        """The inverse temperature of the contrastive logits."""
+        return self.log_logit_scale.exp()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.log_curv.device
+
+    def encode_image(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch d"]:
+        """Embed normalised pixels; float32 space components whatever the towers run in."""
+        features = self.image_tower(pixels)
+        return lift(features.float(), self.log_image_scale.exp(), self.curv, self.config.geometry)
+
+    def encode_text(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch d"]:
+        """Embed token ids of any length up to the context length."""
+        features = self.text_tower(tokens)
+        return lift(features.float(), self.log_text_scale.exp(), self.curv, self.config.geometry)
+
+    def forward(self, images: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> Output:
+        """Embed every role of a batch, roles of equal shape in one pass of their tower.
+
+        Args:
+            images: role → pixels (B, 3, H, W).
+            texts: role → token ids (B, L).
+        """
+        features: dict[str, Tensor] = {}
+        for roles in _by_shape(images):
+            embedded = self.encode_image(torch.cat([images[r] for r in roles]))
+            features.update(zip(roles, embedded.chunk(len(roles)), strict=True))
+        for role, tokens in texts.items():
+            features[role] = self.encode_text(tokens)
+        return Output(features, self.curv, self.logit_scale)
+
+    @torch.no_grad()
+    def clamp_scalars(self) -> None:
+        """Bring the learned scalars back into their ranges; called once after each optimiser step."""
+        self.log_logit_scale.clamp_(max=MAX_LOG_LOGIT_SCALE)
+        self.log_curv.clamp_(*LOG_CURV_RANGE)
+        self.log_image_scale.clamp_(max=0.0)
+        self.log_text_scale.clamp_(max=0.0)
+
+    @torch.inference_mode()
+    def embed_text(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "n d"]:
+        """Embed strings.
+
+        Args:
+            texts: any number of strings.
+            batch_size: rows a forward pass.
+
+        Returns:
+            Space components (N, D), float32, on the CPU.
+        """
+        with _evaluating(self):
+            rows = [self.encode_text(self.tokenizer(chunk).to(self.device)) for chunk in _chunks(texts, batch_size)]
+        return torch.cat(rows).cpu() if rows else torch.empty(0, self.dim)
+
+    @torch.inference_mode()
+    def embed_image(self, images: Sequence[Image.Image], batch_size: int = 128) -> Float[Tensor, "n d"]:
+        """Embed PIL pictures of any mode and size.
+
+        Args:
+            images: any number of pictures.
+            batch_size: rows a forward pass.
+
+        Returns:
+            Space components (N, D), float32, on the CPU.
+        """
+        with _evaluating(self):
+            rows = [
+                self.encode_image(torch.stack([self.transform(to_rgb(i)) for i in chunk]).to(self.device))
+                for chunk in _chunks(images, batch_size)
+            ]
+        return torch.cat(rows).cpu() if rows else torch.empty(0, self.dim)
+
+    def similarity(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+        """Return the similarity the model is trained with: −d, or the cosine for a model on the sphere."""
+        return pairwise_similarity(x, y, self.curv.detach().to(x), self.config.geometry)
+
+
+def tower_config(towers: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the open_clip config of the towers, by name or as written out.
+
+    Raises:
+        ConfigError: unknown name, or a missing or unknown key.
+    """
+    if isinstance(towers, str):
+        config = open_clip.get_model_config(towers)
+        if config is None:
+            raise ConfigError(f"model.towers: open_clip has no model config named {towers!r}; see open_clip.list_models()")
+    else:
+        config = {k: dict(v) if isinstance(v, Mapping) else v for k, v in towers.items()}
+    config.pop("custom_text", None)
+    allowed = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
+    missing = allowed - {"quick_gelu"} - config.keys()
+    if missing or config.keys() - allowed:
+        raise ConfigError(
+            f"model.towers needs embed_dim, vision_cfg and text_cfg (and may have quick_gelu), got {sorted(config)}"
+        )
+    return config
+
+
+class _evaluating:
+    """Switch a module to evaluation mode for a block and back to what it was."""
+
+    def __init__(self, module: nn.Module):
+        self.module, self.training = module, module.training
+
+    def __enter__(self) -> None:
+        self.module.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.module.train(self.training)
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _by_shape(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+    groups: dict[torch.Size, list[str]] = {}
+    for role, tensor in tensors.items():
+        groups.setdefault(tensor.shape, []).append(role)
+    return list(groups.values())
+
+
+def _square(size: int | Sequence[int]) -> int:
+    if isinstance(size, int):
+        return size
+    if len(set(size)) != 1:
+        raise ConfigError(f"model.towers: vision_cfg.image_size must be square, got {list(size)}")
+    return size[0]

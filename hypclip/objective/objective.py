@@ -1,0 +1,145 @@
+"""Evaluate a recipe on a batch of embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from hypclip.errors import InputError
+from hypclip.geometry.cones import half_aperture, oxy_angle
+from hypclip.geometry.similarity import pairwise_similarity
+from hypclip.objective.recipe import Contrast, Edge, Recipe, recipe_from
+
+MISSING = -1
+"""Content id of a row that a sample does not have, such as the box of a picture without boxes."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The value to minimise, and each of its terms before weighting, detached."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+
+
+class Objective:
+    """A recipe, ready to be evaluated.
+
+    Args:
+        recipe: see `Recipe`.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+
+    @classmethod
+    def from_recipe(cls, recipe: str | Mapping[str, object]) -> Objective:
+        """Build from a published recipe's name ("clip", "meru", "hycoclip") or from plain data (see `recipe_from`)."""
+        return cls(recipe_from(recipe))
+
+    def __call__(
+        self,
+        features: Mapping[str, Tensor],
+        *,
+        curv: Tensor | float,
+        logit_scale: Tensor | float,
+        content: Mapping[str, Tensor] | None = None,
+        local: slice | None = None,
+    ) -> Loss:
+        """Return the loss of a batch.
+
+        Args:
+            features: role → (B, D) float32 or float64 space components; row i of each role belongs to sample i. With
+                several processes these are the rows of all processes.
+            curv: c > 0.
+            logit_scale: inverse temperature s; logits are −s · d, or s · cosine on the sphere.
+            content: role → (B,) int64. Equal ids, across rows and across roles, mark equal content (the same phrase,
+                the same picture): an edge between equal contents is skipped, and with `skip_duplicates` equal contents
+                are no negatives of each other. MISSING marks a row that the sample does not have.
+            local: the rows whose terms this process owns, by default all. The mean over processes of the returned
+                losses, and of their gradients, is that of one process holding all rows.
+
+        Raises:
+            InputError: a role of the recipe is missing, or shapes differ.
+        """
+        self._check(features, content)
+        content = content or {}
+        size = next(iter(features.values())).shape[0]
+        rows = torch.arange(size, device=next(iter(features.values())).device)[local or slice(None)]
+        parts: dict[str, Tensor] = {}
+        total: Tensor | None = None
+        for term in (*self.recipe.contrast, *self.recipe.edges):
+            match term:
+                case Contrast():
+                    name = f"contrast/{term.query}-{term.key}"
+                    value = self._contrast(term, features, curv, logit_scale, content, rows)
+                case Edge():
+                    name = f"entail/{term.general}-{term.specific}"
+                    value = self._entail(term, features, curv, content, rows)
+            parts[name] = value.detach()
+            total = term.weight * value if total is None else total + term.weight * value
+        assert total is not None
+        return Loss(total, parts)
+
+    def _contrast(
+        self,
+        term: Contrast,
+        features: Mapping[str, Tensor],
+        curv: Tensor | float,
+        logit_scale: Tensor | float,
+        content: Mapping[str, Tensor],
+        rows: Tensor,
+    ) -> Tensor:
+        query, key = features[term.query][rows], features[term.key]
+        logits = logit_scale * pairwise_similarity(query, key, curv, self.recipe.geometry)
+        own = rows.unsqueeze(1) == torch.arange(key.shape[0], device=key.device)
+        present = _present(content, term.query, term.key, key)
+        barred = ~present.unsqueeze(0) & ~own
+        if self.recipe.skip_duplicates:
+            for role in (term.query, term.key):
+                if role in content:
+                    barred = barred | ((content[role][rows].unsqueeze(1) == content[role]) & ~own)
+        losses = cross_entropy(logits.masked_fill(barred, -torch.inf), rows, reduction="none")
+        return _mean(losses, present, rows)
+
+    def _entail(
+        self, term: Edge, features: Mapping[str, Tensor], curv: Tensor | float, content: Mapping[str, Tensor], rows: Tensor
+    ) -> Tensor:
+        general, specific = features[term.general][rows], features[term.specific][rows]
+        angle = oxy_angle(general, specific, curv)
+        aperture = half_aperture(general, curv, self.recipe.min_radius)
+        excess = angle - term.eta * aperture
+        valid = _present(content, term.general, term.specific, features[term.general])
+        if term.general in content and term.specific in content:
+            valid = valid & (content[term.general] != content[term.specific])
+        return _mean(torch.where(excess > 0, excess, 0), valid, rows)
+
+    def _check(self, features: Mapping[str, Tensor], content: Mapping[str, Tensor] | None) -> None:
+        if missing := self.recipe.roles - features.keys():
+            raise InputError(f"features lack {sorted(missing)}, which the recipe needs; got {sorted(features)}")
+        shapes = {role: tuple(features[role].shape) for role in sorted(self.recipe.roles)}
+        if len(set(shapes.values())) > 1 or any(len(s) != 2 for s in shapes.values()):
+            raise InputError(f"features must be (B, D) of one shape for every role, got {shapes}")
+        size = next(iter(shapes.values()))[0]
+        for role, ids in (content or {}).items():
+            if ids.shape != (size,):
+                raise InputError(f"content[{role!r}] must have shape ({size},), got {tuple(ids.shape)}")
+
+
+def _present(content: Mapping[str, Tensor], first: str, second: str, like: Tensor) -> Tensor:
+    """Return which samples have both roles."""
+    present = torch.ones(like.shape[0], dtype=torch.bool, device=like.device)
+    for role in (first, second):
+        if role in content:
+            present = present & (content[role] != MISSING)
+    return present
+
+
+def _mean(values: Tensor, valid: Tensor, rows: Tensor) -> Tensor:
+    """Return this process's share of the mean over all valid rows of all processes, times the number of processes."""
+    processes = valid.shape[0] / rows.shape[0]
+    return torch.where(valid[rows], values, 0).sum() * processes / valid.sum().clamp(min=1)

@@ -1,0 +1,37 @@
+"""What a store refuses, as errors that carry the facts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypclip.errors import StoreError
+
+if TYPE_CHECKING:
+    from hypclip.search.store import Space
+
+
+class UnknownCollection(StoreError):
+    """There is no collection of this name."""
+
+    def __init__(self, name: str):
+        super().__init__(f"there is no collection {name!r}; the first upsert creates one")
+        self.name = name
+
+
+class UnknownPoint(StoreError):
+    """The collection has no point with this id."""
+
+    def __init__(self, name: str, point_id: str):
+        super().__init__(f"collection {name!r} has no point {point_id!r}")
+        self.name, self.point_id = name, point_id
+
+
+class ModelMismatch(StoreError):
+    """The points of a collection were made by another model; distances to them would mean nothing."""
+
+    def __init__(self, name: str, stored: Space, asked: Space):
+        super().__init__(
+            f"collection {name!r} holds points of {stored}, this is {asked}: "
+            "search it with the model that made it, or embed its contents again into a new collection"
+        )
+        self.name, self.stored, self.asked = name, stored, asked

@@ -1,0 +1,1 @@
+"""Image and text encoders on open_clip, with its tokenizers and image transforms."""

@@ -1,0 +1,68 @@
+"""The text side: open_clip's text towers, made to accept short token rows, and its tokenizers, made safe for user text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import open_clip
+import regex
+import torch
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from torch import Tensor, nn
+
+
+class Tokenizer:
+    """Turn strings into token ids, padded to the longest row instead of to the context length.
+
+    Text is data: strings such as `<end_of_text>` are read as ordinary characters, never as special tokens, whether they
+    are written out or as HTML entities.
+    """
+
+    def __init__(self, text_cfg: dict[str, Any]):
+        self.context_length: int = text_cfg.get("context_length", 77)
+        self._encoder: SimpleTokenizer | HFTokenizer
+        if name := text_cfg.get("hf_tokenizer_name"):
+            kwargs = dict(text_cfg.get("tokenizer_kwargs") or {})
+            self._encoder = HFTokenizer(name, context_length=self.context_length, **kwargs)
+            self._encoder.tokenizer.split_special_tokens = True
+            self.pad_id = int(self._encoder.tokenizer.pad_token_id or 0)
+        else:
+            self._encoder = SimpleTokenizer(context_length=self.context_length)
+            # Its pattern begins with the special strings, each followed by |; without them they split like other text.
+            specials = "".join(f"{self._encoder.decoder[i]}|" for i in self._encoder.all_special_ids)
+            self._encoder.pat = regex.compile(self._encoder.pat.pattern.removeprefix(specials), regex.IGNORECASE)
+            self.pad_id = 0
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Return token ids (N, L), L ≤ context_length; longer texts are cut and keep their end-of-text token."""
+        tokens = self._encoder(list(texts))
+        used = (tokens != self.pad_id).any(0).nonzero()
+        return tokens[:, : int(used[-1]) + 1 if len(used) else 1].contiguous()
+
+
+def text_tower(tower: nn.Module) -> nn.Module:
+    """Let an open_clip TextTransformer take rows shorter than its context.
+
+    open_clip 3.3.0 adds its context_length × context_length causal mask to the attention whatever the length of the
+    tokens. A pre-hook slices it to the length that came. Towers that take any length pass through unchanged.
+    """
+    if isinstance(tower, open_clip.transformer.TextTransformer):
+        tower.transformer.register_forward_pre_hook(_slice_causal_mask, with_kwargs=True)
+    return tower
+
+
+def _slice_causal_mask(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    mask: Tensor | None = kwargs.get("attn_mask")
+    length = args[0].shape[1]
+    if mask is not None and mask.dim() == 2 and mask.shape[0] > length:
+        kwargs = {**kwargs, "attn_mask": mask[:length, :length]}
+    return args, kwargs
+
+
+def pad_and_stack(rows: Sequence[Tensor], pad_id: int = 0) -> Tensor:
+    """Stack token blocks (N_i, L_i) into one (Σ N_i, max L_i) block."""
+    width = max(r.shape[1] for r in rows)
+    return torch.cat([nn.functional.pad(r, (0, width - r.shape[1]), value=pad_id) for r in rows])

@@ -1,0 +1,1 @@
+"""The HTTP server: embeds, searches and classifies with one model."""

@@ -1,0 +1,123 @@
+"""The one place where errors become responses: {"error": {"type", "message", "request_id"}}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from hypclip.errors import HypclipError, InputError
+from hypclip.search import ModelMismatch, UnknownCollection, UnknownPoint
+from serve.settings import ENV_PREFIX
+
+REQUEST_ID_HEADER = "X-Request-Id"
+_PROBLEMS_SHOWN = 3
+
+
+class LimitExceeded(HypclipError):
+    """A request asks for more than a setting allows."""
+
+    def __init__(self, what: str, value: float, limit: float, setting: str):
+        super().__init__(f"{what} is {value:,}, over the limit of {limit:,} (setting {ENV_PREFIX}{setting.upper()})")
+
+
+class InvalidImage(HypclipError):
+    """What came as an image is no picture that can be read."""
+
+
+class InvalidRequest(HypclipError):
+    """Fields that are fine each by itself do not work together."""
+
+
+class NotReady(HypclipError):
+    """The server cannot answer yet, or not any more."""
+
+
+class BodyTooLarge(HTTPException):
+    """The body of the request is over the limit. An HTTPException, because FastAPI passes only those on while reading."""
+
+    def __init__(self, limit: int):
+        super().__init__(
+            413, f"the request body is over the limit of {limit:,} bytes (setting {ENV_PREFIX}MAX_BODY_BYTES)"
+        )
+
+
+RESPONSES: Mapping[type[HypclipError], tuple[int, str]] = {
+    UnknownCollection: (404, "unknown_collection"),
+    UnknownPoint: (404, "unknown_point"),
+    ModelMismatch: (409, "model_mismatch"),
+    LimitExceeded: (422, "limit_exceeded"),
+    InvalidImage: (422, "invalid_image"),
+    InvalidRequest: (422, "invalid_request"),
+    InputError: (422, "invalid_input"),
+    NotReady: (503, "not_ready"),
+}
+"""Status and type of every error a client can cause or must know about. Any other one is ours: 500, logged."""
+
+_HTTP_TYPES = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+def install(app: FastAPI) -> None:
+    """Have the app answer every expected error in the one shape; `RequestContext` does so for the unexpected ones."""
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    for kind, (status, name) in RESPONSES.items():
+        app.add_exception_handler(kind, _handler(status, name))
+
+
+def error_response(
+    request_id: str, status: int, name: str, message: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """Build the response. The message may quote the request, so what UTF-8 cannot hold is replaced."""
+    message = message.encode("utf-8", "replace").decode()
+    body = {"error": {"type": name, "message": message, "request_id": request_id}}
+    return JSONResponse(body, status_code=status, headers=headers)
+
+
+def _handler(status: int, name: str) -> Any:
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        return error_response(request.state.request_id, status, name, str(error))
+
+    return handle
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    match error.status_code:
+        case 400:
+            message = "the body is not valid JSON, or is nested too deeply"
+        case 404:
+            message = f"there is nothing at {request.url.path}; see /docs"
+        case 405:
+            message = f"{request.url.path} does not take {request.method}; see /docs"
+        case _:
+            message = str(error.detail)
+    name = _HTTP_TYPES.get(error.status_code, "http_error")
+    return error_response(request.state.request_id, error.status_code, name, message, error.headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problems = error.errors()
+    request_id = request.state.request_id
+    if problems[0]["type"] == "json_invalid":
+        position = problems[0]["loc"][-1]
+        detail = problems[0]["ctx"]["error"]
+        return error_response(request_id, 400, "invalid_json", f"the body is not valid JSON: {detail} at {position}")
+    content_type = request.headers.get("content-type", "")
+    if request.method != "GET" and "json" not in content_type.lower():
+        message = f"send the body as JSON with the header Content-Type: application/json, not {content_type!r}"
+        return error_response(request_id, 415, "unsupported_media_type", message)
+    shown = "; ".join(f"{_place(p['loc'])}: {p['msg']}" for p in problems[:_PROBLEMS_SHOWN])
+    more = f"; and {len(problems) - _PROBLEMS_SHOWN} more" if len(problems) > _PROBLEMS_SHOWN else ""
+    return error_response(request_id, 422, "invalid_request", shown + more)
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """Write ("body", "inputs", 3, "text") as inputs.3.text, shortened when it is absurdly deep."""
+    parts = [str(part) for part in loc if part not in ("body", "path")] or ["body"]
+    return ".".join(parts if len(parts) <= 8 else [*parts[:8], "…"])

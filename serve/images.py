@@ -1,0 +1,102 @@
+"""From the string a client sent to a picture, without trusting anything about it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+from collections.abc import Sequence
+
+from PIL import Image
+
+from hypclip.towers.image import to_rgb
+from serve.errors import InvalidImage, LimitExceeded
+from serve.settings import Settings
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+"""The formats that are read. Pillow knows fifty more, some of which run other programs or have a history of holes."""
+
+_NAMES = ", ".join(FORMATS)
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_DATA_URI = re.compile(r"data:[a-z0-9.+-]+/[a-z0-9.+-]+(?:;[a-z0-9=.+-]+)*?;base64,", re.IGNORECASE)
+_WHITESPACE = str.maketrans("", "", " \t\r\n")
+
+
+def decode_images(values: Sequence[str], settings: Settings) -> list[Image.Image]:
+    """Decode pictures given as base64 or data URIs: RGB, first frame, turned upright, transparency on white.
+
+    Sizes are read from all headers, and refused if they are over the limits, before any pixel is decoded.
+
+    Raises:
+        InvalidImage: not base64, a URL, another format, or damaged.
+        LimitExceeded: too many bytes or pixels, or too elongated.
+    """
+    opened = [_open(_bytes(value, settings), settings) for value in values]
+    pixels = sum(image.width * image.height for image in opened)
+    if pixels > settings.max_request_pixels:
+        raise LimitExceeded(
+            "the number of pixels of all images together", pixels, settings.max_request_pixels, "max_request_pixels"
+        )
+    return [_decode(image) for image in opened]
+
+
+def _bytes(value: str, settings: Settings) -> bytes:
+    if _URL.match(value):
+        raise InvalidImage("an image is sent as base64 or as a data URI; no URL is fetched")
+    if value[:5].lower() == "data:":
+        header = _DATA_URI.match(value)
+        if header is None:
+            raise InvalidImage("a data URI of an image reads data:image/png;base64,... (or another image type)")
+        value = value[header.end() :]
+    value = value.translate(_WHITESPACE)
+    limit = settings.max_image_bytes
+    if len(value) // 4 * 3 > limit + 2:
+        raise LimitExceeded("the size of an image in bytes", len(value) // 4 * 3, limit, "max_image_bytes")
+    try:
+        data = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidImage(f"an image is not valid base64: {error}") from error
+    if len(data) > limit:
+        raise LimitExceeded("the size of an image in bytes", len(data), limit, "max_image_bytes")
+    return data
+
+
+def _open(data: bytes, settings: Settings) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.UnidentifiedImageError as error:
+        raise InvalidImage(f"an image is of an unknown format or damaged; {_NAMES} are read") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidImage(
+            f"an image has more pixels than the limit of {settings.max_image_pixels:,} "
+            "(setting HYPCLIP_MAX_IMAGE_PIXELS)"
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _damaged(error) from error
+    pixels = image.width * image.height
+    if pixels > settings.max_image_pixels:
+        raise LimitExceeded("the number of pixels of an image", pixels, settings.max_image_pixels, "max_image_pixels")
+    aspect = max(image.size) / max(1, min(image.size))
+    if aspect > settings.max_image_aspect:
+        raise LimitExceeded(
+            "the longest side of an image over its shortest", round(aspect, 1), settings.max_image_aspect, "max_image_aspect"
+        )
+    return image
+
+
+def _decode(image: Image.Image) -> Image.Image:
+    try:
+        image.load()
+        return to_rgb(image)
+    except MemoryError:
+        raise
+    # Pillow's readers raise a dozen kinds of errors on damaged files: OSError, SyntaxError, struct.error, zlib.error, ...
+    except Exception as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> InvalidImage:
+    return InvalidImage(f"an image is damaged or cut short: {error}")

@@ -1,0 +1,205 @@
+"""Textbook hyperbolic geometry at 50 digits, and the points the library is held against.
+
+Rows are numpy arrays of mpmath numbers, taken from tensors by `exact` without rounding. The formulas are the ones with
+acosh and acos that lose everything in floating point: they share no rearrangement with the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mpmath import mp, mpf
+from torch import Tensor
+
+mp.dps = 50
+
+Exact = Any
+"""An mpmath number, or a numpy array of them."""
+
+CURVS = (0.1, 1.0, 10.0)
+RADII = (1e-6, 1e-3, 0.1, 1.0, 4.0, 10.0, 15.0)
+SEPARATIONS = (1e-6, 1e-5, 1e-3, 0.1, 1.0, 10.0)
+
+
+def _each(function: Callable[..., Any]) -> Callable[..., Exact]:
+    return np.frompyfunc(function, 1, 1)
+
+
+number = _each(mpf)
+sqrt, asin, sinh, asinh, cosh, tanh, atanh = map(
+    _each, (mp.sqrt, mp.asin, mp.sinh, mp.asinh, mp.cosh, mp.tanh, mp.atanh)
+)
+# The 50th digit may fall on the wrong side of the ends of their domain.
+acosh = _each(lambda z: mp.acosh(max(z, mpf(1))))
+acos = _each(lambda z: mp.acos(min(max(z, mpf(-1)), mpf(1))))
+
+
+def exact(tensor: Tensor) -> Exact:
+    """Take the numbers of a tensor as they are."""
+    return number(tensor.detach().double().numpy())
+
+
+def norm(x: Exact) -> Exact:
+    return sqrt((x * x).sum(-1))
+
+
+# Hyperboloid ------------------------------------------------------------------------------------------------------------
+
+
+def time_component(x: Exact, c: Exact) -> Exact:
+    return sqrt(1 / c + (x * x).sum(-1))
+
+
+def inner(x: Exact, y: Exact, c: Exact) -> Exact:
+    return (x * y).sum(-1) - time_component(x, c) * time_component(y, c)
+
+
+def dist(x: Exact, y: Exact, c: Exact) -> Exact:
+    return acosh(-c * inner(x, y, c)) / sqrt(c)
+
+
+def radius(x: Exact, c: Exact) -> Exact:
+    return acosh(sqrt(c) * time_component(x, c)) / sqrt(c)
+
+
+def exp_map0(v: Exact, c: Exact) -> Exact:
+    z = sqrt(c) * norm(v)[..., None]
+    return sinh(z) / z * v
+
+
+def log_map0(x: Exact, c: Exact) -> Exact:
+    return radius(x, c)[..., None] * x / norm(x)[..., None]
+
+
+def geodesic(x: Exact, y: Exact, t: Exact, c: Exact) -> Exact:
+    z = sqrt(c) * dist(x, y, c)[..., None]
+    return (sinh((1 - t) * z) * x + sinh(t * z) * y) / sinh(z)
+
+
+def centroid(x: Exact, weights: Exact, c: Exact) -> Exact:
+    space = (weights[..., None] * x).sum(-2)
+    time = (weights * time_component(x, c)).sum(-1)
+    return space / (sqrt(c) * sqrt(time * time - (space * space).sum(-1)))[..., None]
+
+
+def half_aperture(x: Exact, c: Exact, min_radius: float) -> Exact:
+    return _each(lambda ratio: mp.asin(min(mpf(1), ratio)))(2 * mpf(min_radius) / (sqrt(c) * norm(x)))
+
+
+def oxy_angle(x: Exact, y: Exact, c: Exact) -> Exact:
+    product = c * inner(x, y, c)
+    return acos(
+        (time_component(y, c) + time_component(x, c) * product) / (norm(x) * sqrt(product * product - 1)),
+    )
+
+
+# Ball -------------------------------------------------------------------------------------------------------------------
+
+
+def ball_from_lorentz(x: Exact, c: Exact) -> Exact:
+    return x / (1 + sqrt(c) * time_component(x, c))[..., None]
+
+
+def ball_to_lorentz(p: Exact, c: Exact) -> Exact:
+    return 2 * p / (1 - c * (p * p).sum(-1))[..., None]
+
+
+def ball_mobius_add(p: Exact, q: Exact, c: Exact) -> Exact:
+    pp, qq, pq = ((a * b).sum(-1)[..., None] for a, b in ((p, p), (q, q), (p, q)))
+    return ((1 + 2 * c * pq + c * qq) * p + (1 - c * pp) * q) / (1 + 2 * c * pq + c * c * pp * qq)
+
+
+def ball_exp_map0(v: Exact, c: Exact) -> Exact:
+    z = sqrt(c) * norm(v)[..., None]
+    return tanh(z) / z * v
+
+
+def ball_log_map0(p: Exact, c: Exact) -> Exact:
+    z = sqrt(c) * norm(p)[..., None]
+    return atanh(z) / z * p
+
+
+def ball_dist(p: Exact, q: Exact, c: Exact) -> Exact:
+    pp, qq, apart = ((a * a).sum(-1) for a in (p, q, p - q))
+    return acosh(1 + 2 * c * apart / ((1 - c * pp) * (1 - c * qq))) / sqrt(c)
+
+
+# Points -----------------------------------------------------------------------------------------------------------------
+
+
+def directions(count: int, dim: int, generator: torch.Generator) -> Tensor:
+    """Draw unit vectors in float64, every fourth along an axis: there float32 loses nothing to the other components."""
+    unit = torch.nn.functional.normalize(torch.randn(count, dim, generator=generator, dtype=torch.float64), dim=-1)
+    unit[::4] = torch.eye(dim, dtype=torch.float64)[0]
+    return unit
+
+
+def vectors(norms: Sequence[float], dim: int, dtype: torch.dtype, each: int = 8, seed: int = 0) -> Tensor:
+    """Draw `each` vectors of every norm."""
+    lengths = torch.tensor(norms, dtype=torch.float64).repeat_interleave(each)
+    unit = directions(len(lengths), dim, torch.Generator().manual_seed(seed))
+    return (lengths[:, None] * unit).to(dtype)
+
+
+def points(curv: Tensor, dim: int, radii: Sequence[float] = RADII, each: int = 8, seed: int = 0) -> Tensor:
+    """Draw space components of `each` points at every √c · radius, in the dtype of `curv`."""
+    rho = torch.tensor(radii, dtype=torch.float64).repeat_interleave(each)
+    unit = directions(len(rho), dim, torch.Generator().manual_seed(seed))
+    return (rho.sinh()[:, None] * unit / curv.double().sqrt()).to(curv.dtype)
+
+
+def pairs(
+    curv: Tensor,
+    dim: int,
+    radii: Sequence[float] = RADII,
+    separations: Sequence[float] = SEPARATIONS,
+    each: int = 8,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Draw pairs (x, y), x at every √c · radius and y at every √c · distance from it, in the dtype of `curv`.
+
+    y lies outwards, inwards, across and at random from x. Rounding y moves it by about eps · sinh(√c · radius), so that
+    float32 pairs far out are further apart than asked, save those along an axis.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    grid = torch.cartesian_prod(*(torch.tensor(v, dtype=torch.float64) for v in (radii, separations)))
+    rho, apart = grid.repeat_interleave(each, 0).T
+    unit = directions(len(rho), dim, generator)
+    other = torch.randn(len(rho), dim, generator=generator, dtype=torch.float64)
+    aside = torch.nn.functional.normalize(other - (other * unit).sum(-1, keepdim=True) * unit, dim=-1)
+    angle = torch.rand(len(rho), generator=generator, dtype=torch.float64) * torch.pi
+    kind = torch.arange(len(rho)) // 2 % 4
+    cos = torch.where(kind == 0, 1, torch.where(kind == 1, -1, torch.where(kind == 2, 0, angle.cos())))
+    sin = torch.where(kind < 2, 0, torch.where(kind == 2, 1, angle.sin()))
+    x = rho.sinh()[:, None] * unit
+    outwards = rho.sinh() * apart.cosh() + rho.cosh() * apart.sinh() * cos
+    y = outwards[:, None] * unit + (apart.sinh() * sin)[:, None] * aside
+    scale = curv.double().sqrt()
+    x, y = (x / scale).to(curv.dtype), (y / scale).to(curv.dtype)
+    proper = (x != y).any(-1) & (y != 0).any(-1)
+    return x[proper], y[proper]
+
+
+# Errors -----------------------------------------------------------------------------------------------------------------
+
+
+def relative(got: Tensor, want: Exact) -> Tensor:
+    """Return |got − want|/|want| of numbers, in float64."""
+    return _float(abs(exact(got) - want) / abs(want))
+
+
+def relative_rows(got: Tensor, want: Exact) -> Tensor:
+    """Return |got − want|/|want| of the rows of a matrix, in float64."""
+    return _float(norm(exact(got) - want) / norm(want))
+
+
+def absolute(got: Tensor, want: Exact) -> Tensor:
+    """Return |got − want|, in float64."""
+    return _float(abs(exact(got) - want))
+
+
+def _float(values: Exact) -> Tensor:
+    return torch.from_numpy(np.asarray(values).astype(np.float64))

@@ -1,0 +1,56 @@
+"""Score zero-shot classification of a folder of pictures, and how far wrong answers are from right ones.
+
+python train/zero_shot.py --checkpoint runs/quickstart/checkpoint --images ROOT --classes classes.json \
+    --taxonomy taxonomy.json --output scores.json
+
+ROOT/<class key>/*.png|jpg; classes.json {"<class key>": "name" | ["name", "synonym"]}; taxonomy.json [["child", "parent"], ...].
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hypclip
+from hypclip.errors import HypclipError
+from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy
+from hypclip.evaluation.zero_shot import DEFAULT_TEMPLATES, read_labelled_images, read_templates, zero_shot
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run with the given command line; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a model directory")
+    parser.add_argument("--images", type=Path, required=True, help="folder with one folder of pictures a class")
+    parser.add_argument("--classes", type=Path, required=True, help="JSON, class key to its name or names")
+    parser.add_argument("--taxonomy", type=Path, help="JSON, is-a edges over class keys and inner nodes")
+    parser.add_argument("--templates", type=Path, help="prompt templates, one a line, {} for the name")
+    parser.add_argument("--output", type=Path, help="where to write the scores as JSON; they are printed in any case")
+    arguments = parser.parse_args(argv)
+    try:
+        data = read_labelled_images(arguments.images, arguments.classes)
+        taxonomy = read_taxonomy(arguments.taxonomy) if arguments.taxonomy else None
+        templates = read_templates(arguments.templates) if arguments.templates else DEFAULT_TEMPLATES
+        if data.without_pictures:
+            count, first = len(data.without_pictures), data.without_pictures[0]
+            print(f"note: {count} classes have no folder, {first!r} first: they only serve as wrong answers", file=sys.stderr)
+        scores, predicted = zero_shot(hypclip.load(arguments.checkpoint), data, templates)
+        scores = dict(scores)
+        if taxonomy is not None:
+            scores |= dict(hierarchy_scores(taxonomy, predicted, [data.keys[i] for i in data.labels]))
+        text = json.dumps(scores, indent=1)
+        print(text)
+        if arguments.output:
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            arguments.output.write_text(text + "\n", encoding="utf-8")
+    except (HypclipError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
