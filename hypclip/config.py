@@ -69,7 +69,9 @@ def _explain(kind: type, problem: Mapping[str, Any], where: str) -> str:
         case "unexpected_keyword_argument":
             known = _known_keys(kind, path[:-1])
             close = difflib.get_close_matches(path[-1], known, n=1)
-            return f"unknown key {name!r}, " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
+            return f"unknown key {name!r}, " + (
+                f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            )
         case "missing":
             return f"the config lacks {name!r}, which has no default"
         case _:

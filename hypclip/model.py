@@ -18,10 +18,12 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hypclip.config import STRICT_KEYS
+from hypclip.data.picture import to_rgb
 from hypclip.errors import ConfigError
 from hypclip.geometry.similarity import Geometry, lift, pairwise_similarity
-from hypclip.towers.image import evaluation_transform, to_rgb
-from hypclip.towers.text import Tokenizer, text_tower
+from hypclip.towers.build import build_towers, tower_config
+from hypclip.towers.image import evaluation_transform
+from hypclip.towers.text import Tokenizer
 
 T = TypeVar("T")
 
@@ -33,8 +35,8 @@ LOG_CURV_RANGE = (math.log(0.1), math.log(10.0))
 class ModelConfig:
     """What it takes to build a model.
 
-    `towers` is the name of an open_clip model config ("ViT-B-32") or such a config written out: {"embed_dim", "vision_cfg",
-    "text_cfg"}. `image_mean` and `image_std` are the statistics of pixel values in [0, 1].
+    `towers` is the name of an open_clip model config ("ViT-B-32") or such a config written out: {"embed_dim",
+    "vision_cfg", "text_cfg"}. `image_mean` and `image_std` are the statistics of pixel values in [0, 1].
     """
 
     towers: str | dict[str, Any]
@@ -69,12 +71,7 @@ class HypCLIP(nn.Module):
         self.config = config
         self.model_id = "unsaved"
         towers = tower_config(config.towers)
-        try:
-            clip = open_clip.CustomTextCLIP(**towers)
-        except (TypeError, KeyError, AssertionError, RuntimeError) as error:
-            raise ConfigError(f"model.towers cannot be built by open_clip: {error}") from error
-        self.image_tower: nn.Module = clip.visual
-        self.text_tower: nn.Module = text_tower(clip.text)
+        self.image_tower, self.text_tower = build_towers(towers)
         self.dim: int = towers["embed_dim"]
         self.image_size = _square(towers["vision_cfg"].get("image_size", 224))
         self.tokenizer = Tokenizer(towers["text_cfg"])
@@ -94,7 +91,7 @@ class HypCLIP(nn.Module):
 
     @property
     def curv(self) -> Float[Tensor, ""]:
-        """c > 0: the model's space has curvature −c."""
+        """C > 0: the model's space has curvature −c."""
         return self.log_curv.exp()
 
     @property
@@ -176,28 +173,6 @@ class HypCLIP(nn.Module):
     def similarity(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         """Return the similarity the model is trained with: −d, or the cosine for a model on the sphere."""
         return pairwise_similarity(x, y, self.curv.detach().to(x), self.config.geometry)
-
-
-def tower_config(towers: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the open_clip config of the towers, by name or as written out.
-
-    Raises:
-        ConfigError: unknown name, or a missing or unknown key.
-    """
-    if isinstance(towers, str):
-        config = open_clip.get_model_config(towers)
-        if config is None:
-            raise ConfigError(f"model.towers: open_clip has no model config named {towers!r}; see open_clip.list_models()")
-    else:
-        config = {k: dict(v) if isinstance(v, Mapping) else v for k, v in towers.items()}
-    config.pop("custom_text", None)
-    allowed = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
-    missing = allowed - {"quick_gelu"} - config.keys()
-    if missing or config.keys() - allowed:
-        raise ConfigError(
-            f"model.towers needs embed_dim, vision_cfg and text_cfg (and may have quick_gelu), got {sorted(config)}"
-        )
-    return config
 
 
 class _evaluating:

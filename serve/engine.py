@@ -30,7 +30,7 @@ class Engine(Protocol):
 
     @property
     def curv(self) -> float:
-        """c > 0: the space has curvature −c."""
+        """The c > 0 of a space of curvature −c."""
         ...
 
     @property
@@ -64,9 +64,9 @@ class ModelEngine:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hypclip-engine")
         self.model_id: str = model.model_id
         self.geometry: Geometry = model.config.geometry
-        self.curv = float(model.curv)
+        self.curv = model.curv.item()
         self.dim = model.dim
-        self.logit_scale = float(model.logit_scale)
+        self.logit_scale = model.logit_scale.item()
 
     def __enter__(self) -> Self:
         return self

@@ -21,8 +21,9 @@ _PROBLEMS_SHOWN = 3
 class LimitExceeded(HypclipError):
     """A request asks for more than a setting allows."""
 
-    def __init__(self, what: str, value: float, limit: float, setting: str):
-        super().__init__(f"{what} is {value:,}, over the limit of {limit:,} (setting {ENV_PREFIX}{setting.upper()})")
+    def __init__(self, what: str, value: float | None, limit: float, setting: str):
+        size = "" if value is None else f"{value:,}, "
+        super().__init__(f"{what} is {size}over the limit of {limit:,} (setting {ENV_PREFIX}{setting.upper()})")
 
 
 class InvalidImage(HypclipError):
@@ -38,7 +39,7 @@ class NotReady(HypclipError):
 
 
 class BodyTooLarge(HTTPException):
-    """The body of the request is over the limit. An HTTPException, because FastAPI passes only those on while reading."""
+    """The body is over the limit. An HTTPException, because FastAPI lets only those through while it reads a body."""
 
     def __init__(self, limit: int):
         super().__init__(
@@ -112,12 +113,14 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     if request.method != "GET" and "json" not in content_type.lower():
         message = f"send the body as JSON with the header Content-Type: application/json, not {content_type!r}"
         return error_response(request_id, 415, "unsupported_media_type", message)
-    shown = "; ".join(f"{_place(p['loc'])}: {p['msg']}" for p in problems[:_PROBLEMS_SHOWN])
+    shown = "; ".join(
+        f"{_place(p['loc'])}: {p['msg'].removeprefix('Value error, ')}" for p in problems[:_PROBLEMS_SHOWN]
+    )
     more = f"; and {len(problems) - _PROBLEMS_SHOWN} more" if len(problems) > _PROBLEMS_SHOWN else ""
     return error_response(request_id, 422, "invalid_request", shown + more)
 
 
 def _place(loc: tuple[int | str, ...]) -> str:
-    """Write ("body", "inputs", 3, "text") as inputs.3.text, shortened when it is absurdly deep."""
-    parts = [str(part) for part in loc if part not in ("body", "path")] or ["body"]
+    """Write ("body", "inputs", 3, "(text)", "text") as inputs.3.text, shortened when it is absurdly deep."""
+    parts = [str(part) for part in loc[1:] if not str(part).startswith("(")] or ["body"]
     return ".".join(parts if len(parts) <= 8 else [*parts[:8], "…"])

@@ -8,9 +8,9 @@ import io
 import re
 from collections.abc import Sequence
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from hypclip.towers.image import to_rgb
+from hypclip.data.picture import to_rgb
 from serve.errors import InvalidImage, LimitExceeded
 from serve.settings import Settings
 
@@ -20,7 +20,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _NAMES = ", ".join(FORMATS)
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:[a-z0-9.+-]+/[a-z0-9.+-]+(?:;[a-z0-9=.+-]+)*?;base64,", re.IGNORECASE)
-_WHITESPACE = str.maketrans("", "", " \t\r\n")
 
 
 def decode_images(values: Sequence[str], settings: Settings) -> list[Image.Image]:
@@ -49,14 +48,14 @@ def _bytes(value: str, settings: Settings) -> bytes:
         if header is None:
             raise InvalidImage("a data URI of an image reads data:image/png;base64,... (or another image type)")
         value = value[header.end() :]
-    value = value.translate(_WHITESPACE)
+    value = "".join(value.split())
     limit = settings.max_image_bytes
     if len(value) // 4 * 3 > limit + 2:
         raise LimitExceeded("the size of an image in bytes", len(value) // 4 * 3, limit, "max_image_bytes")
     try:
         data = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidImage(f"an image is not valid base64: {error}") from error
+        raise InvalidImage(f"an image is not valid base64 (no path or URL is read): {error}") from error
     if len(data) > limit:
         raise LimitExceeded("the size of an image in bytes", len(data), limit, "max_image_bytes")
     return data
@@ -65,12 +64,12 @@ def _bytes(value: str, settings: Settings) -> bytes:
 def _open(data: bytes, settings: Settings) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise InvalidImage(f"an image is of an unknown format or damaged; {_NAMES} are read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InvalidImage(
-            f"an image has more pixels than the limit of {settings.max_image_pixels:,} "
-            "(setting HYPCLIP_MAX_IMAGE_PIXELS)"
+        # Pillow's own limit, above any that ours can be set to.
+        raise LimitExceeded(
+            "the number of pixels of an image", None, settings.max_image_pixels, "max_image_pixels"
         ) from error
     except MemoryError:
         raise
@@ -82,7 +81,10 @@ def _open(data: bytes, settings: Settings) -> Image.Image:
     aspect = max(image.size) / max(1, min(image.size))
     if aspect > settings.max_image_aspect:
         raise LimitExceeded(
-            "the longest side of an image over its shortest", round(aspect, 1), settings.max_image_aspect, "max_image_aspect"
+            "the longest side of an image over its shortest",
+            round(aspect, 1),
+            settings.max_image_aspect,
+            "max_image_aspect",
         )
     return image
 
@@ -93,8 +95,8 @@ def _decode(image: Image.Image) -> Image.Image:
         return to_rgb(image)
     except MemoryError:
         raise
-    # Pillow's readers raise a dozen kinds of errors on damaged files: OSError, SyntaxError, struct.error, zlib.error, ...
     except Exception as error:
+        # Pillow's readers raise a dozen kinds of errors on damaged files: OSError, SyntaxError, struct.error, ...
         raise _damaged(error) from error
 
 

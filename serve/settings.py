@@ -37,7 +37,11 @@ class Settings(BaseSettings):
     )
     max_image_bytes: int = Field(10 * 2**20, ge=1, description="Largest image file, after base64.")
     max_image_pixels: int = Field(
-        50_000_000, ge=1, description="Most pixels of an image, read from its header before any of it is decoded."
+        50_000_000,
+        ge=1,
+        le=178_956_970,
+        description="Most pixels of an image, read from its header before any of it is decoded. Pillow itself reads "
+        "no more than 178,956,970.",
     )
     max_request_pixels: int = Field(
         200_000_000,

@@ -6,8 +6,9 @@ acosh and acos that lose everything in floating point: they share no rearrangeme
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ Exact = Any
 """An mpmath number, or a numpy array of them."""
 
 CURVS = (0.1, 1.0, 10.0)
+# √c · radius and √c · distance
 RADII = (1e-6, 1e-3, 0.1, 1.0, 4.0, 10.0, 15.0)
 SEPARATIONS = (1e-6, 1e-5, 1e-3, 0.1, 1.0, 10.0)
 
@@ -46,7 +48,7 @@ def norm(x: Exact) -> Exact:
     return sqrt((x * x).sum(-1))
 
 
-# Hyperboloid ------------------------------------------------------------------------------------------------------------
+# Hyperboloid ----------------------------------------------------------------------------------------------------------
 
 
 def time_component(x: Exact, c: Exact) -> Exact:
@@ -96,7 +98,7 @@ def oxy_angle(x: Exact, y: Exact, c: Exact) -> Exact:
     )
 
 
-# Ball -------------------------------------------------------------------------------------------------------------------
+# Ball -----------------------------------------------------------------------------------------------------------------
 
 
 def ball_from_lorentz(x: Exact, c: Exact) -> Exact:
@@ -127,7 +129,7 @@ def ball_dist(p: Exact, q: Exact, c: Exact) -> Exact:
     return acosh(1 + 2 * c * apart / ((1 - c * pp) * (1 - c * qq))) / sqrt(c)
 
 
-# Points -----------------------------------------------------------------------------------------------------------------
+# Points ---------------------------------------------------------------------------------------------------------------
 
 
 def directions(count: int, dim: int, generator: torch.Generator) -> Tensor:
@@ -162,7 +164,8 @@ def pairs(
     """Draw pairs (x, y), x at every √c · radius and y at every √c · distance from it, in the dtype of `curv`.
 
     y lies outwards, inwards, across and at random from x. Rounding y moves it by about eps · sinh(√c · radius), so that
-    float32 pairs far out are further apart than asked, save those along an axis.
+    float32 pairs far out are further apart than asked, save those along an axis. Pairs that coincide after rounding and
+    those with y at the origin are left out.
     """
     generator = torch.Generator().manual_seed(seed)
     grid = torch.cartesian_prod(*(torch.tensor(v, dtype=torch.float64) for v in (radii, separations)))
@@ -183,23 +186,52 @@ def pairs(
     return x[proper], y[proper]
 
 
-# Errors -----------------------------------------------------------------------------------------------------------------
+class Pairs(NamedTuple):
+    """Pairs of points with what 50 digits say of them; distance and radii are times √c."""
+
+    x: Tensor
+    y: Tensor
+    exact_x: Exact
+    exact_y: Exact
+    c: Exact
+    exact_dist: Exact
+    separation: Tensor
+    rho_x: Tensor
+    rho_y: Tensor
+
+
+@functools.cache
+def known_pairs(dtype: torch.dtype, curv: float, dim: int = 8, each: int = 8) -> Pairs:
+    """Pairs at every radius and separation, and pairs on opposite sides of the origin."""
+    c = torch.tensor(curv, dtype=dtype)
+    x, y = pairs(c, dim, each=each)
+    z = points(c, dim, each=2)
+    x, y = torch.cat([x, z, z]), torch.cat([y, -1.001 * z, -0.3 * z])
+    exact_x, exact_y, exact_c = exact(x), exact(y), exact(c)
+    root = sqrt(exact_c)
+    exact_dist = dist(exact_x, exact_y, exact_c)
+    rho_x, rho_y = (rounded(root * radius(p, exact_c)) for p in (exact_x, exact_y))
+    return Pairs(x, y, exact_x, exact_y, exact_c, exact_dist, rounded(root * exact_dist), rho_x, rho_y)
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
 
 
 def relative(got: Tensor, want: Exact) -> Tensor:
     """Return |got − want|/|want| of numbers, in float64."""
-    return _float(abs(exact(got) - want) / abs(want))
+    return rounded(abs(exact(got) - want) / abs(want))
 
 
 def relative_rows(got: Tensor, want: Exact) -> Tensor:
     """Return |got − want|/|want| of the rows of a matrix, in float64."""
-    return _float(norm(exact(got) - want) / norm(want))
+    return rounded(norm(exact(got) - want) / norm(want))
 
 
 def absolute(got: Tensor, want: Exact) -> Tensor:
     """Return |got − want|, in float64."""
-    return _float(abs(exact(got) - want))
+    return rounded(abs(exact(got) - want))
 
 
-def _float(values: Exact) -> Tensor:
+def rounded(values: Exact) -> Tensor:
+    """Round to a float64 tensor."""
     return torch.from_numpy(np.asarray(values).astype(np.float64))

@@ -1,0 +1,1 @@
+"""Scripts, each with main(argv): prepare data, train, evaluate, embed."""

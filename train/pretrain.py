@@ -78,7 +78,9 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
             "set both alike"
         )
     shards = find_shards(config.data.shards)
-    held_out = read_pairs(find_shards(config.evaluate.shards), config.evaluate.samples) if config.evaluate.shards else None
+    held_out = (
+        read_pairs(find_shards(config.evaluate.shards), config.evaluate.samples) if config.evaluate.shards else None
+    )
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.train.seed)
@@ -134,7 +136,11 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     log = MetricsLog(config.output_dir / "metrics.jsonl", state.step) if accelerator.is_main_process else None
     accelerator.init_trackers("tensorboard")
     bar = tqdm(
-        total=config.train.steps, initial=state.step, unit="step", mininterval=2.0, disable=not accelerator.is_main_process
+        total=config.train.steps,
+        initial=state.step,
+        unit="step",
+        mininterval=2.0,
+        disable=not accelerator.is_main_process,
     )
     if found:
         bar.write(f"resuming from {found}")
@@ -150,7 +156,9 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
         clock.samples += config.train.batch_size
         bar.update()
 
-        evaluating = held_out is not None and (state.step % config.evaluate.every == 0 or state.step == config.train.steps)
+        evaluating = held_out is not None and (
+            state.step % config.evaluate.every == 0 or state.step == config.train.steps
+        )
         if log and (state.step % config.train.log_every == 0 or state.step == config.train.steps or evaluating):
             values: dict[str, Any] = {
                 "step": state.step,
@@ -164,8 +172,8 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
                 "skipped": dict(stream.state.skipped),
             }
             if evaluating and held_out:
-                images, captions = held_out
-                values |= dict(retrieval(model, model.embed_image(images), model.embed_text(captions)))
+                images = model.embed_image([record.image for record in held_out])
+                values |= dict(retrieval(model, images, model.embed_text([record.caption for record in held_out])))
                 clock.lap()
             log.write(values)
             accelerator.log({k: v for k, v in values.items() if isinstance(v, float)}, step=state.step)

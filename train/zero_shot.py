@@ -3,7 +3,8 @@
 python train/zero_shot.py --checkpoint runs/quickstart/checkpoint --images ROOT --classes classes.json \
     --taxonomy taxonomy.json --output scores.json
 
-ROOT/<class key>/*.png|jpg; classes.json {"<class key>": "name" | ["name", "synonym"]}; taxonomy.json [["child", "parent"], ...].
+ROOT/<class key>/*.png|jpg; classes.json {"<class key>": "name" | ["name", "synonym"]};
+taxonomy.json [["child", "parent"], ...].
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         templates = read_templates(arguments.templates) if arguments.templates else DEFAULT_TEMPLATES
         if data.without_pictures:
             count, first = len(data.without_pictures), data.without_pictures[0]
-            print(f"note: {count} classes have no folder, {first!r} first: they only serve as wrong answers", file=sys.stderr)
+            print(
+                f"note: {count} classes have no folder, {first!r} first: they only serve as wrong answers",
+                file=sys.stderr,
+            )
         scores, predicted = zero_shot(hypclip.load(arguments.checkpoint), data, templates)
         scores = dict(scores)
         if taxonomy is not None:

@@ -47,7 +47,11 @@ def training_transform(
         steps.append(v2.ColorJitter(strength, strength, strength, strength / 4))
     if config.grey:
         steps.append(v2.RandomGrayscale(config.grey))
-    steps += [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std), inplace=True)]
+    steps += [
+        v2.PILToTensor(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(list(mean), list(std), inplace=True),
+    ]
     transform: Callable[[Image.Image], Tensor] = v2.Compose(steps)
     return transform
 

@@ -13,9 +13,7 @@ from torch import Tensor
 
 from hypclip.data.augment import AugmentConfig, crop_box, training_transform
 from hypclip.data.record import Box, Record
-from hypclip.objective.objective import MISSING
-from hypclip.objective.recipe import Role
-from hypclip.towers.text import Tokenizer
+from hypclip.roles import MISSING, Role
 
 WHOLE_PICTURE = 0.95
 """A box that covers this share of the picture is the picture: it orders nothing."""
@@ -104,7 +102,7 @@ def draw_box(boxes: Sequence[Box], rng: random.Random) -> Box | None:
     return rng.choices(boxes, scores if sum(scores) > 0 else None)[0]
 
 
-def collate(examples: Sequence[Example], tokenizer: Tokenizer) -> Batch:
+def collate(examples: Sequence[Example], tokenizer: Callable[[Sequence[str]], Tensor]) -> Batch:
     """Stack examples; each role's texts are padded to their own longest."""
     first = examples[0]
     return Batch(

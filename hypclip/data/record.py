@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from hypclip.towers.image import to_rgb
+from hypclip.data.picture import to_rgb
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
 _EDGE_TOLERANCE = 0.01
@@ -69,10 +69,7 @@ def read_record(sample: Mapping[str, Any]) -> Record:
 
 def _text(sample: Mapping[str, Any]) -> tuple[str, tuple[Box, ...]]:
     try:
-        if "json" in sample:
-            fields = json.loads(sample["json"])
-        else:
-            fields = {"caption": sample.get("txt", b"").decode()}
+        fields = json.loads(sample["json"]) if "json" in sample else {"caption": sample.get("txt", b"").decode()}
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadSample("unreadable text") from error
     caption = fields.get("caption") if isinstance(fields, dict) else None

@@ -15,7 +15,7 @@ def find_shards(spec: str | Sequence[str]) -> list[str]:
     """Return the shards that a spec names, sorted and without repeats.
 
     Args:
-        spec: a tar file, a folder of them, a pattern with * or {000..099}, a URL that webdataset opens, or a list of these.
+        spec: a tar file, a folder of them, a pattern with * or {000..099}, a URL that webdataset opens, or a list.
 
     Raises:
         DataError: a shard is missing, or the spec matches none.

@@ -1,8 +1,8 @@
 """An endless, resumable stream of batches from shards.
 
-Each worker of each process reads its own share of the shards (`shards.share_of`), shuffles raw samples in a buffer, decodes,
-and makes whole batches, epoch after epoch. What it yields is a pure function of (seed, epoch, rank, world size, worker), so
-the position of a stream is two numbers a worker: its epoch, and how many raw samples of it are used up.
+Each worker of each process reads its own share of the shards (`shards.share_of`), shuffles raw samples in a buffer,
+decodes, and makes whole batches, epoch after epoch. What it yields is a pure function of (seed, epoch, rank, world
+size, worker), so the position of a stream is two numbers a worker: its epoch, and how many raw samples of it are used.
 """
 
 from __future__ import annotations

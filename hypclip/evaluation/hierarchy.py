@@ -47,8 +47,9 @@ def build_taxonomy(edges: Iterable[Sequence[str]]) -> nx.DiGraph:
 def hierarchy_scores(graph: nx.DiGraph, predicted: Sequence[str], true: Sequence[str]) -> Iterator[tuple[str, float]]:
     """Yield tie, lca, jaccard, hierarchical_precision and hierarchical_recall, averaged over pictures.
 
-    With A(y) the ancestors of y and y itself: tie = edges on the shortest path from prediction to truth, lca =
-    |A(ŷ)| − |A(ŷ)∩A(y)| + 1, jaccard = |A(ŷ)∩A(y)|/|A(ŷ)∪A(y)|, precision = |A(ŷ)∩A(y)|/|A(ŷ)|, recall the same over |A(y)|.
+    With A(y) the ancestors of y and y itself: tie = edges on the shortest path from prediction to truth,
+    lca = |A(ŷ)| − |A(ŷ)∩A(y)| + 1, jaccard = |A(ŷ)∩A(y)|/|A(ŷ)∪A(y)|, precision = |A(ŷ)∩A(y)|/|A(ŷ)|, recall the same
+    over |A(y)|.
 
     Source: Pal et al. 2024, arXiv:2410.06912.
 
@@ -86,8 +87,12 @@ def hierarchy_scores(graph: nx.DiGraph, predicted: Sequence[str], true: Sequence
 
 
 def same_ancestor(graph: nx.DiGraph, predicted: Sequence[str], true: Sequence[str], depth: int) -> float:
-    """Return the fraction of pictures whose prediction shares with the truth an ancestor `depth` steps below the root."""
-    levels = {node: level for level, nodes in enumerate(nx.topological_generations(graph.reverse(copy=False))) for node in nodes}
+    """Return the fraction of pictures whose prediction and truth share an ancestor `depth` steps below the root."""
+    levels = {
+        node: level
+        for level, nodes in enumerate(nx.topological_generations(graph.reverse(copy=False)))
+        for node in nodes
+    }
 
     def at_depth(node: str) -> set[str]:
         return {a for a in (nx.descendants(graph, node) | {node}) if levels[a] == depth}

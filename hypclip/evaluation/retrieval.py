@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import tarfile
 from collections.abc import Iterator, Sequence
 
 import webdataset as wds
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from hypclip.data.record import BadSample, Record, read_record
@@ -15,23 +15,20 @@ from hypclip.errors import DataError
 from hypclip.model import HypCLIP
 
 
-def read_pairs(shards: Sequence[str], limit: int) -> tuple[list[Image.Image], list[str]]:
-    """Read the first `limit` usable pictures and captions of some shards, in order.
+def read_pairs(shards: Sequence[str], limit: int) -> list[Record]:
+    """Read the first `limit` usable samples of some shards, in order; bad ones are passed over.
 
     Raises:
         DataError: a damaged shard, or fewer than two usable samples.
     """
     samples = wds.tariterators.tarfile_samples({"url": url} for url in shards)
-    images, captions = [], []
     try:
-        for record in itertools.islice(_usable(samples), limit):
-            images.append(record.image)
-            captions.append(record.caption)
-    except (OSError, ValueError) as error:
+        records = list(itertools.islice(_usable(samples), limit))
+    except (OSError, ValueError, tarfile.TarError) as error:
         raise DataError(f"cannot read evaluation shards: {error}") from error
-    if len(images) < 2:
-        raise DataError(f"retrieval needs at least two pictures with captions, {list(shards)} hold {len(images)}")
-    return images, captions
+    if len(records) < 2:
+        raise DataError(f"retrieval needs at least two pictures with captions, {list(shards)} hold {len(records)}")
+    return records
 
 
 def _usable(samples: Iterator[dict[str, bytes]]) -> Iterator[Record]:
@@ -42,13 +39,11 @@ def _usable(samples: Iterator[dict[str, bytes]]) -> Iterator[Record]:
             continue
 
 
-def retrieval(
-    model: HypCLIP, images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"]
-) -> Iterator[tuple[str, float]]:
-    """Yield image_to_text_r1, _r5, _r10 and text_to_image_r1, _r5, _r10: fractions whose own partner is that near the top.
+def retrieval(model: HypCLIP, images: Float[Tensor, "n d"], texts: Float[Tensor, "n d"]) -> Iterator[tuple[str, float]]:
+    """Yield image_to_text_r1, _r5, _r10 and text_to_image_r1, _r5, _r10: how often the own partner is that near.
 
-    Row i of both belongs together. Partners at exactly the same similarity, such as equal captions, do not push each other
-    down.
+    Row i of both belongs together. Partners at exactly the same similarity, such as equal captions, do not push each
+    other down.
     """
     similarity = model.similarity(images, texts)
     own = similarity.diagonal()

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from hypclip.data.picture import to_rgb
 from hypclip.errors import DataError
 from hypclip.geometry.similarity import mean_point
 from hypclip.model import HypCLIP
-from hypclip.towers.image import to_rgb
 
 DEFAULT_TEMPLATES = ("{}", "a {}", "a picture of a {}")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -114,7 +114,7 @@ def embed_classes(
     prompts = [[t.format(name) for name in synonyms for t in templates] for synonyms in names]
     flat = model.embed_text([p for group in prompts for p in group])
     curv, geometry = model.curv.detach().cpu(), model.config.geometry
-    rows = flat.split([len(group) for group in prompts])
+    rows = torch.split(flat, [len(group) for group in prompts])
     return torch.stack([mean_point(group, curv, geometry) for group in rows])
 
 
@@ -142,7 +142,7 @@ def rank_classes(
 ) -> Int[Tensor, "n k"]:
     """Return the indices of the k most similar classes of each image, best first."""
     k = min(k, len(classes))
-    return torch.cat([model.similarity(chunk, classes).topk(k, dim=1).indices for chunk in images.split(1024)])
+    return torch.cat([model.similarity(chunk, classes).topk(k, dim=1).indices for chunk in torch.split(images, 1024)])
 
 
 def accuracy(ranked: Int[Tensor, "n k"], labels: Sequence[int]) -> Iterator[tuple[str, float]]:

@@ -13,9 +13,7 @@ from hypclip.errors import InputError
 from hypclip.geometry.cones import half_aperture, oxy_angle
 from hypclip.geometry.similarity import pairwise_similarity
 from hypclip.objective.recipe import Contrast, Edge, Recipe, recipe_from
-
-MISSING = -1
-"""Content id of a row that a sample does not have, such as the box of a picture without boxes."""
+from hypclip.roles import MISSING
 
 
 @dataclass(frozen=True)
@@ -71,19 +69,16 @@ class Objective:
         size = next(iter(features.values())).shape[0]
         rows = torch.arange(size, device=next(iter(features.values())).device)[local or slice(None)]
         parts: dict[str, Tensor] = {}
-        total: Tensor | None = None
-        for term in (*self.recipe.contrast, *self.recipe.edges):
-            match term:
-                case Contrast():
-                    name = f"contrast/{term.query}-{term.key}"
-                    value = self._contrast(term, features, curv, logit_scale, content, rows)
-                case Edge():
-                    name = f"entail/{term.general}-{term.specific}"
-                    value = self._entail(term, features, curv, content, rows)
-            parts[name] = value.detach()
-            total = term.weight * value if total is None else total + term.weight * value
-        assert total is not None
-        return Loss(total, parts)
+        weighted: list[Tensor] = []
+        for pair in self.recipe.contrast:
+            value = self._contrast(pair, features, curv, logit_scale, content, rows)
+            parts[f"contrast/{pair.query}-{pair.key}"] = value.detach()
+            weighted.append(pair.weight * value)
+        for edge in self.recipe.edges:
+            value = self._entail(edge, features, curv, content, rows)
+            parts[f"entail/{edge.general}-{edge.specific}"] = value.detach()
+            weighted.append(edge.weight * value)
+        return Loss(torch.stack(weighted).sum(), parts)
 
     def _contrast(
         self,
@@ -107,7 +102,12 @@ class Objective:
         return _mean(losses, present, rows)
 
     def _entail(
-        self, term: Edge, features: Mapping[str, Tensor], curv: Tensor | float, content: Mapping[str, Tensor], rows: Tensor
+        self,
+        term: Edge,
+        features: Mapping[str, Tensor],
+        curv: Tensor | float,
+        content: Mapping[str, Tensor],
+        rows: Tensor,
     ) -> Tensor:
         general, specific = features[term.general][rows], features[term.specific][rows]
         angle = oxy_angle(general, specific, curv)

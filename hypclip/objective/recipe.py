@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass
@@ -13,9 +13,7 @@ from hypclip.config import STRICT_KEYS, build
 from hypclip.errors import ConfigError
 from hypclip.geometry.cones import MIN_RADIUS
 from hypclip.geometry.similarity import Geometry
-
-Role = Literal["image", "text", "box_image", "box_text"]
-"""Whole picture, its caption, the crop of one box, the phrase of that box."""
+from hypclip.roles import Role
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)

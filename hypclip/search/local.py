@@ -219,7 +219,9 @@ class LocalStore:
         return table
 
 
-def _codes(modality: Sequence[Modality]) -> NDArray[np.uint8]:
+def _codes(modality: Sequence[str]) -> NDArray[np.uint8]:
+    if unknown := set(modality) - set(MODALITIES):
+        raise InputError(f"unknown modality {unknown.pop()!r}, expected one of {', '.join(MODALITIES)}")
     return np.asarray([MODALITIES.index(m) for m in modality], dtype=np.uint8)
 
 

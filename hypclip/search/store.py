@@ -50,8 +50,11 @@ class Space:
         same_curv = math.isclose(self.curv, other.curv, rel_tol=1e-6)
         return self.model_id == other.model_id and self.dim == other.dim and same_curv
 
-    def check_points(self, x: Float[Tensor, "*batch d"]) -> None:
+    def check_points(self, x: Tensor) -> None:
         """Refuse what is no point of this space.
+
+        Args:
+            x: space components (..., D).
 
         Raises:
             InputError: wrong dtype or length, NaN or infinite, or too far out for float32.
@@ -94,13 +97,13 @@ class Points:
 
     Args:
         ids: unique strings.
-        vectors: space components, float32 or float64; kept as float32.
+        vectors: space components (N, D), float32 or float64; kept as float32.
         modality: one a point.
         metadata: one a point, mappings that JSON can hold.
     """
 
     ids: Sequence[str]
-    vectors: Float[Tensor, "n d"]
+    vectors: Tensor
     modality: Sequence[Modality]
     metadata: Sequence[Mapping[str, Any]]
 

@@ -195,8 +195,8 @@ def _matches(metadata: Mapping[str, Any], filter: Mapping[str, Any]) -> bool:
 
 def _distances(vectors: NDArray[np.float32], rows: NDArray[np.intp], query: Tensor, curv: float) -> NDArray[np.float64]:
     """Return the distances of some rows to the query, in blocks that keep the float64 copies small."""
-    blocks = [
-        lorentz.dist(torch.from_numpy(vectors[block]).double(), query.unsqueeze(0), curv).numpy()
-        for block in np.array_split(rows, math.ceil(len(rows) / _RESCORE_ROWS))
-    ]
-    return np.concatenate(blocks)
+    distances = []
+    for block in np.array_split(rows, math.ceil(len(rows) / _RESCORE_ROWS)):
+        x = torch.from_numpy(vectors[block]).double()
+        distances.append(lorentz.dist(x, query.expand_as(x), curv).numpy())
+    return np.concatenate(distances)

@@ -1,29 +1,12 @@
-"""The image side: turning pictures of any mode into pixels, and the evaluation transform of open_clip."""
+"""The image side: open_clip's evaluation transform."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from open_clip.transform import image_transform
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the picture as a person sees it, in RGB: turned by its EXIF tag, first frame, transparency on white.
-
-    CMYK, palette, grey and 16-bit pictures are converted.
-    """
-    image.seek(0)
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        ground = Image.new("RGB", image.size, "white")
-        ground.paste(image, (0, 0), image)
-        return ground
-    if image.mode.startswith("I;16") or image.mode == "I":
-        return image.point(lambda value: value / 257).convert("L").convert("RGB")
-    return image.convert("RGB")
 
 
 def evaluation_transform(

@@ -1,4 +1,4 @@
-"""The text side: open_clip's text towers, made to accept short token rows, and its tokenizers, made safe for user text."""
+"""The text side: open_clip's text towers, made to accept short rows, and its tokenizers, made safe for user text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import open_clip
 import regex
-import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 
@@ -36,12 +35,12 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return token ids (N, L), L ≤ context_length; longer texts are cut and keep their end-of-text token."""
-        tokens = self._encoder(list(texts))
+        tokens: Tensor = self._encoder(list(texts))
         used = (tokens != self.pad_id).any(0).nonzero()
         return tokens[:, : int(used[-1]) + 1 if len(used) else 1].contiguous()
 
 
-def text_tower(tower: nn.Module) -> nn.Module:
+def accept_short_rows(tower: nn.Module) -> nn.Module:
     """Let an open_clip TextTransformer take rows shorter than its context.
 
     open_clip 3.3.0 adds its context_length × context_length causal mask to the attention whatever the length of the
@@ -60,9 +59,3 @@ def _slice_causal_mask(
     if mask is not None and mask.dim() == 2 and mask.shape[0] > length:
         kwargs = {**kwargs, "attn_mask": mask[:length, :length]}
     return args, kwargs
-
-
-def pad_and_stack(rows: Sequence[Tensor], pad_id: int = 0) -> Tensor:
-    """Stack token blocks (N_i, L_i) into one (Σ N_i, max L_i) block."""
-    width = max(r.shape[1] for r in rows)
-    return torch.cat([nn.functional.pad(r, (0, width - r.shape[1]), value=pad_id) for r in rows])

@@ -41,10 +41,10 @@ def gather_rows(rows: Tensor) -> Tensor:
 def gather_rows_with_gradient(rows: Tensor) -> Tensor:
     """Return the rows of all processes; the gradient of each row flows back to the process that owns it.
 
-    The gradients that all processes hold for a row are summed, so that the mean of per-process losses, as DDP takes it, has
-    the gradient of one process with the whole batch.
+    The gradients that all processes hold for a row are summed, so that the mean of per-process losses, as DDP takes it,
+    has the gradient of one process with the whole batch.
     """
-    return rows if world_size() == 1 else _GatherRows.apply(rows)  # type: ignore[no-any-return,no-untyped-call]
+    return rows if world_size() == 1 else _GatherRows.apply(rows)
 
 
 class _GatherRows(torch.autograd.Function):
@@ -54,7 +54,7 @@ class _GatherRows(torch.autograd.Function):
         return gather_rows(rows)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
         return gradient[rank() * ctx.rows : (rank() + 1) * ctx.rows]

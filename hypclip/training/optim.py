@@ -26,7 +26,7 @@ def adamw(
 
 
 def learning_rate_at(step: int, *, peak: float, warmup_steps: int, steps: int) -> float:
-    """Return the learning rate of step number `step` (from 0): linear warm-up to `peak`, then a cosine to 0 at `steps`."""
+    """Return the learning rate of step `step` (from 0): linear warm-up to `peak`, then a cosine to 0 at `steps`."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)

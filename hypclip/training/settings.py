@@ -36,8 +36,8 @@ class DataConfig:
 class TrainConfig:
     """How to optimise.
 
-    `batch_size` counts samples of all processes together. `precision` auto is bf16 where the machine has instructions for
-    it and fp32 elsewhere; geometry runs in fp32 in any case. `threads` is torch's, 0 leaves its default.
+    `batch_size` counts samples of all processes together. `precision` auto is bf16 where the machine has instructions
+    for it and fp32 elsewhere; geometry runs in fp32 in any case. `threads` is torch's, 0 leaves its default.
     """
 
     steps: PositiveInt

@@ -33,9 +33,7 @@ class Concept:
 def concepts() -> tuple[Concept, ...]:
     """Return every concept, in the order of the tiles."""
     entries = json.loads(_file("emoji.json").read_text(encoding="utf-8"))["concepts"]
-    return tuple(
-        Concept(e["index"], e["code"], e["name"], e["kind"], e["family"], tuple(e["styles"])) for e in entries
-    )
+    return tuple(Concept(e["index"], e["code"], e["name"], e["kind"], e["family"], tuple(e["styles"])) for e in entries)
 
 
 @functools.cache

@@ -86,7 +86,9 @@ def compose(seed: int, split: Split, index: int, styles: Sequence[str] = TRAIN_S
         DataError: a held-out style was asked for in the training split.
     """
     if split == "train" and (held_out := set(styles) & set(HELD_OUT_STYLES)):
-        raise DataError(f"styles {sorted(held_out)} are held out for evaluation: the train split cannot be drawn in them")
+        raise DataError(
+            f"styles {sorted(held_out)} are held out for evaluation: the train split cannot be drawn in them"
+        )
     rng = random.Random(f"{seed}/{split}/{index}")
     canvas, ground = _ground(rng, side)
     count = rng.choices((1, 2, 3, 4), _COUNT_WEIGHTS)[0]
@@ -103,9 +105,7 @@ def article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
-def _draw(
-    rng: random.Random, canvas: Image.Image, placed: list[_Item], styles: Sequence[str], count: int
-) -> _Item:
+def _draw(rng: random.Random, canvas: Image.Image, placed: list[_Item], styles: Sequence[str], count: int) -> _Item:
     """Paste one drawing, above those already placed, where it hides little of them."""
     concept = rng.choice(concepts())
     available = [t for s in styles if (t := tiles(s)[concept.index]) is not None]

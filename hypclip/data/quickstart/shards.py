@@ -1,4 +1,4 @@
-"""Write the quickstart data: training and validation shards with a manifest, and the held-out drawings for zero-shot."""
+"""Write the quickstart data: training and validation shards with a manifest, and held-out drawings for zero-shot."""
 
 from __future__ import annotations
 
@@ -74,11 +74,9 @@ def write_shards(
     return manifest
 
 
-def _write_shard(
-    path: Path, seed: int, split: Split, styles: tuple[str, ...], first: int, last: int
-) -> dict[str, Any]:
+def _write_shard(path: Path, seed: int, split: Split, styles: tuple[str, ...], first: int, last: int) -> dict[str, Any]:
     buffer = io.BytesIO()
-    with wds.TarWriter(buffer, encoder=False, mtime=0, user="hypclip", group="hypclip") as writer:  # type: ignore[no-untyped-call]
+    with wds.TarWriter(buffer, encoder=False, mtime=0, user="hypclip", group="hypclip") as writer:
         for index in range(first, last):
             scene = compose(seed, split, index, styles)
             picture = io.BytesIO()
@@ -91,9 +89,7 @@ def _write_shard(
                 "noun_chunks": scene.noun_chunks,
                 "ref_exps": scene.ref_exps,
             }
-            writer.write(  # type: ignore[no-untyped-call]
-                {"__key__": f"{index:08d}", "jpg": picture.getvalue(), "json": json.dumps(record).encode()}
-            )
+            writer.write({"__key__": f"{index:08d}", "jpg": picture.getvalue(), "json": json.dumps(record).encode()})
     content = buffer.getvalue()
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(content)

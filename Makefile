@@ -1,0 +1,48 @@
+# Two commands do all the set-up: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/quickstart
+
+.PHONY: install demo serve test lint format bench clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: .venv/.installed  ## create .venv with everything
+
+demo: install  ## scenes → training → scores on an unseen art style → an index ready to serve, on the CPU
+	$(BIN)/python train/prepare_data.py quickstart --output $(RUN)/data
+	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train/pretrain.py --config configs/quickstart.yaml
+	$(BIN)/python train/embed.py --checkpoint $(RUN)/checkpoint --index $(RUN)/index \
+	    --shards $(RUN)/data/validation --images $(RUN)/data/zero_shot/images --classes $(RUN)/data/zero_shot/classes.json
+	$(BIN)/python train/evaluate.py --checkpoint $(RUN)/checkpoint --config configs/evaluate/quickstart.yaml \
+	    --output $(RUN)/metrics.json
+
+serve: install  ## serve the demo's model on 127.0.0.1:8000
+	$(BIN)/python -m serve --checkpoint $(RUN)/checkpoint --index $(RUN)/index --host 127.0.0.1 --port 8000
+
+lint: install  ## format check, lint, types, import order
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## lint and all tests
+	$(BIN)/pytest -q
+
+format: install  ## format the code and sort imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## measured errors and speeds
+	$(BIN)/python tests/benchmarks/bench_geometry.py
+	$(BIN)/python tests/benchmarks/bench_scenes.py
+
+clean:  ## remove what the other targets made, but not the runs
+	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

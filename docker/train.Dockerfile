@@ -1,0 +1,15 @@
+# Training image. Build from the repository root:
+#   docker build -f docker/train.Dockerfile -t hypclip-train .
+#   docker run --gpus all -v "$PWD/runs:/app/runs" hypclip-train --config configs/quickstart.yaml
+FROM python:3.11-slim-bookworm
+
+WORKDIR /app
+COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY hypclip ./hypclip
+RUN pip install --no-cache-dir -c constraints.txt ".[train]"
+COPY train ./train
+COPY configs ./configs
+
+RUN useradd --create-home --uid 1000 hypclip && mkdir runs && chown hypclip runs
+USER hypclip
+ENTRYPOINT ["accelerate", "launch", "train/pretrain.py"]

@@ -1,0 +1,67 @@
+"""Zero-shot classification: labels become texts, distances become probabilities, a leaf gets its way from the root."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import networkx as nx
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hypclip.geometry.similarity import Geometry, mean_point, pairwise_similarity
+from serve.errors import InvalidRequest
+
+
+def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Return every label in every template, the templates of a label together.
+
+    Raises:
+        InvalidRequest: a template has no place for the label, or a label comes twice.
+    """
+    for template in templates:
+        if "{}" not in template:
+            raise InvalidRequest(f"templates: {template!r} has no {{}} where the label goes")
+    if len(set(labels)) < len(labels):
+        twice = next(label for i, label in enumerate(labels) if label in labels[:i])
+        raise InvalidRequest(f"labels: {twice!r} comes twice")
+    return [template.replace("{}", label) for label in labels for template in templates]
+
+
+def probabilities(
+    x: Float[Tensor, "n d"],
+    prompt_points: Float[Tensor, "prompts d"],
+    labels: int,
+    curv: float,
+    logit_scale: float,
+    geometry: Geometry,
+) -> Float[Tensor, "n labels"]:
+    """Return softmax(logit_scale · similarity) over the labels, each the mean of its prompts; float64 throughout."""
+    prompt_points = prompt_points.double()
+    classes = mean_point(prompt_points.view(labels, -1, prompt_points.shape[-1]), curv, geometry)
+    return torch.softmax(logit_scale * pairwise_similarity(x.double(), classes, curv, geometry), dim=-1)
+
+
+def paths_to_leaves(edges: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the leaves of a taxonomy, each with the shortest way from a root down to it.
+
+    Args:
+        edges: (child, parent).
+
+    Raises:
+        InvalidRequest: the edges form a cycle.
+    """
+    graph = nx.DiGraph((parent, child) for child, parent in edges)
+    if not nx.is_directed_acyclic_graph(graph):
+        cycle = " → ".join(parent for parent, _ in nx.find_cycle(graph))
+        raise InvalidRequest(f"taxonomy: edges [child, parent] must not form a cycle, these do: {cycle}")
+    paths: dict[str, list[str]] = {node: [node] for node, degree in graph.in_degree if degree == 0}
+    frontier = list(paths)
+    while frontier:
+        below = [(node, child) for node in frontier for child in graph.successors(node)]
+        frontier = []
+        for node, child in below:
+            if child not in paths:
+                paths[child] = [*paths[node], child]
+                frontier.append(child)
+    return {node: path for node, path in paths.items() if graph.out_degree(node) == 0}

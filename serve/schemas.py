@@ -1,0 +1,328 @@
+"""Requests and responses. What a request may hold is checked here; how much of it, by settings, in service.py."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
+
+from hypclip.search import Modality
+
+_MAX_NESTING = 8
+
+
+def _unicode(text: str) -> str:
+    """Refuse lone surrogates, which JSON can escape but neither a tokenizer nor a response can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the string is not valid Unicode") from error
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the string is empty")
+    return _unicode(text)
+
+
+def _storable(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if _nesting(metadata, _MAX_NESTING + 1) > _MAX_NESTING:
+        raise ValueError(f"metadata is nested more than {_MAX_NESTING} deep")
+    _unicode(json.dumps(metadata, ensure_ascii=False))
+    return metadata
+
+
+def _nesting(value: JsonValue, stop: int) -> int:
+    """Return how deep a value is nested, or `stop` if it is at least that deep."""
+    if stop == 0 or not isinstance(value, (dict, list)):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max((_nesting(v, stop - 1) for v in inner), default=0)
+
+
+Text: TypeAlias = Annotated[str, AfterValidator(_not_blank)]
+Embedding: TypeAlias = Annotated[
+    list[Annotated[float, Field(strict=True, allow_inf_nan=False)]],
+    Field(
+        fail_fast=True,
+        min_length=1,
+        description="The D space components of a point of this model, as /embed returns them.",
+    ),
+]
+PointId: TypeAlias = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_unicode)]
+CollectionName: TypeAlias = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Letters, digits, dot, underscore and hyphen; at most 64.",
+    ),
+]
+Metadata: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
+Scalar: TypeAlias = Annotated[str, AfterValidator(_unicode)] | bool | int | float | None
+K: TypeAlias = Annotated[
+    int, Field(ge=1, strict=True, description="How many; at most the server's limit, 1,000 unless it is set otherwise.")
+]
+
+
+class Schema(BaseModel):
+    """Base of everything sent: unknown fields are refused, numbers are finite."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class TextItem(Schema):
+    """A text. The model reads its first context window, 77 tokens in CLIP."""
+
+    text: Text = Field(examples=["a photo of a dog"])
+
+
+class ImageItem(Schema):
+    """A picture: PNG, JPEG, WebP, GIF or BMP. Of an animation the first frame is taken. No URL is fetched."""
+
+    image: str = Field(description="Base64, or a data URI.", examples=["data:image/png;base64,iVBORw0KGgo..."])
+
+
+class EmbeddingItem(Schema):
+    """A point by its coordinates."""
+
+    embedding: Embedding
+
+
+class IdItem(Schema):
+    """A point stored in the request's collection."""
+
+    id: PointId = Field(examples=["photo-1"])
+
+
+def _one_key(*keys: str) -> Any:
+    """Return the discriminator of objects told apart by which one of `keys` they have.
+
+    Tags stand in parentheses, so that messages about a field can leave them out of its path.
+    """
+
+    def tag(value: Any) -> str | None:
+        if isinstance(value, str):
+            return "(string)"
+        fields = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+        present = [key for key in keys if key in fields]
+        return f"({present[0]})" if len(present) == 1 else None
+
+    return tag
+
+
+Item: TypeAlias = Annotated[
+    Annotated[Text, Tag("(string)")]
+    | Annotated[TextItem, Tag("(text)")]
+    | Annotated[ImageItem, Tag("(image)")]
+    | Annotated[EmbeddingItem, Tag("(embedding)")]
+    | Annotated[IdItem, Tag("(id)")],
+    Discriminator(
+        _one_key("text", "image", "embedding", "id"),
+        custom_error_type="one_of",
+        custom_error_message="expected a string, or an object with exactly one of text, image, embedding, id",
+    ),
+]
+Items: TypeAlias = Annotated[list[Item], Field(fail_fast=True, min_length=1)]
+_COLLECTION = Field("default", description="Where the items given by id are stored.")
+
+
+class EmbedRequest(Schema):
+    """Items to embed, and the coordinates to return them in."""
+
+    inputs: Items = Field(examples=[["a photo of a dog", {"text": "an animal"}]])
+    geometry: Literal["space", "lorentz", "tangent", "poincare"] = Field(
+        "space",
+        description="space: the D space components on the hyperboloid, which is what every other request takes back. "
+        "lorentz: D + 1 numbers, the time component first. tangent: the logarithm at the origin, D numbers whose "
+        "Euclidean norm is the radius. poincare: the point of the ball |p| < 1/√curv.",
+    )
+    collection: CollectionName = _COLLECTION
+
+
+class Embedded(BaseModel):
+    """One embedding. `radius` is its distance from the origin: small is general, large is specific."""
+
+    index: int
+    modality: Modality
+    embedding: list[float]
+    radius: float
+
+
+class EmbedResponse(BaseModel):
+    """The embeddings in the order of the inputs. The space has curvature −curv."""
+
+    model: str
+    curv: float
+    geometry: str
+    data: list[Embedded]
+
+
+class RetrieveRequest(Schema):
+    """A query and what to search."""
+
+    query: Item = Field(examples=["a photo of a dog"])
+    k: K = 10
+    collection: CollectionName = "default"
+    modality: Modality | None = Field(None, description="Only points of this modality.")
+    filter: dict[str, Scalar] | None = Field(
+        None,
+        description="Only points whose metadata has each of these fields with exactly this value.",
+        examples=[{"source": "camera"}],
+    )
+
+
+class Found(BaseModel):
+    """A point found, with its geodesic distance to the query."""
+
+    id: str
+    distance: float
+    radius: float
+    modality: Modality
+    metadata: dict[str, JsonValue]
+
+
+class RetrieveResponse(BaseModel):
+    """The nearest points, nearest first. `exact` is false when the index may have missed one."""
+
+    hits: list[Found]
+    exact: bool
+
+
+class ClassifyRequest(Schema):
+    """Items to classify by labels, or by the leaves of a taxonomy."""
+
+    inputs: Items = Field(examples=[[{"image": "data:image/png;base64,iVBORw0KGgo..."}]])
+    labels: Annotated[list[Text], Field(fail_fast=True, min_length=1)] | None = Field(None, examples=[["dog", "cat"]])
+    taxonomy: Annotated[list[tuple[Text, Text]], Field(fail_fast=True, min_length=1)] | None = Field(
+        None,
+        description="Edges [child, parent] of a tree, or of a directed graph without cycles. Its leaves are labels.",
+        examples=[[["dog", "animal"], ["cat", "animal"]]],
+    )
+    templates: Annotated[list[Text], Field(fail_fast=True, min_length=1)] = Field(
+        ["a photo of a {}"],
+        description="Texts with {} where the label goes. The embeddings of a label's texts are averaged in the tangent "
+        "space.",
+    )
+    collection: CollectionName = _COLLECTION
+
+
+class Classified(BaseModel):
+    """Probabilities of one input: softmax(−logit_scale · distance) over the labels. `label` has the largest."""
+
+    index: int
+    modality: Modality
+    label: str
+    scores: dict[str, float]
+    path: list[str] | None = Field(None, description="With a taxonomy: the way from its root down to `label`.")
+
+
+class ClassifyResponse(BaseModel):
+    """The classes in the order of the inputs."""
+
+    model: str
+    data: list[Classified]
+
+
+class _PointFields(Schema):
+    id: PointId = Field(examples=["photo-1"])
+    metadata: Metadata = Field(default_factory=dict, examples=[{"caption": "a dog in the snow", "source": "camera"}])
+
+
+class TextPoint(_PointFields, TextItem):
+    """A text to embed and store."""
+
+
+class ImagePoint(_PointFields, ImageItem):
+    """A picture to embed and store; the picture itself is not kept."""
+
+
+class EmbeddingPoint(_PointFields, EmbeddingItem):
+    """A point to store as it is."""
+
+    modality: Modality = Field("embedding", description="What it was made from, for searches of one modality.")
+
+
+Point: TypeAlias = Annotated[
+    Annotated[TextPoint, Tag("(text)")]
+    | Annotated[ImagePoint, Tag("(image)")]
+    | Annotated[EmbeddingPoint, Tag("(embedding)")],
+    Discriminator(
+        _one_key("text", "image", "embedding"),
+        custom_error_type="one_of",
+        custom_error_message="expected an object with an id and exactly one of text, image, embedding",
+    ),
+]
+
+
+class PutPointsRequest(Schema):
+    """Points to write; those whose id is stored already are replaced."""
+
+    points: Annotated[list[Point], Field(fail_fast=True, min_length=1)]
+
+
+class PutPointsResponse(BaseModel):
+    """All points are on disk. `count` is what the collection now holds."""
+
+    upserted: int
+    count: int
+
+
+class DeletePointsRequest(Schema):
+    """Ids of points to remove; those that are not stored are passed over."""
+
+    ids: Annotated[list[PointId], Field(fail_fast=True, min_length=1)]
+
+
+class DeletePointsResponse(BaseModel):
+    """How many of the ids were stored, and what the collection now holds."""
+
+    deleted: int
+    count: int
+
+
+class CollectionInfo(BaseModel):
+    """A collection and the model its points belong to."""
+
+    name: str
+    count: int
+    model: str
+    curv: float
+    dim: int
+
+
+class CollectionsResponse(BaseModel):
+    """Every collection, by name."""
+
+    collections: list[CollectionInfo]
+
+
+class ModelInfo(BaseModel):
+    """The model: its space has curvature −curv and points of dim space components."""
+
+    model: str
+    geometry: str
+    curv: float
+    dim: int
+    logit_scale: float
+
+
+class Health(BaseModel):
+    """The server is there."""
+
+    status: Literal["ok", "ready"]
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong. `type` is for programs, `message` for people, `request_id` for the log of the server."""
+
+    type: str
+    message: str
+    request_id: str
+
+
+class ErrorResponse(BaseModel):
+    """The shape of every error."""
+
+    error: ErrorDetail

@@ -1,0 +1,187 @@
+"""What the server does, apart from HTTP: items become points, points are stored, searched and classified."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hypclip.errors import InputError
+from hypclip.search import Collection, Modality, Neighbours, Points, Space, UnknownCollection, VectorStore
+from serve.classify import paths_to_leaves, probabilities, prompts
+from serve.engine import Engine
+from serve.errors import LimitExceeded
+from serve.images import decode_images
+from serve.schemas import EmbeddingItem, EmbeddingPoint, IdItem, ImageItem, Item, Point, TextItem
+from serve.settings import Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """One engine and one store behind the limits of the settings."""
+
+    settings: Settings
+    engine: Engine
+    store: VectorStore
+
+    @property
+    def space(self) -> Space:
+        """The space of the engine's points."""
+        return Space(self.engine.model_id, self.engine.curv, self.engine.dim)
+
+    def collection(self, name: str) -> Collection:
+        """Return a collection that the engine's points can be compared with.
+
+        Raises:
+            UnknownCollection: there is none of this name.
+            ModelMismatch: it is of another model.
+        """
+        found = self.store.describe(name)
+        found.check_space(self.space)
+        return found
+
+    async def embed(
+        self, items: Sequence[Item | Point], collection: str
+    ) -> tuple[Float[Tensor, "n d"], list[Modality]]:
+        """Turn items into float32 points, and say what each was made from.
+
+        Args:
+            items: checked requests.
+            collection: where items given by id are.
+
+        Raises:
+            LimitExceeded, InvalidImage, InputError, UnknownCollection, UnknownPoint, ModelMismatch.
+        """
+        texts: dict[int, str] = {}
+        images: dict[int, str] = {}
+        given: dict[int, list[float]] = {}
+        stored: dict[int, str] = {}
+        modality: list[Modality] = ["text"] * len(items)
+        for i, item in enumerate(items):
+            match item:
+                case str():
+                    texts[i] = item
+                case TextItem():
+                    texts[i] = item.text
+                case ImageItem():
+                    images[i], modality[i] = item.image, "image"
+                case EmbeddingItem():
+                    given[i] = item.embedding
+                    modality[i] = item.modality if isinstance(item, EmbeddingPoint) else "embedding"
+                case IdItem():
+                    stored[i] = item.id
+        points = torch.empty(len(items), self.engine.dim)
+        # What is cheap to refuse comes first, what costs a forward pass last.
+        self._check_texts(texts.values())
+        if given:
+            points[list(given)] = self._given_points(given)
+        if stored:
+            self.collection(collection)
+            unique = list(dict.fromkeys(stored.values()))
+            found = await asyncio.to_thread(self.store.get, collection, unique)
+            for i, point_id in stored.items():
+                row = unique.index(point_id)
+                points[i], modality[i] = found.vectors[row], found.modality[row]
+        if images:
+            pictures = await asyncio.to_thread(decode_images, list(images.values()), self.settings)
+            points[list(images)] = _finite(await self.engine.embed_image(pictures))
+        if texts:
+            points[list(texts)] = _finite(await self.engine.embed_text(list(texts.values())))
+        return points, modality
+
+    async def embed_inputs(
+        self, inputs: Sequence[Item], collection: str
+    ) -> tuple[Float[Tensor, "n d"], list[Modality]]:
+        """Turn the inputs of a request into points; as `embed`, for no more of them than the settings allow."""
+        _check_count("the number of inputs", inputs, self.settings.max_inputs, "max_inputs")
+        return await self.embed(inputs, collection)
+
+    async def retrieve(
+        self, query: Item, k: int, collection: str, modality: Modality | None, filter: Mapping[str, Any] | None
+    ) -> Neighbours:
+        """Return the k stored points nearest to the query."""
+        if k > self.settings.max_k:
+            raise LimitExceeded("k", k, self.settings.max_k, "max_k")
+        self.collection(collection)
+        points, _ = await self.embed([query], collection)
+        return await asyncio.to_thread(self.store.knn, collection, points[0], k, modality, filter)
+
+    async def classify(
+        self, x: Float[Tensor, "n d"], labels: Sequence[str], templates: Sequence[str]
+    ) -> Float[Tensor, "n labels"]:
+        """Return the probabilities of the labels for each point."""
+        limit = self.settings.max_labels
+        if len(labels) * len(templates) > limit:
+            raise LimitExceeded(
+                "the number of labels times templates", len(labels) * len(templates), limit, "max_labels"
+            )
+        texts = prompts(labels, templates)
+        self._check_texts(texts)
+        embedded = _finite(await self.engine.embed_text(texts))
+        engine = self.engine
+        return probabilities(x, embedded, len(labels), engine.curv, engine.logit_scale, engine.geometry)
+
+    def leaves(self, taxonomy: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+        """Return the leaves of a taxonomy, each with its way down from a root."""
+        _check_count("the number of taxonomy edges", taxonomy, self.settings.max_taxonomy_edges, "max_taxonomy_edges")
+        return paths_to_leaves(taxonomy)
+
+    async def put(self, name: str, points: Sequence[Point]) -> Collection:
+        """Write points, creating the collection if need be; on disk when this returns."""
+        _check_count("the number of points", points, self.settings.max_points, "max_points")
+        for point in points:
+            size = len(json.dumps(point.metadata, ensure_ascii=False).encode())
+            if size > self.settings.max_metadata_bytes:
+                what = f"the size in bytes of the metadata of point {point.id!r}"
+                raise LimitExceeded(what, size, self.settings.max_metadata_bytes, "max_metadata_bytes")
+        # Before the forward pass, for a quick refusal; `create_collection` has the last word.
+        with contextlib.suppress(UnknownCollection):
+            self.collection(name)
+        vectors, modality = await self.embed(points, name)
+        columns = Points([p.id for p in points], vectors, modality, [p.metadata for p in points])
+        self.space.check_points(vectors)
+        await asyncio.to_thread(self.store.create_collection, name, self.space)
+        await asyncio.to_thread(self.store.upsert, name, columns)
+        return self.store.describe(name)
+
+    async def delete(self, name: str, ids: Sequence[str]) -> tuple[int, Collection]:
+        """Remove points; return how many there were, and the collection as it is now."""
+        _check_count("the number of ids", ids, self.settings.max_points, "max_points")
+        deleted = await asyncio.to_thread(self.store.delete, name, ids)
+        return deleted, self.store.describe(name)
+
+    def _check_texts(self, texts: Iterable[str]) -> None:
+        limit = self.settings.max_text_chars
+        longest = max(map(len, texts), default=0)
+        if longest > limit:
+            raise LimitExceeded("the number of characters of a text", longest, limit, "max_text_chars")
+
+    def _given_points(self, given: Mapping[int, Sequence[float]]) -> Float[Tensor, "n d"]:
+        for i, embedding in given.items():
+            if len(embedding) != self.engine.dim:
+                raise InputError(
+                    f"the embedding at index {i} has {len(embedding)} numbers; "
+                    f"points of {self.space} have {self.engine.dim} space components"
+                )
+        vectors = torch.tensor(list(given.values()), dtype=torch.float64)
+        self.space.check_points(vectors)
+        return vectors.float()
+
+
+def _check_count(what: str, values: Sequence[Any], limit: int, setting: str) -> None:
+    if len(values) > limit:
+        raise LimitExceeded(what, len(values), limit, setting)
+
+
+def _finite(points: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Never let a NaN of the model's into a response or a store: that is our failure, not the client's."""
+    if not torch.isfinite(points).all():
+        raise ArithmeticError("the model returned an embedding with components that are NaN or infinite")
+    return points

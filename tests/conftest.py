@@ -1,0 +1,20 @@
+"""What every test runs under: checked shapes, fixed seeds, one thread."""
+
+import hypothesis
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# The shapes in the signatures of hypclip are checked in tests only. This must precede the first import of hypclip.
+install_import_hook("hypclip", "helpers.check_signature")
+
+# One thread: sums come out in the same order on every machine, and parallel test processes do not crowd each other.
+torch.set_num_threads(1)
+
+hypothesis.settings.register_profile("hypclip", deadline=None, derandomize=True, database=None, max_examples=50)
+hypothesis.settings.load_profile("hypclip")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
