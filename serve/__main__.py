@@ -65,7 +65,7 @@ def _help(name: str) -> str:
 
 
 def _refuse(message: str) -> int:
-    sys.stderr.write(f"serve: {message}\n")
+    sys.stderr.write(f"serve: {' '.join(message.split())}\n")
     return 2
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import networkx as nx
 import torch
@@ -42,11 +43,25 @@ def probabilities(
     return torch.softmax(logit_scale * pairwise_similarity(x.double(), classes, curv, geometry), dim=-1)
 
 
-def paths_to_leaves(edges: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    """Return the leaves of a taxonomy, each with the shortest way from a root down to it.
+@dataclass(frozen=True)
+class Taxonomy:
+    """A hierarchy of labels: its leaves, and of every node the next one on the shortest way up to a root."""
 
-    Args:
-        edges: (child, parent).
+    leaves: list[str]
+    parents: Mapping[str, str | None]
+
+    def path(self, leaf: str) -> list[str]:
+        """Return the way from a root down to a leaf, both included."""
+        upwards = []
+        node: str | None = leaf
+        while node is not None:
+            upwards.append(node)
+            node = self.parents[node]
+        return upwards[::-1]
+
+
+def taxonomy(edges: Sequence[tuple[str, str]]) -> Taxonomy:
+    """Build a taxonomy from edges (child, parent); a node may have several parents, and there may be several roots.
 
     Raises:
         InvalidRequest: the edges form a cycle.
@@ -55,13 +70,13 @@ def paths_to_leaves(edges: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     if not nx.is_directed_acyclic_graph(graph):
         cycle = " → ".join(parent for parent, _ in nx.find_cycle(graph))
         raise InvalidRequest(f"taxonomy: edges [child, parent] must not form a cycle, these do: {cycle}")
-    paths: dict[str, list[str]] = {node: [node] for node, degree in graph.in_degree if degree == 0}
-    frontier = list(paths)
+    parents: dict[str, str | None] = {node: None for node, degree in graph.in_degree if degree == 0}
+    frontier = list(parents)
     while frontier:
         below = [(node, child) for node in frontier for child in graph.successors(node)]
         frontier = []
         for node, child in below:
-            if child not in paths:
-                paths[child] = [*paths[node], child]
+            if child not in parents:
+                parents[child] = node
                 frontier.append(child)
-    return {node: path for node, path in paths.items() if graph.out_degree(node) == 0}
+    return Taxonomy([node for node in graph if graph.out_degree(node) == 0], parents)

@@ -88,15 +88,17 @@ async def classify(request: ClassifyRequest, service: Running) -> ClassifyRespon
     """
     if (request.labels is None) == (request.taxonomy is None):
         raise InvalidRequest("give either labels or taxonomy")
-    paths = {} if request.taxonomy is None else service.leaves(request.taxonomy)
-    labels = request.labels or list(paths)
+    tree = service.taxonomy(request.taxonomy) if request.taxonomy else None
+    labels = tree.leaves if tree else request.labels or []
     x, modality = await service.embed_inputs(request.inputs, request.collection)
     scores = await service.classify(x, labels, request.templates)
     data = []
     for i, (kind, row) in enumerate(zip(modality, scores.tolist(), strict=True)):
         by_label = dict(zip(labels, row, strict=True))
         best = max(by_label, key=by_label.__getitem__)
-        data.append(Classified(index=i, modality=kind, label=best, scores=by_label, path=paths.get(best)))
+        data.append(
+            Classified(index=i, modality=kind, label=best, scores=by_label, path=tree.path(best) if tree else None)
+        )
     return ClassifyResponse(model=service.engine.model_id, data=data)
 
 

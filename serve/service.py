@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hypclip.errors import InputError
 from hypclip.search import Collection, Modality, Neighbours, Points, Space, UnknownCollection, VectorStore
-from serve.classify import paths_to_leaves, probabilities, prompts
+from serve.classify import Taxonomy, probabilities, prompts, taxonomy
 from serve.engine import Engine
 from serve.errors import LimitExceeded
 from serve.images import decode_images
@@ -128,10 +128,10 @@ class Service:
         engine = self.engine
         return probabilities(x, embedded, len(labels), engine.curv, engine.logit_scale, engine.geometry)
 
-    def leaves(self, taxonomy: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-        """Return the leaves of a taxonomy, each with its way down from a root."""
-        _check_count("the number of taxonomy edges", taxonomy, self.settings.max_taxonomy_edges, "max_taxonomy_edges")
-        return paths_to_leaves(taxonomy)
+    def taxonomy(self, edges: Sequence[tuple[str, str]]) -> Taxonomy:
+        """Build the taxonomy of a request, no larger than the settings allow."""
+        _check_count("the number of taxonomy edges", edges, self.settings.max_taxonomy_edges, "max_taxonomy_edges")
+        return taxonomy(edges)
 
     async def put(self, name: str, points: Sequence[Point]) -> Collection:
         """Write points, creating the collection if need be; on disk when this returns."""

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from hypclip.data.augment import AugmentConfig, crop_box, training_transform
+from hypclip.data.augment import AugmentConfig, TrainingTransform, crop_box
 from hypclip.data.record import Box, Record
 from hypclip.roles import MISSING, Role
 
@@ -65,27 +64,26 @@ class ExampleMaker:
     ):
         self.roles = roles
         self.box_margin = box_margin
-        self.transform: Callable[[Image.Image], Tensor] = training_transform(image_size, augment, mean, std)
+        self.transform = TrainingTransform(image_size, augment, mean, std)
 
     def __call__(self, record: Record, seed: str) -> Example:
         """Return the example; a pure function of the record and `seed`."""
         rng = random.Random(seed)
-        torch.manual_seed(rng.getrandbits(63))
         box = draw_box(record.boxes, rng)
         picture = content_id(f"picture/{record.key}")
         images: dict[Role, Tensor] = {}
         texts: dict[Role, str] = {}
         content: dict[Role, int] = {}
         if "image" in self.roles:
-            images["image"], content["image"] = self.transform(record.image), picture
+            images["image"], content["image"] = self.transform(record.image, rng), picture
         if "text" in self.roles:
             texts["text"], content["text"] = record.caption, text_id(record.caption)
         if "box_image" in self.roles:
             if box is None:
-                images["box_image"], content["box_image"] = self.transform(record.image), MISSING
+                images["box_image"], content["box_image"] = self.transform(record.image, rng), MISSING
             else:
                 margin = rng.uniform(0.0, self.box_margin)
-                images["box_image"] = self.transform(crop_box(record.image, box, margin))
+                images["box_image"] = self.transform(crop_box(record.image, box, margin), rng)
                 whole = box.area >= WHOLE_PICTURE
                 content["box_image"] = picture if whole else content_id(f"picture/{record.key}/{box}")
         if "box_text" in self.roles:

@@ -23,7 +23,7 @@ def half_aperture(x: Float[Tensor, "*batch d"], curv: Curv, min_radius: float = 
 
     Where the cone is a half-space, its boundary included, the gradient is 0.
 
-    Numerics: absolute error ≤ 1e-7 rad in float32.
+    Numerics: absolute error ≤ 1e-7 rad in float32 and float64; the edge of the half-space limits the latter.
     """
     squared = (as_curv(curv, x).double() * x.double().square().sum(-1, keepdim=True)).squeeze(-1)
     adjacent = safe_sqrt(squared - (2 * min_radius) ** 2)

@@ -1,0 +1,28 @@
+import pytest
+from pydantic import ValidationError
+
+from serve.settings import Settings
+
+
+def test_the_environment_sets_and_arguments_win(monkeypatch):
+    monkeypatch.setenv("HYPCLIP_MAX_K", "7")
+    monkeypatch.setenv("HYPCLIP_PORT", "9000")
+    settings = Settings(port=9001)
+    assert (settings.max_k, settings.port) == (7, 9001)
+
+
+@pytest.mark.parametrize(
+    "name, value", [("MAX_K", "0"), ("MAX_K", "many"), ("PORT", "70000"), ("MAX_IMAGE_ASPECT", "0")]
+)
+def test_values_that_cannot_work_are_refused(monkeypatch, name, value):
+    monkeypatch.setenv(f"HYPCLIP_{name}", value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()
+
+
+def test_settings_are_documented_and_do_not_change():
+    assert all(field.description for field in Settings.model_fields.values())
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().max_k = 3
+    with pytest.raises(ValidationError, match="max_kk"):
+        Settings(max_kk=3)
