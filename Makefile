@@ -27,11 +27,12 @@ demo: install  ## scenes → training → scores on an unseen art style → an i
 serve: install  ## serve the demo's model on 127.0.0.1:8000
 	$(BIN)/python -m serve --checkpoint $(RUN)/checkpoint --index $(RUN)/index --host 127.0.0.1 --port 8000
 
-lint: install  ## format check, lint, types, import order
+lint: install  ## format check, lint, types, import order, Dockerfiles
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/*.Dockerfile
 
 test: lint  ## lint and all tests
 	$(BIN)/pytest -q

@@ -11,7 +11,7 @@ RUN pip install --no-cache-dir -c constraints.txt ".[serve]"
 COPY serve ./serve
 
 RUN useradd --create-home --uid 1000 hypclip
-USER hypclip
+USER 1000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]

@@ -11,5 +11,5 @@ COPY train ./train
 COPY configs ./configs
 
 RUN useradd --create-home --uid 1000 hypclip && mkdir runs && chown hypclip runs
-USER hypclip
+USER 1000
 ENTRYPOINT ["accelerate", "launch", "train/pretrain.py"]

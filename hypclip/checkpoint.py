@@ -129,6 +129,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(retired, ignore_errors=True)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
+        if retired.exists() and not path.exists():
+            retired.rename(path)
         raise
 
 

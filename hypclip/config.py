@@ -36,7 +36,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     try:
         merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist([_quote_braces(o) for o in overrides]))
         plain = OmegaConf.to_container(merged, resolve=True)
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, TypeError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"cannot read {path} with the overrides given: {error}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, got {type(plain).__name__}")
@@ -74,19 +74,25 @@ def _explain(kind: type, problem: Mapping[str, Any], where: str) -> str:
             )
         case "missing":
             return f"the config lacks {name!r}, which has no default"
+        case "value_error":  # one of ours: it says what came
+            return f"{name}: {problem['ctx']['error']}"
         case _:
             return f"{name}: {problem['msg']}, got {problem['input']!r}"
 
 
 def _known_keys(kind: Any, path: Sequence[str]) -> list[str]:
     for part in path:
-        kind = typing.get_type_hints(kind).get(part)
-        if not dataclasses.is_dataclass(kind):
-            return []
+        if part.isdigit():
+            kind = typing.get_args(kind)[0]
+        elif dataclasses.is_dataclass(kind):
+            kind = typing.get_type_hints(kind).get(part)
+    if not dataclasses.is_dataclass(kind):
+        return []
     return [field.name for field in dataclasses.fields(kind)]
 
 
 def _quote_braces(override: str) -> str:
     """Keep a value such as a/{000..099}.tar a string: YAML would read the braces as a mapping."""
     key, _, value = override.partition("=")
-    return f"{key}={value!r}" if "{" in value and ".." in value else override
+    quoted = value.replace("'", "''")
+    return f"{key}='{quoted}'" if "{" in value and ".." in value else override

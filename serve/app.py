@@ -41,8 +41,8 @@ def create_app(settings: Settings, engine: Engine, store: VectorStore | None = N
     Args:
         settings: limits, and where the index is.
         engine: the model; closing it is up to the caller.
-        store: an open store, whose closing is up to the caller. Without one the app opens the index of the settings
-            when it starts, and closes it when it stops.
+        store: an open store. Without one the app opens the index of the settings when it starts. Either is closed when
+            the app stops.
 
     Raises:
         ConfigError: the engine's space is not hyperbolic.
@@ -55,10 +55,8 @@ def create_app(settings: Settings, engine: Engine, store: VectorStore | None = N
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        with contextlib.ExitStack() as owned:
-            opened = store
-            if opened is None:
-                opened = owned.enter_context(LocalStore(settings.index, create=settings.create_index))
+        opened = LocalStore(settings.index, create=settings.create_index) if store is None else store
+        with contextlib.closing(opened):
             yield {"service": Service(settings, engine, opened)}
 
     app = FastAPI(

@@ -18,11 +18,11 @@ def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
     """Return every label in every template, the templates of a label together.
 
     Raises:
-        InvalidRequest: a template has no place for the label, or a label comes twice.
+        InvalidRequest: a template has no place for the label or several, or a label comes twice.
     """
     for template in templates:
-        if "{}" not in template:
-            raise InvalidRequest(f"templates: {template!r} has no {{}} where the label goes")
+        if template.count("{}") != 1:
+            raise InvalidRequest(f"templates: {template!r} must have {{}} once, where the label goes")
     if len(set(labels)) < len(labels):
         twice = next(label for i, label in enumerate(labels) if label in labels[:i])
         raise InvalidRequest(f"labels: {twice!r} comes twice")

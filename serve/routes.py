@@ -90,8 +90,7 @@ async def classify(request: ClassifyRequest, service: Running) -> ClassifyRespon
         raise InvalidRequest("give either labels or taxonomy")
     tree = service.taxonomy(request.taxonomy) if request.taxonomy else None
     labels = tree.leaves if tree else request.labels or []
-    x, modality = await service.embed_inputs(request.inputs, request.collection)
-    scores = await service.classify(x, labels, request.templates)
+    scores, modality = await service.classify(request.inputs, request.collection, labels, request.templates)
     data = []
     for i, (kind, row) in enumerate(zip(modality, scores.tolist(), strict=True)):
         by_label = dict(zip(labels, row, strict=True))

@@ -202,8 +202,8 @@ class ClassifyRequest(Schema):
     )
     templates: Annotated[list[Text], Field(fail_fast=True, min_length=1)] = Field(
         ["a photo of a {}"],
-        description="Texts with {} where the label goes. The embeddings of a label's texts are averaged in the tangent "
-        "space.",
+        description="Texts with {} once, where the label goes. The embeddings of a label's texts are averaged in the "
+        "tangent space.",
     )
     collection: CollectionName = _COLLECTION
 

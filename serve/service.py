@@ -114,9 +114,9 @@ class Service:
         return await asyncio.to_thread(self.store.knn, collection, points[0], k, modality, filter)
 
     async def classify(
-        self, x: Float[Tensor, "n d"], labels: Sequence[str], templates: Sequence[str]
-    ) -> Float[Tensor, "n labels"]:
-        """Return the probabilities of the labels for each point."""
+        self, inputs: Sequence[Item], collection: str, labels: Sequence[str], templates: Sequence[str]
+    ) -> tuple[Float[Tensor, "n labels"], list[Modality]]:
+        """Return the probabilities of the labels for each input, and what each input was made from."""
         limit = self.settings.max_labels
         if len(labels) * len(templates) > limit:
             raise LimitExceeded(
@@ -124,9 +124,11 @@ class Service:
             )
         texts = prompts(labels, templates)
         self._check_texts(texts)
-        embedded = _finite(await self.engine.embed_text(texts))
+        x, modality = await self.embed_inputs(inputs, collection)
         engine = self.engine
-        return probabilities(x, embedded, len(labels), engine.curv, engine.logit_scale, engine.geometry)
+        embedded = _finite(await engine.embed_text(texts))
+        scores = probabilities(x, embedded, len(labels), engine.curv, engine.logit_scale, engine.geometry)
+        return scores, modality
 
     def taxonomy(self, edges: Sequence[tuple[str, str]]) -> Taxonomy:
         """Build the taxonomy of a request, no larger than the settings allow."""

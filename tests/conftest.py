@@ -1,5 +1,7 @@
 """What every test runs under: checked shapes, fixed seeds, one thread."""
 
+import random
+
 import hypothesis
 import pytest
 import torch
@@ -17,4 +19,5 @@ hypothesis.settings.load_profile("hypclip")
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    random.seed(0)
     torch.manual_seed(0)

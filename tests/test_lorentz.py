@@ -363,3 +363,10 @@ def test_the_result_has_the_dtype_of_the_points(function):
 def test_tests_check_the_shapes_of_signatures():
     with pytest.raises(TypeCheckError):
         lorentz.dist(torch.zeros(2, 3), torch.zeros(2, 4), 1.0)
+
+
+@each_function
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_non_finite_point_gives_a_non_finite_result(function: Callable[..., Tensor], bad: float) -> None:
+    x = torch.tensor([[bad, 0.0, 1.0]])
+    assert not function(x, torch.ones(1, 3), 1.0).isfinite().all()

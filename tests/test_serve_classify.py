@@ -10,8 +10,8 @@ def paths_to_leaves(edges):
 
 
 def test_templates_are_filled_by_replacement_only():
-    filled = ["x a", "{y} aa", "x {0.__class__}", "{y} {0.__class__}{0.__class__}"]
-    assert prompts(["a", "{0.__class__}"], ["x {}", "{y} {}{}"]) == filled
+    filled = ["x a", "{y} a", "x {0.__class__}", "{y} {0.__class__}"]
+    assert prompts(["a", "{0.__class__}"], ["x {}", "{y} {}"]) == filled
 
 
 def test_paths_of_a_forest():

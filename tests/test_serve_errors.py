@@ -81,7 +81,8 @@ REFUSED = {
         image("AAAA" * 100),
         422,
         IMAGE,
-        "unknown format", "PNG, JPEG, WEBP, GIF, BMP are read",
+        "unknown format",
+        "PNG, JPEG, WEBP, GIF, BMP are read",
     ),
     "image TIFF": (image(encoded(quadrants(), "TIFF")), 422, IMAGE, "unknown format"),
     "image EPS": (image(encoded(quadrants(), "EPS")), 422, IMAGE, "unknown format"),
@@ -89,6 +90,7 @@ REFUSED = {
     "image without pixels": (image(png_header(8, 8)), 422, IMAGE, "damaged or cut short"),
     "image 30,000 square": (image(png_header(30_000, 30_000)), 422, LIMIT, "50,000,000", "HYPCLIP_MAX_IMAGE_PIXELS"),
     "image 9,000 square": (image(png_header(9000, 9000)), 422, LIMIT, "81,000,000", "HYPCLIP_MAX_IMAGE_PIXELS"),
+    "image 10,000 square": (image(png_header(10_000, 10_000)), 422, LIMIT, "HYPCLIP_MAX_IMAGE_PIXELS"),
     "image a line": (image(encoded(quadrants((2, 1000)))), 422, LIMIT, "500", "100", "HYPCLIP_MAX_IMAGE_ASPECT"),
     "image of 11 MB": (image("A" * 15_000_000), 422, LIMIT, "10,485,760", "HYPCLIP_MAX_IMAGE_BYTES"),
     "images of 250 million pixels": (
@@ -127,7 +129,13 @@ REFUSED = {
     "taxonomy a cycle": (classify(taxonomy=[["a", "b"], ["b", "a"]]), 422, REQUEST, "must not form a cycle"),
     "taxonomy a loop": (classify(taxonomy=[["a", "a"]]), 422, REQUEST, "must not form a cycle"),
     "taxonomy too large": (classify(taxonomy=[["a", "b"]] * 20_001), 422, LIMIT, "HYPCLIP_MAX_TAXONOMY_EDGES"),
-    "template without place": (classify(labels=["a"], templates=["a photo"]), 422, REQUEST, "'a photo' has no {}"),
+    "template without place": (
+        classify(labels=["a"], templates=["a photo"]),
+        422,
+        REQUEST,
+        "'a photo' must have {} once",
+    ),
+    "template with two places": (classify(labels=["a"], templates=["{} {}"]), 422, REQUEST, "must have {} once"),
     "no templates": (classify(labels=["a"], templates=[]), 422, REQUEST, "templates: List should have at least 1"),
     "no points": (put(), 422, REQUEST, "points: List should have at least 1 item"),
     "point without id": (put({"text": "a"}), 422, REQUEST, "points.0.id: Field required"),
@@ -186,6 +194,11 @@ def test_refused(client, case):
 )
 def test_malformed_bodies(client, content, status, type, part):
     assert_error(client.post("/embed", content=content, headers=JSON), status, type, part)
+
+
+def test_a_message_that_quotes_what_utf_8_cannot_hold(client):
+    content = b'{"query": "a", "filter": {"\\ud800": [1]}}'
+    assert_error(client.post("/retrieve", content=content, headers=JSON), 422, REQUEST, "filter.?")
 
 
 @pytest.mark.parametrize("metadata", [b'{"a": NaN}', b'{"a": "\\ud800"}', b'{"\\ud800": 1}', b'{"a": [1e999]}'])
@@ -279,7 +292,7 @@ def test_a_streamed_body_is_refused_as_soon_as_it_is_over_the_limit(tmp_path):
 
     async def receive():
         sent.append(b"x" * 40)
-        return {"type": "http.request", "body": sent[-1], "more_body": True}
+        return {"type": "http.request", "body": sent[-1], "more_body": len(sent) < 10}
 
     async def send(message):
         replies.append(message)

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         train(build(RunConfig, read(arguments.config, arguments.overrides)), resume=arguments.resume)
     except HypclipError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tqdm.write(f"error: {error}", file=sys.stderr)  # on its own line, above a progress bar
         return 1
     finally:
         if torch.distributed.is_initialized():
@@ -89,7 +89,11 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     found = latest_checkpoint(config.output_dir) if resume else None
     precision = _precision(config.train.precision)
     accelerator = Accelerator(
-        mixed_precision="bf16" if precision == "bf16" else "no", log_with="tensorboard", project_dir=config.output_dir
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        # Unless told, accelerate takes each of several processes without a GPU for the only one.
+        cpu=not torch.accelerator.is_available(),
+        log_with="tensorboard",
+        project_dir=config.output_dir,
     )
     processes, rank = accelerator.num_processes, accelerator.process_index
     if config.train.batch_size % processes:
@@ -142,7 +146,7 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
         mininterval=2.0,
         disable=not accelerator.is_main_process,
     )
-    if found:
+    if found and accelerator.is_main_process:
         bar.write(f"resuming from {found}")
 
     # ------------------------------------------------------------------ loop
@@ -270,7 +274,7 @@ def _save(
         with checkpoint.atomic_directory(checkpoint_path(config.output_dir, state.step)) as folder:
             checkpoint.save(model, folder, **_notes(config, objective, state.step))
             save_state(folder, state, optimizer)
-        prune_checkpoints(config.output_dir, config.train.keep_checkpoints)
+        prune_checkpoints(config.output_dir, config.train.keep_checkpoints, state.step)
 
 
 def _notes(config: RunConfig, objective: Objective, step: int) -> dict[str, Any]:

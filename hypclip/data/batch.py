@@ -70,7 +70,8 @@ class ExampleMaker:
         """Return the example; a pure function of the record and `seed`."""
         rng = random.Random(seed)
         box = draw_box(record.boxes, rng)
-        picture = content_id(f"picture/{record.key}")
+        name = f"picture/{record.shard}/{record.key}"
+        picture = content_id(name)
         images: dict[Role, Tensor] = {}
         texts: dict[Role, str] = {}
         content: dict[Role, int] = {}
@@ -85,7 +86,7 @@ class ExampleMaker:
                 margin = rng.uniform(0.0, self.box_margin)
                 images["box_image"] = self.transform(crop_box(record.image, box, margin), rng)
                 whole = box.area >= WHOLE_PICTURE
-                content["box_image"] = picture if whole else content_id(f"picture/{record.key}/{box}")
+                content["box_image"] = picture if whole else content_id(f"{name}/{box}")
         if "box_text" in self.roles:
             texts["box_text"] = record.caption if box is None else box.phrase
             content["box_text"] = MISSING if box is None else text_id(box.phrase)

@@ -12,11 +12,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     image.seek(0)
     image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return image.point(lambda value: value / 257).convert("L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGB", image.size, "white")
         ground.paste(image, (0, 0), image)
         return ground
-    if image.mode.startswith("I;16") or image.mode == "I":
-        return image.point(lambda value: value / 257).convert("L").convert("RGB")
     return image.convert("RGB")

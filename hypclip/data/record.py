@@ -48,41 +48,45 @@ class Box:
 
 @dataclass(frozen=True)
 class Record:
-    """One usable sample."""
+    """One usable sample; keys need be unique within a shard only."""
 
     key: str
     image: Image.Image
     caption: str
     boxes: tuple[Box, ...]
+    shard: str = ""
 
 
 def read_record(sample: Mapping[str, Any]) -> Record:
     """Turn a raw webdataset sample (extension → bytes) into a record.
 
     Raises:
-        BadSample: no picture, unreadable picture or JSON, no caption, a box outside the picture, a phrase outside the
+        BadSample: no picture, unreadable picture or text, no caption, a box outside the picture, a phrase outside the
             caption.
     """
     caption, boxes = _text(sample)
-    return Record(str(sample["__key__"]), _image(sample), caption, boxes)
+    return Record(str(sample["__key__"]), _image(sample), caption, boxes, str(sample.get("__url__", "")))
 
 
 def _text(sample: Mapping[str, Any]) -> tuple[str, tuple[Box, ...]]:
     try:
         fields = json.loads(sample["json"]) if "json" in sample else {"caption": sample.get("txt", b"").decode()}
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        caption = fields.get("caption") if isinstance(fields, dict) else None
+        if not isinstance(caption, str) or not caption.strip():
+            raise BadSample("no caption")
+        caption.encode()  # JSON can spell halves of characters, which no tokenizer takes
+    except (ValueError, RecursionError) as error:
         raise BadSample("unreadable text") from error
-    caption = fields.get("caption") if isinstance(fields, dict) else None
-    if not isinstance(caption, str) or not caption.strip():
-        raise BadSample("no caption")
-    rows = [row for name in ("noun_chunks", "ref_exps") for row in fields.get(name) or ()]
-    return caption, tuple(_box(row, caption) for row in rows)
+    lists = [fields.get(name) or [] for name in ("noun_chunks", "ref_exps")]
+    if not all(isinstance(rows, list) for rows in lists):
+        raise BadSample("malformed box")
+    return caption, tuple(_box(row, caption) for rows in lists for row in rows)
 
 
 def _box(row: Any, caption: str) -> Box:
     try:
         start, end, x0, y0, x1, y1, score = (float(value) for value in row)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadSample("malformed box") from error
     if not all(map(math.isfinite, (start, end, x0, y0, x1, y1, score))) or score < 0:
         raise BadSample("malformed box")
@@ -100,5 +104,5 @@ def _image(sample: Mapping[str, Any]) -> Image.Image:
     try:
         with Image.open(io.BytesIO(sample[key])) as image:
             return to_rgb(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # damaged bytes make decoders raise almost anything, such as struct.error
         raise BadSample("unreadable picture") from error

@@ -8,6 +8,7 @@ size, worker), so the position of a stream is two numbers a worker: its epoch, a
 from __future__ import annotations
 
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -106,7 +107,8 @@ class BatchStream:
             num_workers=config.workers,
             prefetch_factor=4 if config.workers else None,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_single_thread,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # else the loader takes its seed from the generator that a resume has set
         )
         self._workers = workers
 
@@ -230,5 +232,8 @@ def _share(config: StreamConfig, epoch: int, worker: int) -> list[str]:
     )
 
 
-def _single_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # `timeout`, a shell's `kill %1` and Slurm send SIGTERM to workers too. It is for the training process to stop and
+    # save, for which they must live on; a second one, such as the loader's own when it ends, ends them.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -51,9 +51,9 @@ def as_curv(curv: Curv, like: Tensor) -> Tensor:
 
 
 def safe_sqrt(squared: Tensor) -> Tensor:
-    """Return the square root, with value and gradient 0 where `squared` is not positive.
+    """Return the square root, with value and gradient 0 where `squared` is 0 or less; NaN and inf stay what they are.
 
     The gradient at exactly 0 does not lean on that of clamp, which torch 2.14 changed.
     """
-    positive = squared > 0
-    return torch.where(positive, torch.where(positive, squared, 1).sqrt(), 0)
+    zero = squared <= 0
+    return torch.where(zero, 0, torch.where(zero, 1, squared).sqrt())

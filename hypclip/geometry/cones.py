@@ -70,5 +70,5 @@ def _angle(rho_x: Tensor, sinh_x: Tensor, rho_y: Tensor, sinh_y: Tensor, om: Ten
     """Return the angle from om = 1 − cos θ and op = 1 + cos θ, each computed where it does not cancel."""
     along = torch.sinh(rho_y - rho_x) - torch.sqrt(1 + sinh_x.square()) * sinh_y * om
     across = sinh_y * safe_sqrt(om * op)
-    seen = (along.square() + across.square() > 0) & (sinh_x > 0)
-    return torch.atan2(torch.where(seen, across, 0), torch.where(seen, along, 1))
+    undefined = (along.square() + across.square() == 0) | (sinh_x == 0)
+    return torch.atan2(torch.where(undefined, 0, across), torch.where(undefined, 1, along))

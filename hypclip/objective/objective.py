@@ -92,8 +92,8 @@ class Objective:
         query, key = features[term.query][rows], features[term.key]
         logits = logit_scale * pairwise_similarity(query, key, curv, self.recipe.geometry)
         own = rows.unsqueeze(1) == torch.arange(key.shape[0], device=key.device)
-        present = _present(content, term.query, term.key, key)
-        barred = ~present.unsqueeze(0) & ~own
+        present = _present(content, key, term.query, term.key)
+        barred = ~_present(content, key, term.key).unsqueeze(0) & ~own
         if self.recipe.skip_duplicates:
             for role in (term.query, term.key):
                 if role in content:
@@ -113,7 +113,7 @@ class Objective:
         angle = oxy_angle(general, specific, curv)
         aperture = half_aperture(general, curv, self.recipe.min_radius)
         excess = angle - term.eta * aperture
-        valid = _present(content, term.general, term.specific, features[term.general])
+        valid = _present(content, features[term.general], term.general, term.specific)
         if term.general in content and term.specific in content:
             valid = valid & (content[term.general] != content[term.specific])
         return _mean(torch.where(excess > 0, excess, 0), valid, rows)
@@ -130,10 +130,10 @@ class Objective:
                 raise InputError(f"content[{role!r}] must have shape ({size},), got {tuple(ids.shape)}")
 
 
-def _present(content: Mapping[str, Tensor], first: str, second: str, like: Tensor) -> Tensor:
-    """Return which samples have both roles."""
+def _present(content: Mapping[str, Tensor], like: Tensor, *roles: str) -> Tensor:
+    """Return which samples have all of these roles."""
     present = torch.ones(like.shape[0], dtype=torch.bool, device=like.device)
-    for role in (first, second):
+    for role in roles:
         if role in content:
             present = present & (content[role] != MISSING)
     return present

@@ -117,7 +117,7 @@ def recipe_from(config: str | Mapping[str, Any]) -> Recipe:
     return build(Recipe, data, "objective")
 
 
-def _named(name: str) -> Recipe:
-    if name not in RECIPES:
+def _named(name: object) -> Recipe:
+    if not isinstance(name, str) or name not in RECIPES:
         raise ConfigError(f"there is no recipe named {name!r}; known: {', '.join(RECIPES)}")
     return RECIPES[name]

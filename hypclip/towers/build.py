@@ -35,6 +35,11 @@ def tower_config(towers: str | Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"model.towers needs embed_dim, vision_cfg and text_cfg (and may have quick_gelu), got {sorted(config)}"
         )
+    for part in ("vision_cfg", "text_cfg"):
+        if not isinstance(config[part], dict):
+            raise ConfigError(f"model.towers.{part} must be a mapping of settings, got {config[part]!r}")
+    if not isinstance(config["embed_dim"], int) or config["embed_dim"] < 1:
+        raise ConfigError(f"model.towers.embed_dim must be a positive whole number, got {config['embed_dim']!r}")
     return config
 
 
@@ -73,5 +78,5 @@ def _as_config_error() -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except (TypeError, KeyError, ValueError, AssertionError, RuntimeError) as error:
+    except (TypeError, KeyError, ValueError, AssertionError, OSError, RuntimeError) as error:
         raise ConfigError(f"model.towers cannot be built by open_clip: {error}") from error

@@ -10,9 +10,14 @@ import regex
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 
+from hypclip.errors import ConfigError
+
 
 class Tokenizer:
     """Turn strings into token ids, padded to the longest row instead of to the context length.
+
+    Only a tower that looks at the padding, such as one without a causal mask, gets rows padded to the context length:
+    its features would change with the other texts of a batch.
 
     Text is data: strings such as `<end_of_text>` are read as ordinary characters, never as special tokens, whether they
     are written out or as HTML entities.
@@ -20,14 +25,25 @@ class Tokenizer:
 
     def __init__(self, text_cfg: dict[str, Any]):
         self.context_length: int = text_cfg.get("context_length", 77)
+        self._shorten = _ignores_padding(text_cfg)
         self._encoder: SimpleTokenizer | HFTokenizer
         if name := text_cfg.get("hf_tokenizer_name"):
             kwargs = dict(text_cfg.get("tokenizer_kwargs") or {})
-            self._encoder = HFTokenizer(name, context_length=self.context_length, **kwargs)
+            try:
+                self._encoder = HFTokenizer(name, context_length=self.context_length, **kwargs)
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"model.towers: text_cfg.hf_tokenizer_name {name!r} cannot be loaded: {error}"
+                ) from error
             self._encoder.tokenizer.split_special_tokens = True
             self.pad_id = int(self._encoder.tokenizer.pad_token_id or 0)
         else:
             self._encoder = SimpleTokenizer(context_length=self.context_length)
+            if text_cfg.get("vocab_size", self._encoder.vocab_size) < self._encoder.vocab_size:
+                raise ConfigError(
+                    f"model.towers: text_cfg.vocab_size must be at least {self._encoder.vocab_size}, the size of "
+                    f"CLIP's vocabulary, got {text_cfg['vocab_size']}"
+                )
             # Its pattern begins with the special strings, each followed by |; without them they split like other text.
             specials = "".join(f"{self._encoder.decoder[i]}|" for i in self._encoder.all_special_ids)
             self._encoder.pat = regex.compile(self._encoder.pat.pattern.removeprefix(specials), regex.IGNORECASE)
@@ -36,8 +52,22 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return token ids (N, L), L ≤ context_length; longer texts are cut and keep their end-of-text token."""
         tokens: Tensor = self._encoder(list(texts))
+        if not self._shorten:
+            return tokens
         used = (tokens != self.pad_id).any(0).nonzero()
         return tokens[:, : int(used[-1]) + 1 if len(used) else 1].contiguous()
+
+
+def _ignores_padding(text_cfg: dict[str, Any]) -> bool:
+    """Return whether a tower's features do not depend on the padding after a text.
+
+    A causal mask keeps it out of the positions before it, Hugging Face towers mask it. CoCa's appended token and
+    pooling at the last position see it in any case.
+    """
+    if text_cfg.get("hf_model_name"):
+        return True
+    masked = not text_cfg.get("no_causal_mask") and not text_cfg.get("embed_cls")
+    return masked and text_cfg.get("pool_type", "argmax") != "last"
 
 
 def accept_short_rows(tower: nn.Module) -> nn.Module:

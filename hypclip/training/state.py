@@ -70,10 +70,18 @@ def load_state(folder: Path, optimizer: torch.optim.Optimizer, processes: int) -
     for index, values in moments.items():
         if index >= len(parameters) or values["exp_avg"].shape != parameters[index].shape:
             raise CheckpointError(f"{folder} holds the optimiser state of another model")
+        moments[index] = {name: _laid_out_like(parameters[index], value) for name, value in values.items()}
     content["state"] = moments
     optimizer.load_state_dict(content)
     generators = [tensors[f"generator.{i}"] for i in range(processes)]
     return TrainState(counters["step"], counters["precision"], counters["streams"], generators)
+
+
+def _laid_out_like(parameter: Tensor, moment: Tensor) -> Tensor:
+    """Return the moment in the parameter's memory order: the fused update pairs the two as they lie in memory."""
+    if moment.shape != parameter.shape:
+        return moment
+    return torch.empty_strided(moment.shape, parameter.stride(), dtype=moment.dtype).copy_(moment)
 
 
 def checkpoint_path(output_dir: Path, step: int) -> Path:
@@ -90,7 +98,12 @@ def latest_checkpoint(output_dir: Path) -> Path | None:
     return next((f for f in found if all((f / n).is_file() for n in (CONFIG, WEIGHTS, TENSORS, COUNTERS))), None)
 
 
-def prune_checkpoints(output_dir: Path, keep: int) -> None:
-    """Delete all but the newest `keep` training checkpoints."""
-    for old in sorted((output_dir / "checkpoints").glob("step-*"))[:-keep]:
+def prune_checkpoints(output_dir: Path, keep: int, step: int) -> None:
+    """Delete all but the newest `keep` training checkpoints of a run that has come to `step`.
+
+    Later ones are of an earlier run in the same folder, which this one, started afresh, replaces.
+    """
+    found = sorted((output_dir / "checkpoints").glob("step-*"))
+    ours = [folder for folder in found if folder <= checkpoint_path(output_dir, step)]
+    for old in {*found} - {*ours[-keep:]}:
         shutil.rmtree(old)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +16,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from hypclip.data.quickstart.art import HELD_OUT_STYLES, TRAIN_STYLES, concepts, tiles
+from hypclip.data.quickstart.art import HELD_OUT_STYLES, TRAIN_STYLES, Concept, concepts
+from hypclip.data.quickstart.sprites import Sprite, sprites
 from hypclip.errors import DataError
 
 SIDE = 96
@@ -48,6 +50,14 @@ _LEVELS = ("name", "kind", "family")
 _LEVEL_WEIGHTS = (0.72, 0.18, 0.10)
 _MAX_COVERED = 0.3
 _TEXTURES = ("striped", "checked", "dotted")
+_AFTER_HEAD = re.compile(" (?:and|at|behind|blowing|from|holding|in|of|on|or|over|screaming|showing|with|without) ")
+_NO_ARTICLE = re.compile(
+    "food|nature|money|clothing|scenery|sky|sports gear|tableware|luggage|bacon|badminton|baguette bread|bowling|"
+    "bread|broccoli|building construction|butter|camping|canned food|construction|cooked rice|cooking|coral|"
+    "curry rice|custard|dashing away|dizzy|dna|field hockey|fire|fog|foggy|garlic|high voltage|ice|ice hockey|"
+    "lacrosse|light rail|locked|mate|meat|milky way|mount fuji|oden|ping pong|popcorn|pouring liquid|rolling|sake|"
+    "salt|shaved ice|soap|spaghetti|star-struck|sushi|tennis|tokyo tower|unlocked|wood|yarn|zzz"
+)
 
 
 @dataclass(frozen=True)
@@ -83,58 +93,75 @@ def compose(seed: int, split: Split, index: int, styles: Sequence[str] = TRAIN_S
         side: width and height in pixels.
 
     Raises:
-        DataError: a held-out style was asked for in the training split.
+        DataError: no style, an unknown one, or a held-out one in the training split.
     """
-    if split == "train" and (held_out := set(styles) & set(HELD_OUT_STYLES)):
-        raise DataError(
-            f"styles {sorted(held_out)} are held out for evaluation: the train split cannot be drawn in them"
-        )
     rng = random.Random(f"{seed}/{split}/{index}")
+    artwork = _artwork(split, tuple(styles))
     canvas, ground = _ground(rng, side)
     count = rng.choices((1, 2, 3, 4), _COUNT_WEIGHTS)[0]
     items: list[_Item] = []
     for _ in range(count):
-        items.append(_draw(rng, canvas, items, styles, count))
+        items.append(_draw(rng, canvas, items, artwork, count))
     return _describe(rng, canvas, items, ground)
 
 
+@functools.cache
+def _artwork(split: Split, styles: tuple[str, ...]) -> tuple[tuple[Concept, tuple[Sprite, ...]], ...]:
+    """Return every concept that some of the styles draw, with its drawings."""
+    known = (*TRAIN_STYLES, *HELD_OUT_STYLES)
+    if not styles or not set(styles) <= set(known):
+        raise DataError(f"styles must name some of {', '.join(known)}, got {', '.join(styles) or 'none'}")
+    if split == "train" and (held_out := set(styles) & set(HELD_OUT_STYLES)):
+        raise DataError(
+            f"styles {sorted(held_out)} are held out for evaluation: the train split cannot be drawn in them"
+        )
+    drawn = (tuple(filter(None, row)) for row in zip(*(sprites(style) for style in styles), strict=True))
+    return tuple((concept, row) for concept, row in zip(concepts(), drawn, strict=True) if row)
+
+
+@functools.cache
 def article(phrase: str) -> str:
-    """Return the phrase with its indefinite article; plurals take none ("a red apple", "an owl", "gloves")."""
-    if phrase.endswith("s") and not phrase.endswith(("ss", "us")):
+    """Return a phrase with its indefinite article ("a red apple", "an owl").
+
+    None stands before plurals ("gloves"), what cannot be counted ("money") and what is no noun ("locked"). The words up
+    to the first preposition decide, so that a face with tears is one face.
+    """
+    head = _AFTER_HEAD.split(phrase, maxsplit=1)[0]
+    if _NO_ARTICLE.fullmatch(head) or (head.endswith("s") and not head.endswith(("ss", "us", "os"))):
         return phrase
-    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+    vowel = phrase.startswith(("hour", "x-ray")) or (
+        phrase[0] in "aeiou" and not phrase.startswith(("unicorn", "uniform", "euro", "ewe", "one-"))
+    )
+    return f"{'an' if vowel else 'a'} {phrase}"
 
 
-def _draw(rng: random.Random, canvas: Image.Image, placed: list[_Item], styles: Sequence[str], count: int) -> _Item:
+def _draw(
+    rng: random.Random,
+    canvas: Image.Image,
+    placed: list[_Item],
+    artwork: tuple[tuple[Concept, tuple[Sprite, ...]], ...],
+    count: int,
+) -> _Item:
     """Paste one drawing, above those already placed, where it hides little of them."""
-    concept = rng.choice(concepts())
-    available = [t for s in styles if (t := tiles(s)[concept.index]) is not None]
-    while not available:
-        concept = rng.choice(concepts())
-        available = [t for s in styles if (t := tiles(s)[concept.index]) is not None]
-    sprite = rng.choice(available)
-    if rng.random() < 0.5:
-        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if rng.random() < 0.6:
-        sprite = sprite.rotate(rng.uniform(-18, 18), Image.Resampling.BILINEAR, expand=True)
-    sprite = sprite.crop(sprite.getchannel("A").getbbox())
+    concept, drawings = rng.choice(artwork)
+    sprite = rng.choice(drawings)
+    mirrored = rng.random() < 0.5
+    angle = rng.uniform(-18, 18) if rng.random() < 0.6 else 0.0
     side = canvas.width
-    scale = rng.uniform(*_SIZE_RANGE[count - 1]) * side / max(sprite.size)
-    width, height = (max(4, min(side, round(s * scale))) for s in sprite.size)
-    sprite = sprite.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    best: tuple[float, tuple[int, int, int, int]] | None = None
+    picture = sprite.draw(rng.uniform(*_SIZE_RANGE[count - 1]) * side, angle, mirrored)
+    width, height = picture.size
+    least, best = math.inf, (0, 0, width, height)
     for _ in range(12):
-        x, y = rng.randint(0, side - width), rng.randint(0, side - height)
+        x, y = int(rng.random() * (side - width + 1)), int(rng.random() * (side - height + 1))
         box = (x, y, x + width, y + height)
-        covered = max((_covered(other.box, box) for other in placed), default=0.0)
-        if best is None or covered < best[0]:
-            best = (covered, box)
+        covered = max([_covered(other.box, box) for other in placed], default=0.0)
+        if covered < least:
+            least, best = covered, box
         if covered < _MAX_COVERED:
             break
-    assert best is not None
-    canvas.paste(sprite, best[1][:2], sprite)
+    canvas.paste(picture, best[:2], picture)
     level = rng.choices(_LEVELS, _LEVEL_WEIGHTS)[0]
-    return _Item(article(getattr(concept, level)), best[1])
+    return _Item(article(getattr(concept, level)), best)
 
 
 def _covered(below: tuple[int, int, int, int], above: tuple[int, int, int, int]) -> float:
@@ -220,13 +247,13 @@ def _ground(rng: random.Random, side: int) -> tuple[Image.Image, str]:
     """Paint a background of one or two colours and name it."""
     name_a, name_b = rng.sample(tuple(COLOURS), 2)
     a, b = _jitter(rng, COLOURS[name_a]), _jitter(rng, COLOURS[name_b])
+    canvas = Image.new("RGB", (side, side), a)
     kind = rng.choice(("flat", "flat", "gradient", "noise", "pattern"))
     match kind:
         case "flat":
-            return Image.new("RGB", (side, side), a), article(f"plain {name_a} background")
+            return canvas, article(f"plain {name_a} background")
         case "gradient":
-            mask = Image.linear_gradient("L").resize((side, side)).rotate(90 * rng.randrange(4))
-            name = f"a background fading from {name_a} to {name_b}"
+            mask, name = _gradient(side, rng.randrange(4)), f"a background fading from {name_a} to {name_b}"
         case "noise":
             mask, name = _window(rng, _noise(rng.randrange(3)), side), article(f"rough {name_a} background")
             b = _mix(a, b, 0.3)
@@ -234,11 +261,12 @@ def _ground(rng: random.Random, side: int) -> tuple[Image.Image, str]:
             texture = rng.choice(_TEXTURES)
             mask = _window(rng, _pattern(texture, rng.choice((6, 9, 13, 18)), rng.choice((0, 30, 45, 90))), side)
             name = article(f"{texture} {name_a} and {name_b} background")
-    return Image.composite(Image.new("RGB", (side, side), b), Image.new("RGB", (side, side), a), mask), name
+    canvas.paste(b, mask=mask)
+    return canvas, name
 
 
 def _jitter(rng: random.Random, colour: Colour) -> Colour:
-    r, g, b = (min(255, max(0, c + rng.randint(-14, 14))) for c in colour)
+    r, g, b = (min(255, max(0, c + int(29 * rng.random()) - 14)) for c in colour)
     return r, g, b
 
 
@@ -253,6 +281,11 @@ def _window(rng: random.Random, texture: Image.Image, side: int) -> Image.Image:
         texture = texture.resize((side, side))
     x, y = rng.randint(0, texture.width - side), rng.randint(0, texture.height - side)
     return texture.crop((x, y, x + side, y + side))
+
+
+@functools.cache
+def _gradient(side: int, quarter_turns: int) -> Image.Image:
+    return Image.linear_gradient("L").resize((side, side)).rotate(90 * quarter_turns)
 
 
 @functools.cache

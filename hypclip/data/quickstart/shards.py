@@ -6,11 +6,11 @@ import hashlib
 import io
 import json
 import multiprocessing
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import webdataset as wds
 from PIL import Image
 
 from hypclip.data.quickstart.art import HELD_OUT_STYLES, TRAIN_STYLES, concepts, taxonomy, tiles
@@ -18,6 +18,9 @@ from hypclip.data.quickstart.scenes import SIDE, Split, compose
 from hypclip.errors import DataError
 
 JPEG_QUALITY = 90
+
+_HEADER = bytearray(tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT))
+_HEADER[148:156] = b" " * 8  # the checksum is that of a header with spaces in its place
 
 
 def write_shards(
@@ -32,7 +35,8 @@ def write_shards(
 ) -> dict[str, Any]:
     """Write `count` scenes as raw GRIT shards under `root`/`split` and a manifest beside them.
 
-    The bytes depend on (seed, split, count, styles, shard_size) alone, not on `workers`.
+    The bytes depend on (seed, split, count, styles, shard_size) alone, not on `workers`. Shards that an earlier, larger
+    run left in the folder are removed, since training reads all that a folder holds.
 
     Args:
         root: folder, created when missing.
@@ -47,12 +51,13 @@ def write_shards(
         The manifest: {"split", "seed", "side", "styles", "samples", "shards": [{"name", "samples", "sha256"}]}.
 
     Raises:
-        DataError: count or shard_size is not positive.
+        DataError: count or shard_size is not positive, or the styles cannot be drawn with (see `scenes.compose`).
     """
     if count < 1 or shard_size < 1:
         raise DataError(f"count and shard_size must be at least 1, got {count} and {shard_size}")
     folder = root / split
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
     jobs = [
         (folder / f"{number:05d}.tar", seed, split, tuple(styles), first, min(first + shard_size, count))
         for number, first in enumerate(range(0, count, shard_size))
@@ -62,6 +67,8 @@ def write_shards(
             shards = pool.starmap(_write_shard, jobs, chunksize=1)
     else:
         shards = [_write_shard(*job) for job in jobs]
+    for stale in set(folder.glob("[0-9][0-9][0-9][0-9][0-9].tar")) - {job[0] for job in jobs}:
+        stale.unlink()
     manifest = {
         "split": split,
         "seed": seed,
@@ -75,26 +82,35 @@ def write_shards(
 
 
 def _write_shard(path: Path, seed: int, split: Split, styles: tuple[str, ...], first: int, last: int) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    with wds.TarWriter(buffer, encoder=False, mtime=0, user="hypclip", group="hypclip") as writer:
-        for index in range(first, last):
-            scene = compose(seed, split, index, styles)
-            picture = io.BytesIO()
-            scene.image.save(picture, "JPEG", quality=JPEG_QUALITY)
-            record = {
-                "key": f"{index:08d}",
-                "caption": scene.caption,
-                "width": scene.image.width,
-                "height": scene.image.height,
-                "noun_chunks": scene.noun_chunks,
-                "ref_exps": scene.ref_exps,
-            }
-            writer.write({"__key__": f"{index:08d}", "jpg": picture.getvalue(), "json": json.dumps(record).encode()})
-    content = buffer.getvalue()
+    members = bytearray()
+    for index in range(first, last):
+        scene = compose(seed, split, index, styles)
+        picture = io.BytesIO()
+        scene.image.save(picture, "JPEG", quality=JPEG_QUALITY)
+        record = {
+            "key": f"{index:08d}",
+            "caption": scene.caption,
+            "width": scene.image.width,
+            "height": scene.image.height,
+            "noun_chunks": scene.noun_chunks,
+            "ref_exps": scene.ref_exps,
+        }
+        members += _member(f"{index:08d}.jpg", picture.getvalue())
+        members += _member(f"{index:08d}.json", json.dumps(record).encode())
+    content = bytes(members + bytes(2 * tarfile.BLOCKSIZE))
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
     return {"name": path.name, "samples": last - first, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _member(name: str, content: bytes) -> bytes:
+    """Return a tar member: header, content, padding. Filling in a header takes a tenth of the time of building one."""
+    header = bytearray(_HEADER)
+    header[: len(name)] = name.encode()
+    header[124:135] = b"%011o" % len(content)
+    header[148:155] = b"%06o\0" % sum(header)
+    return b"".join((header, content, bytes(-len(content) % tarfile.BLOCKSIZE)))
 
 
 def write_zero_shot(root: Path, styles: tuple[str, ...] = HELD_OUT_STYLES, side: int = 64) -> int:

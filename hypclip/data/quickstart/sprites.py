@@ -1,4 +1,4 @@
-"""Drawings ready to be pasted at any size, turned and mirrored: cut to their outline, premultiplied, in several sizes."""
+"""Drawings ready to be pasted at any size, turned and mirrored: cut to their outline and premultiplied."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sprite:
 
     def __init__(self, tile: Image.Image):
         seen = np.asarray(tile.getchannel("A")) > _FAINT
-        rows = seen.any(1).nonzero()[0]
+        rows = np.flatnonzero(seen.any(1))
         left = seen.argmax(1)[rows]
         right = seen.shape[1] - seen[:, ::-1].argmax(1)[rows]
         box = int(left.min()), int(rows[0]), int(right.max()), int(rows[-1]) + 1
@@ -32,7 +32,7 @@ class Sprite:
         # The outermost corners of each row of pixels, seen from the centre: turning them turns the bounding box.
         xs = np.concatenate((left, left, right, right)) - (box[0] + box[2]) / 2
         ys = np.concatenate((rows, rows + 1, rows, rows + 1)) - (box[1] + box[3]) / 2
-        self._corners: NDArray[np.float64] = np.stack((xs, ys), 1)
+        self._corners: NDArray[np.float64] = np.stack((xs, ys))
         self._levels: dict[int, Image.Image] = {}
 
     def draw(self, longest: float, angle: float, mirrored: bool) -> Image.Image:
@@ -49,11 +49,11 @@ class Sprite:
             return upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else upright
         cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         flip = -1 if mirrored else 1
-        turned = self._corners @ np.array(((flip * cos, flip * sin), (-sin, cos)))
-        left, top = turned.min(0).tolist()
-        right, bottom = turned.max(0).tolist()
+        turned = np.array(((flip * cos, -sin), (flip * sin, cos))) @ self._corners
+        left, top = turned.min(1).tolist()
+        right, bottom = turned.max(1).tolist()
         width, height = _fit(right - left, bottom - top, longest)
-        # From pixels of the result back to those of the level whose size is nearest.
+        # From pixels of the result back to those of a level so little larger that nothing is left out in between.
         x_step, y_step = (right - left) / width, (bottom - top) / height
         level, x_size, y_size = self._level(max(x_step, y_step))
         x_centre, y_centre = level.width / 2, level.height / 2
@@ -70,8 +70,8 @@ class Sprite:
         )  # fmt: skip
 
     def _level(self, step: float) -> tuple[Image.Image, float, float]:
-        """Return the drawing at about 1/`step` of its size with a clear border, and its exact size in x and y."""
-        power = max(0, round(2 * math.log2(step)))
+        """Return the drawing at 1/`step` of its size, or up to √2 times that, in a clear border; and its scale."""
+        power = max(0, math.floor(2 * math.log2(step)))
         width, height = (max(1, round(s * 2 ** (-power / 2))) for s in self.picture.size)
         if power not in self._levels:
             self._levels[power] = Image.new("RGBa", (width + 2, height + 2))
@@ -87,4 +87,4 @@ def _fit(width: float, height: float, longest: float) -> tuple[int, int]:
 @functools.cache
 def sprites(style: str) -> tuple[Sprite | None, ...]:
     """Return the drawings of a style, one a concept, None where the style lacks it."""
-    return tuple(tile and Sprite(tile) for tile in tiles(style))
+    return tuple(None if tile is None else Sprite(tile) for tile in tiles(style))

@@ -1,0 +1,172 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from PIL.Image import Transpose
+
+from hypclip.data.picture import to_rgb
+from hypclip.towers.image import evaluation_transform
+
+RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
+
+
+def reopened(image: Image.Image, format: str, **options) -> Image.Image:
+    """Save and open again, as a file would come in."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return Image.open(buffer)
+
+
+def pixels(*rows: list[tuple[int, int, int]]) -> Image.Image:
+    return Image.fromarray(np.array(rows, dtype=np.uint8))
+
+
+def colours(image: Image.Image) -> list[list[tuple[int, ...]]]:
+    assert image.mode == "RGB"
+    return [[image.getpixel((x, y)) for x in range(image.width)] for y in range(image.height)]
+
+
+# Modes ----------------------------------------------------------------------------------------------------------------
+
+
+def test_rgb_stays_as_it_is():
+    image = pixels([RED, GREEN], [BLUE, WHITE])
+    assert colours(to_rgb(image)) == [[RED, GREEN], [BLUE, WHITE]]
+    assert colours(to_rgb(to_rgb(image))) == [[RED, GREEN], [BLUE, WHITE]]
+
+
+@pytest.mark.parametrize("colour", [RED, (10, 120, 200), WHITE, BLACK])
+def test_cmyk_jpeg_is_not_inverted(colour):
+    image = reopened(Image.new("RGB", (16, 16), colour).convert("CMYK"), "JPEG", quality=95)
+    assert image.mode == "CMYK"
+    assert np.abs(np.array(colours(to_rgb(image))) - colour).max() <= 6
+
+
+def test_palettes_become_their_colours():
+    image = reopened(pixels([RED, GREEN, BLUE]).convert("P"), "PNG")
+    assert image.mode == "P"
+    assert colours(to_rgb(image)) == [[RED, GREEN, BLUE]]
+
+
+def test_a_transparent_palette_entry_is_white():
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *GREEN])
+    image.putpixel((1, 0), 1)
+    image = reopened(image, "PNG", transparency=1)
+    assert image.mode == "P"
+    assert colours(to_rgb(image)) == [[RED, WHITE]]
+
+
+def test_a_transparent_colour_is_white():
+    image = reopened(pixels([RED, GREEN, BLACK]), "PNG", transparency=GREEN)
+    assert image.mode == "RGB"
+    assert colours(to_rgb(image)) == [[RED, WHITE, BLACK]]
+
+
+def test_transparency_lies_on_white():
+    image = Image.new("RGBA", (3, 1))
+    for x, pixel in enumerate([(255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 51)]):
+        image.putpixel((x, 0), pixel)
+    assert colours(to_rgb(reopened(image, "PNG"))) == [[RED, WHITE, (204, 204, 204)]]
+
+
+def test_grey_with_transparency_lies_on_white():
+    image = Image.new("LA", (3, 1))
+    for x, pixel in enumerate([(100, 255), (100, 0), (0, 51)]):
+        image.putpixel((x, 0), pixel)
+    image = reopened(image, "PNG")
+    assert image.mode == "LA"
+    assert colours(to_rgb(image)) == [[(100, 100, 100), WHITE, (204, 204, 204)]]
+
+
+def test_grey_and_black_and_white():
+    assert colours(to_rgb(Image.fromarray(np.array([[0, 130, 255]], dtype=np.uint8)))) == [[BLACK, (130,) * 3, WHITE]]
+    bits = reopened(Image.fromarray(np.array([[True, False]])), "PNG")
+    assert bits.mode == "1"
+    assert colours(to_rgb(bits)) == [[WHITE, BLACK]]
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_not_clipped(format):
+    values = np.array([[0, 10 * 257, 32768, 65535]], dtype=np.uint16)
+    image = reopened(Image.fromarray(values), format)
+    assert image.mode.startswith("I;16")
+    assert colours(to_rgb(image)) == [[BLACK, (10,) * 3, (127,) * 3, WHITE]]
+
+
+def test_sixteen_bits_with_a_transparent_grey_are_scaled_too():
+    image = reopened(Image.fromarray(np.array([[0, 257, 32768]], dtype=np.uint16)), "PNG", transparency=257)
+    assert "transparency" in image.info
+    assert colours(to_rgb(image)) == [[BLACK, (1, 1, 1), (127,) * 3]]
+
+
+def test_a_moving_picture_is_its_first_frame():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, GREEN, BLUE)]
+    image = reopened(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    image.seek(2)
+    assert colours(to_rgb(image)) == [[RED] * 4] * 4
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (1, None),
+        (2, Transpose.FLIP_LEFT_RIGHT),
+        (3, Transpose.ROTATE_180),
+        (4, Transpose.FLIP_TOP_BOTTOM),
+        (5, Transpose.TRANSPOSE),
+        (6, Transpose.ROTATE_270),
+        (7, Transpose.TRANSVERSE),
+        (8, Transpose.ROTATE_90),
+    ],
+)
+def test_pictures_are_turned_as_their_exif_tag_says(orientation, turn):
+    stored = pixels([RED, GREEN, BLUE], [WHITE, BLACK, (9, 9, 9)])
+    exif = Image.Exif()
+    exif[274] = orientation
+    image = reopened(stored, "PNG", exif=exif)
+    assert colours(to_rgb(image)) == colours(stored if turn is None else stored.transpose(turn))
+
+
+def test_a_photo_on_its_side_stands_up():
+    """Orientation 6: the left edge of what is stored is the top."""
+    exif = Image.Exif()
+    exif[274] = 6
+    image = reopened(pixels([RED, GREEN, BLUE]), "PNG", exif=exif)
+    assert colours(to_rgb(image)) == [[RED], [GREEN], [BLUE]]
+
+
+# Evaluation transform -------------------------------------------------------------------------------------------------
+
+MEAN, STD = (0.5, 0.25, 0.0), (0.5, 0.25, 2.0)
+NO_MEAN, NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+
+def test_pixels_are_normalised():
+    transform = evaluation_transform(8, MEAN, STD)
+    out = transform(Image.new("RGB", (20, 30), (255, 51, 102)))
+    assert out.shape == (3, 8, 8)
+    assert out.dtype == torch.float32
+    expected = torch.tensor([(1.0 - 0.5) / 0.5, (0.2 - 0.25) / 0.25, 0.4 / 2.0])
+    torch.testing.assert_close(out, expected.view(3, 1, 1).expand(3, 8, 8), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_middle_square_is_kept(wide):
+    """A third of the long side on each end is cut off."""
+    image = Image.new("RGB", (96, 32), RED)
+    image.paste(GREEN, (32, 0, 64, 32))
+    image = image if wide else image.transpose(Transpose.ROTATE_90)
+    out = evaluation_transform(32, NO_MEAN, NO_STD)(image)
+    torch.testing.assert_close(out[1], torch.ones(32, 32), rtol=0, atol=0)
+    torch.testing.assert_close(out[0], torch.zeros(32, 32), rtol=0, atol=0)
+
+
+def test_the_shortest_side_is_resized():
+    image = Image.new("RGB", (400, 200), RED)
+    image.paste(BLUE, (200, 0, 400, 200))
+    out = evaluation_transform(20, NO_MEAN, NO_STD)(image)
+    assert (out[0, :, :9] > 0.95).all()
+    assert (out[2, :, 11:] > 0.95).all()

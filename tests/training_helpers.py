@@ -1,0 +1,166 @@
+"""A tiny model, tiny shards, points to train on, and ways to run train/pretrain.py."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import random
+import sys
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from hypclip.geometry import lorentz
+from hypclip.model import HypCLIP, ModelConfig
+
+ROOT = Path(__file__).parent.parent
+ROLES = ("image", "text", "box_image", "box_text")
+TOWERS: dict[str, Any] = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "width": 32, "heads": 2, "layers": 2},
+}
+COLOURS = {"red": (220, 30, 30), "green": (20, 160, 40), "blue": (30, 40, 200), "yellow": (230, 210, 30)}
+
+
+def tiny_model(seed: int = 0, **changes: Any) -> HypCLIP:
+    torch.manual_seed(seed)
+    return HypCLIP(ModelConfig(**{"towers": TOWERS, **changes}))
+
+
+def points(
+    rows: int, dim: int = 6, *, curv: float = 1.0, radius: float = 1.0, seed: int = 0, roles: Iterable[str] = ROLES
+) -> dict[str, Tensor]:
+    """Draw float64 space components of points at radii up to about 2 · `radius`, for every role."""
+    generator = torch.Generator().manual_seed(seed)
+    scale = radius / math.sqrt(dim)
+    return {
+        role: lorentz.exp_map0(torch.randn(rows, dim, generator=generator, dtype=torch.float64) * scale, curv)
+        for role in roles
+    }
+
+
+# Shards ---------------------------------------------------------------------------------------------------------------
+
+
+def grit_sample(rng: random.Random) -> tuple[Image.Image, dict[str, Any]]:
+    """Draw two squares and describe them as raw GRIT does; about every fifth has a box for the whole caption."""
+    left, right = rng.sample(sorted(COLOURS), 2)
+    caption = f"a {left} square and a {right} square"
+    image = Image.new("RGB", (48, 40), tuple(rng.randrange(200, 256) for _ in range(3)))
+    image.paste(COLOURS[left], (3, 5, 20, 25))
+    image.paste(COLOURS[right], (26, 10, 45, 33))
+    start = len(f"a {left} square and ")
+    chunks: list[list[float]] = [
+        [0, len(f"a {left} square"), 3 / 48, 5 / 40, 20 / 48, 25 / 40, 0.9],
+        [start, len(caption), 26 / 48, 10 / 40, 45 / 48, 33 / 40, 0.5],
+    ]
+    whole = [[0, len(caption), 0.0, 0.0, 1.0, 1.0, 0.8]] if rng.random() < 0.2 else []
+    return image, {"caption": caption, "noun_chunks": chunks, "ref_exps": whole}
+
+
+def write_shards(folder: Path, shards: int = 2, samples: int = 10, seed: int = 0) -> Path:
+    """Write raw GRIT shards 000.tar, 001.tar, …"""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(seed)
+    for shard in range(shards):
+        with tarfile.open(folder / f"{shard:03}.tar", "w") as tar:
+            for index in range(samples):
+                image, fields = grit_sample(rng)
+                picture = io.BytesIO()
+                image.save(picture, "PNG")
+                add_file(tar, f"{shard:03}{index:04}.png", picture.getvalue())
+                add_file(tar, f"{shard:03}{index:04}.json", json.dumps(fields).encode())
+    return folder
+
+
+def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+# Runs -----------------------------------------------------------------------------------------------------------------
+
+
+def run_config(output_dir: Path, shards: Path, **changes: Any) -> dict[str, Any]:
+    """Return the settings of a run of seconds, with augmentation, dropped patches and two data workers.
+
+    Args:
+        output_dir: of the run.
+        shards: folder of shards.
+        changes: values by dotted key with __ for the dot, such as train__steps=3.
+    """
+    vision = {**TOWERS["vision_cfg"], "patch_dropout": 0.5}
+    config: dict[str, Any] = {
+        "output_dir": str(output_dir),
+        "name": "tiny",
+        "model": {"towers": {**TOWERS, "vision_cfg": vision}},
+        "data": {
+            "shards": str(shards),
+            "workers": 2,
+            "shuffle_buffer": 5,
+            "box_margin": 0.2,
+            "augment": {"crop_scale": [0.5, 1.0], "colour_jitter": 0.4, "grey": 0.1, "flip": 0.5},
+        },
+        "train": {
+            "steps": 6,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "warmup_steps": 2,
+            "precision": "fp32",
+            "threads": 1,
+            "log_every": 1,
+            "checkpoint_every": 2,
+        },
+    }
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        place = config
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return config
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
+    return path
+
+
+def read_log(output_dir: Path) -> list[dict[str, Any]]:
+    lines = (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for a subprocess: this checkout first on the path, one thread, nothing of a launcher."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "MASTER_", "PYTEST_"))}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def command(program: str, *arguments: object) -> list[str]:
+    """Return the command line of a program installed beside this Python."""
+    return [str(Path(sys.executable).parent / program), *map(str, arguments)]
+
+
+def state_bits(folder: Path) -> dict[str, bytes]:
+    """Return every file of a checkpoint directory."""
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def without(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in names}
+
+
+def stacked(tensors: Mapping[str, Tensor], roles: Sequence[str]) -> Tensor:
+    return torch.cat([tensors[role].flatten() for role in roles])
