@@ -34,12 +34,14 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         if "=" not in override or override.startswith(("-", "=")):
             raise ConfigError(f"cannot read {override!r}: overrides are written key=value, for example train.steps=100")
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist([_quote_braces(o) for o in overrides]))
+        loaded = OmegaConf.load(path)
+        if not OmegaConf.is_dict(loaded):
+            raise ConfigError(f"{path} must hold a mapping of settings, got a list")
+        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist([_quote_braces(o) for o in overrides]))
         plain = OmegaConf.to_container(merged, resolve=True)
-    except (OSError, TypeError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"cannot read {path} with the overrides given: {error}") from error
-    if not isinstance(plain, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings, got {type(plain).__name__}")
+    assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 

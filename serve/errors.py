@@ -73,8 +73,7 @@ def install(app: FastAPI) -> None:
 def error_response(
     request_id: str, status: int, name: str, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """Build the response. The message may quote the request, so what UTF-8 cannot hold is replaced."""
-    message = message.encode("utf-8", "replace").decode()
+    """Build the response."""
     body = {"error": {"type": name, "message": message, "request_id": request_id}}
     return JSONResponse(body, status_code=status, headers=headers)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonSchema
 
 from hypclip.search import Modality
 
@@ -34,6 +34,12 @@ def _storable(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return metadata
 
 
+def _scalar(value: JsonValue) -> JsonValue:
+    if isinstance(value, (dict, list)):
+        raise ValueError("expected a string, a number, true, false or null")
+    return value
+
+
 def _nesting(value: JsonValue, stop: int) -> int:
     """Return how deep a value is nested, or `stop` if it is at least that deep."""
     if stop == 0 or not isinstance(value, (dict, list)):
@@ -60,7 +66,11 @@ CollectionName: TypeAlias = Annotated[
     ),
 ]
 Metadata: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
-Scalar: TypeAlias = Annotated[str, AfterValidator(_unicode)] | bool | int | float | None
+Scalar: TypeAlias = Annotated[
+    JsonValue,
+    AfterValidator(_scalar),
+    WithJsonSchema({"anyOf": [{"type": name} for name in ("string", "number", "boolean", "null")]}),
+]
 K: TypeAlias = Annotated[
     int, Field(ge=1, strict=True, description="How many; at most the server's limit, 1,000 unless it is set otherwise.")
 ]

@@ -1,3 +1,4 @@
+import itertools
 import threading
 
 import numpy as np
@@ -149,21 +150,26 @@ def test_searches_see_every_replacement_whole_while_a_writer_runs():
     table = table_of(torch.full((50, 1), 9.0))
     done = threading.Event()
 
-    def write():
-        for i in range(3000):
-            value = np.asarray([[i % 7 / 10]], np.float32)
-            table.put(["moving"], value, np.zeros(1, np.uint8), [{"value": float(value[0, 0])}])
-        done.set()
+    def put(version):
+        value = np.asarray([[version % 7 / 10]], np.float32)
+        table.put(["moving"], value, np.zeros(1, np.uint8), [{"value": float(value[0, 0]), "version": version}])
 
+    def write():
+        for version in itertools.takewhile(lambda _: not done.is_set(), itertools.count(1)):
+            put(version)
+
+    put(0)
     writer = threading.Thread(target=write)
-    table.put(["moving"], np.zeros((1, 1), np.float32), np.zeros(1, np.uint8), [{"value": 0.0}])
     writer.start()
-    searches = 0
-    while not done.is_set():
-        first, second = table.nearest(torch.zeros(1), 2, None, None)
-        assert first.id == "moving"
-        assert first.distance == pytest.approx(np.arcsinh(first.metadata["value"]))
-        assert second.id == "00000"
-        searches += 1
-    writer.join()
-    assert searches > 10
+    versions: list[int] = [0]
+    try:
+        # 2,000 versions are more than a table holds before it is compacted, so that is seen too.
+        while versions[-1] < 2000:
+            first, second = table.nearest(torch.zeros(1), 2, None, None)
+            assert (first.id, second.id) == ("moving", "00000")
+            assert first.distance == pytest.approx(np.arcsinh(first.metadata["value"]))
+            versions.append(first.metadata["version"])
+    finally:
+        done.set()
+        writer.join()
+    assert versions == sorted(versions)

@@ -20,8 +20,8 @@ from pydantic.dataclasses import dataclass
 import hypclip
 from hypclip.config import STRICT_KEYS, build, read
 from hypclip.data.shards import find_shards
-from hypclip.errors import HypclipError
-from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, same_ancestor
+from hypclip.errors import ConfigError, HypclipError
+from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, require_classes, same_ancestor
 from hypclip.evaluation.retrieval import read_pairs, retrieval
 from hypclip.evaluation.zero_shot import DEFAULT_TEMPLATES, check_templates, read_labelled_images, zero_shot
 from hypclip.model import HypCLIP
@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)
     try:
         config = build(EvaluationConfig, read(arguments.config, arguments.overrides))
+        _check_names(config)
         model = hypclip.load(arguments.checkpoint)
         scores: dict[str, Mapping[str, float]] = {}
         for name, task in config.zero_shot.items():
@@ -84,12 +85,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _check_names(config: EvaluationConfig) -> None:
+    names = [*config.zero_shot, *config.retrieval]
+    if not names:
+        raise ConfigError("the config names no evaluation: expected some under zero_shot or retrieval")
+    if len(set(names)) < len(names) or {"model", "curv"} & set(names):
+        raise ConfigError(f"evaluations need names of their own, other than model and curv, got {', '.join(names)}")
+    for name, task in config.zero_shot.items():
+        if task.ancestors and not task.taxonomy:
+            raise ConfigError(f"zero_shot.{name}.ancestors needs zero_shot.{name}.taxonomy")
+
+
 def _zero_shot(model: HypCLIP, task: ZeroShotTask) -> dict[str, float]:
     data = read_labelled_images(task.images, task.classes)
+    taxonomy = read_taxonomy(task.taxonomy) if task.taxonomy else None
+    if taxonomy is not None:
+        require_classes(taxonomy, data.keys)
     scores, predicted = zero_shot(model, data, check_templates(task.templates))
     result = dict(scores)
-    if task.taxonomy:
-        taxonomy = read_taxonomy(task.taxonomy)
+    if taxonomy is not None:
         true = [data.keys[i] for i in data.labels]
         for name, depth in task.ancestors.items():
             result[f"{name}_right"] = same_ancestor(taxonomy, predicted, true, depth)

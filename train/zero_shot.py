@@ -17,7 +17,7 @@ from pathlib import Path
 
 import hypclip
 from hypclip.errors import HypclipError
-from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy
+from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, require_classes
 from hypclip.evaluation.zero_shot import DEFAULT_TEMPLATES, read_labelled_images, read_templates, zero_shot
 
 
@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         data = read_labelled_images(arguments.images, arguments.classes)
         taxonomy = read_taxonomy(arguments.taxonomy) if arguments.taxonomy else None
+        if taxonomy is not None:
+            require_classes(taxonomy, data.keys)
         templates = read_templates(arguments.templates) if arguments.templates else DEFAULT_TEMPLATES
         if data.without_pictures:
             count, first = len(data.without_pictures), data.without_pictures[0]

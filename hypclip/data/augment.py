@@ -98,9 +98,8 @@ def crop_box(image: Image.Image, box: Box, margin: float = 0.0) -> Image.Image:
 
     A square keeps the proportions of what is in it; where the picture itself is narrower, the cut is as wide as it is.
     """
-    side = max((box.x1 - box.x0) * image.width, (box.y1 - box.y0) * image.height) * (1 + margin)
+    side = max(1, round(max((box.x1 - box.x0) * image.width, (box.y1 - box.y0) * image.height) * (1 + margin)))
     width, height = min(side, image.width), min(side, image.height)
-    left = min(max(0.0, (box.x0 + box.x1) / 2 * image.width - width / 2), image.width - width)
-    top = min(max(0.0, (box.y0 + box.y1) / 2 * image.height - height / 2), image.height - height)
-    right, bottom = max(left + width, left + 1), max(top + height, top + 1)
-    return image.crop((round(left), round(top), max(round(right), round(left) + 1), max(round(bottom), round(top) + 1)))
+    left = min(max(0, round((box.x0 + box.x1) / 2 * image.width - width / 2)), image.width - width)
+    top = min(max(0, round((box.y0 + box.y1) / 2 * image.height - height / 2)), image.height - height)
+    return image.crop((left, top, left + width, top + height))

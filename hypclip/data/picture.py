@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation. ImageOps.exif_transpose also rewrites the tags, and fails at those it cannot write."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -11,7 +22,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     CMYK, palette, grey and 16-bit pictures are converted.
     """
     image.seek(0)
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode.startswith("I;16") or image.mode == "I":
         return image.point(lambda value: value / 257).convert("L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

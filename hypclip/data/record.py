@@ -92,9 +92,12 @@ def _box(row: Any, caption: str) -> Box:
         raise BadSample("malformed box")
     if not 0 <= start < end <= len(caption) or not (phrase := caption[int(start) : int(end)].strip()):
         raise BadSample("phrase outside the caption")
-    if min(x0, y0) < -_EDGE_TOLERANCE or max(x1, y1) > 1 + _EDGE_TOLERANCE or x0 >= x1 or y0 >= y1:
+    if min(x0, y0) < -_EDGE_TOLERANCE or max(x1, y1) > 1 + _EDGE_TOLERANCE:
         raise BadSample("box outside the picture")
-    return Box(phrase, max(0.0, x0), max(0.0, y0), min(1.0, x1), min(1.0, y1), score)
+    box = Box(phrase, max(0.0, x0), max(0.0, y0), min(1.0, x1), min(1.0, y1), score)
+    if box.x0 >= box.x1 or box.y0 >= box.y1:
+        raise BadSample("box outside the picture")
+    return box
 
 
 def _image(sample: Mapping[str, Any]) -> Image.Image:

@@ -1,12 +1,15 @@
-"""Which shards there are, and who reads them in which order."""
+"""Which shards there are, who reads them in which order, and what is in one."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import braceexpand
+from webdataset.gopen import gopen
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from hypclip.errors import DataError
 
@@ -18,11 +21,15 @@ def find_shards(spec: str | Sequence[str]) -> list[str]:
         spec: a tar file, a folder of them, a pattern with * or {000..099}, a URL that webdataset opens, or a list.
 
     Raises:
-        DataError: a shard is missing, or the spec matches none.
+        DataError: a shard is missing, the spec matches none, or its braces do not match each other.
     """
     specs = [spec] if isinstance(spec, str) else list(spec)
     found: set[str] = set()
-    for one in (expanded for s in specs for expanded in braceexpand.braceexpand(s)):
+    try:
+        expanded = [one for s in specs for one in braceexpand.braceexpand(s)]
+    except ValueError as error:
+        raise DataError(f"data.shards: cannot expand the braces of {spec!r}: {error}") from error
+    for one in expanded:
         path = Path(one)
         if "://" in one or one.startswith("pipe:"):
             found.add(one)
@@ -31,13 +38,14 @@ def find_shards(spec: str | Sequence[str]) -> list[str]:
             if not inside:
                 raise DataError(f"data.shards: there is no .tar file in {one}")
             found.update(inside)
+        elif path.is_file():
+            found.add(one)
         elif any(c in one for c in "*?["):
-            matched = sorted(map(str, Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))))
+            matching = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
+            matched = [str(file) for file in matching if file.is_file()]
             if not matched:
                 raise DataError(f"data.shards: nothing matches {one}")
             found.update(matched)
-        elif path.is_file():
-            found.add(one)
         else:
             raise DataError(f"data.shards: there is no shard {one}")
     if not found:
@@ -66,3 +74,26 @@ def share_of(
     order = list(shards)
     random.Random(f"shards/{seed}/{epoch}").shuffle(order)
     return order[rank * workers + worker :: readers]
+
+
+def samples_of(shard: str) -> Iterator[dict[str, Any]]:
+    """Yield the samples of a shard, extension → bytes, in order.
+
+    Raises:
+        DataError: part of the shard cannot be read; what can be was yielded before.
+    """
+    damage: list[Exception] = []
+
+    def note(error: Exception) -> bool:
+        damage.append(error)
+        return True
+
+    try:
+        with gopen(shard) as stream:
+            files = tar_file_expander(iter([{"url": shard, "stream": stream}]), handler=note)
+            yield from group_by_keys(files, handler=note)
+    except (OSError, ValueError) as error:
+        damage.append(error)
+    if damage:
+        reason = getattr(damage[0], "strerror", None) or next(iter(damage[0].args), type(damage[0]).__name__)
+        raise DataError(f"cannot read shard {shard}: {reason}")

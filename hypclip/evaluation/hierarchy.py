@@ -44,6 +44,20 @@ def build_taxonomy(edges: Iterable[Sequence[str]]) -> nx.DiGraph:
     return graph
 
 
+def require_classes(graph: nx.DiGraph, classes: Iterable[str]) -> None:
+    """Check that classes can be scored against each other, whichever is predicted.
+
+    Raises:
+        DataError: a class is not in the taxonomy, or two of them are not connected.
+    """
+    wanted = sorted(set(classes))
+    if lost := [name for name in wanted if name not in graph]:
+        raise DataError(f"class {lost[0]!r} is not in the taxonomy ({len(lost)} such classes)")
+    connected = nx.node_connected_component(graph.to_undirected(as_view=True), wanted[0])
+    if apart := [name for name in wanted if name not in connected]:
+        raise DataError(f"the taxonomy does not connect {apart[0]!r} with {wanted[0]!r}")
+
+
 def hierarchy_scores(graph: nx.DiGraph, predicted: Sequence[str], true: Sequence[str]) -> Iterator[tuple[str, float]]:
     """Yield tie, lca, jaccard, hierarchical_precision and hierarchical_recall, averaged over pictures.
 
@@ -56,8 +70,7 @@ def hierarchy_scores(graph: nx.DiGraph, predicted: Sequence[str], true: Sequence
     Raises:
         DataError: a class is not in the taxonomy, or two of them are not connected.
     """
-    if lost := sorted({*predicted, *true} - set(graph)):
-        raise DataError(f"class {lost[0]!r} is not in the taxonomy ({len(lost)} such classes)")
+    require_classes(graph, {*predicted, *true})
     undirected = graph.to_undirected(as_view=True)
 
     @functools.cache
@@ -70,8 +83,6 @@ def hierarchy_scores(graph: nx.DiGraph, predicted: Sequence[str], true: Sequence
 
     tie = lca = jaccard = precision = recall = 0.0
     for guess, truth in zip(predicted, true, strict=True):
-        if guess not in steps(truth):
-            raise DataError(f"the taxonomy does not connect {guess!r} with {truth!r}")
         common = len(up(guess) & up(truth))
         tie += steps(truth)[guess]
         lca += len(up(guess)) - common + 1

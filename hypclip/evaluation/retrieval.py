@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import tarfile
 from collections.abc import Iterator, Sequence
 
-import webdataset as wds
 from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.data.record import BadSample, Record, read_record
+from hypclip.data.shards import samples_of
 from hypclip.errors import DataError
 from hypclip.model import HypCLIP
 
@@ -21,11 +20,8 @@ def read_pairs(shards: Sequence[str], limit: int) -> list[Record]:
     Raises:
         DataError: a damaged shard, or fewer than two usable samples.
     """
-    samples = wds.tariterators.tarfile_samples({"url": url} for url in shards)
-    try:
-        records = list(itertools.islice(_usable(samples), limit))
-    except (OSError, ValueError, tarfile.TarError) as error:
-        raise DataError(f"cannot read evaluation shards: {error}") from error
+    samples = (sample for shard in shards for sample in samples_of(shard))
+    records = list(itertools.islice(_usable(samples), limit))
     if len(records) < 2:
         raise DataError(f"retrieval needs at least two pictures with captions, {list(shards)} hold {len(records)}")
     return records
@@ -48,8 +44,9 @@ def retrieval(model: HypCLIP, images: Float[Tensor, "n d"], texts: Float[Tensor,
     similarity = model.similarity(images, texts)
     own = similarity.diagonal()
     for name, ahead in (
-        ("image_to_text", (similarity > own.unsqueeze(1)).sum(1)),
-        ("text_to_image", (similarity > own.unsqueeze(0)).sum(0)),
+        # Not "greater": a similarity that is not a number is to count as a miss.
+        ("image_to_text", (~(similarity <= own.unsqueeze(1))).sum(1)),
+        ("text_to_image", (~(similarity <= own.unsqueeze(0))).sum(0)),
     ):
         for k in (1, 5, 10):
             yield f"{name}_r{k}", (ahead < k).double().mean().item()

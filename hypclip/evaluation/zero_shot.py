@@ -96,13 +96,15 @@ def read_templates(path: Path) -> list[str]:
 
 
 def check_templates(templates: Sequence[str]) -> list[str]:
-    """Return the templates when each holds exactly one {}.
+    """Return the templates when each holds exactly one {} and no other brace.
 
     Raises:
-        DataError: one does not.
+        DataError: one does not, or there is none.
     """
+    if not templates:
+        raise DataError("there must be at least one template, such as {}")
     for template in templates:
-        if template.count("{}") != 1 or template.replace("{}", "").count("{"):
+        if template.count("{}") != 1 or any(brace in template.replace("{}", "") for brace in "{}"):
             raise DataError(f"a template needs exactly one {{}} for the name, got {template!r}")
     return list(templates)
 
@@ -131,7 +133,7 @@ def embed_files(model: HypCLIP, files: Sequence[Path], batch_size: int = 256) ->
             try:
                 with Image.open(file) as image:
                     images.append(to_rgb(image))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except Exception as error:  # damaged bytes make decoders raise almost anything, such as struct.error
                 raise DataError(f"cannot read picture {file}: {error}") from error
         rows.append(model.embed_image(images))
     return torch.cat(rows)

@@ -1,0 +1,321 @@
+import io
+import math
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from training_helpers import ROLES, TOWERS, tiny_model
+
+import hypclip
+from hypclip.errors import ConfigError, InputError
+from hypclip.model import HypCLIP, ModelConfig
+
+TEXTS = ["a red square", "a photograph of two dogs in the snow", "", "x"]
+
+
+def pictures(count: int = 5) -> list[Image.Image]:
+    generator = torch.Generator().manual_seed(1)
+    made = []
+    for index in range(count):
+        pixels = torch.randint(0, 256, (24 + 9 * index, 60 - 7 * index, 3), generator=generator, dtype=torch.uint8)
+        made.append(Image.fromarray(pixels.numpy()))
+    return made
+
+
+def batch(rows: int = 3, roles=ROLES) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(2)
+    images = {r: torch.randn(rows, 3, 32, 32, generator=generator) for r in roles if "image" in r}
+    texts = {r: torch.randint(1, 49406, (rows, 4 + len(r)), generator=generator) for r in roles if "text" in r}
+    return images, texts
+
+
+# Building -------------------------------------------------------------------------------------------------------------
+
+
+def test_towers_come_by_the_name_of_an_open_clip_config():
+    model = HypCLIP(ModelConfig("ViT-S-32-alt")).eval()
+    config = open_clip.get_model_config("ViT-S-32-alt")
+    assert (model.dim, model.image_size) == (config["embed_dim"], 224) == (256, 224)
+    assert model.tokenizer.context_length == 77
+    text, image = model.embed_text(["a dog"]), model.embed_image([Image.new("RGB", (300, 200))])
+    assert text.shape == image.shape == (1, 256)
+    peer = open_clip.CustomTextCLIP(**{k: v for k, v in config.items() if k != "custom_text"})
+    assert model.image_tower.state_dict().keys() == peer.visual.state_dict().keys()
+    assert model.text_tower.state_dict().keys() == peer.text.state_dict().keys()
+
+
+def test_towers_come_written_out():
+    model = tiny_model()
+    assert (model.dim, model.image_size, model.tokenizer.context_length) == (16, 32, 16)
+    assert len(model.image_tower.transformer.resblocks) == len(model.text_tower.transformer.resblocks) == 2
+    assert (
+        sum(p.numel() for p in model.parameters())
+        == sum(p.numel() for p in open_clip.CustomTextCLIP(**TOWERS).parameters()) + 3
+    )  # open_clip's model has a logit scale; ours a curvature and two scales besides
+
+
+def test_timm_towers_can_have_other_widths_than_their_name_says():
+    vision = {
+        "timm_model_name": "vit_tiny_patch16_224",
+        "timm_model_kwargs": {"embed_dim": 24, "depth": 1, "num_heads": 2, "img_size": 32},
+        "timm_pool": "token",
+        "timm_proj": "linear",
+        "image_size": 32,
+    }
+    model = tiny_model(towers={**TOWERS, "vision_cfg": vision})
+    assert model.embed_image(pictures(2)).shape == (2, 16)
+    assert model.image_tower.trunk.embed_dim == 24
+    assert len(model.image_tower.trunk.blocks) == 1
+
+
+def test_a_tower_config_is_left_as_it_was():
+    towers = {**TOWERS, "custom_text": True}
+    HypCLIP(ModelConfig(towers))
+    assert towers == {**TOWERS, "custom_text": True}
+
+
+def changed(part: str, **values) -> dict:
+    return {**TOWERS, part: {**TOWERS[part], **values}}
+
+
+@pytest.mark.parametrize(
+    ("towers", "message"),
+    [
+        ("ViT-Z-99", "open_clip has no model config named 'ViT-Z-99'"),
+        ({"embed_dim": 16}, r"needs embed_dim, vision_cfg and text_cfg .*got \['embed_dim'\]"),
+        ({**TOWERS, "colour": 1}, "got .*'colour'"),
+        ({**TOWERS, "vision_cfg": "ViT"}, "model.towers.vision_cfg must be a mapping of settings, got 'ViT'"),
+        ({**TOWERS, "text_cfg": None}, "model.towers.text_cfg must be a mapping of settings, got None"),
+        ({**TOWERS, "embed_dim": 0}, "model.towers.embed_dim must be a positive whole number, got 0"),
+        ({**TOWERS, "embed_dim": "16"}, "model.towers.embed_dim must be a positive whole number, got '16'"),
+        (changed("vision_cfg", layrs=3), "layrs"),
+        (changed("text_cfg", layrs=3), "layrs"),
+        (changed("text_cfg", heads=5), "divisible"),
+        (changed("vision_cfg", image_size=[32, 48]), r"image_size must be square, got \[32, 48\]"),
+        ({**TOWERS, "vision_cfg": {"timm_model_name": "no_such_net", "image_size": 32}}, "no_such_net"),
+        (changed("vision_cfg", timm_model_kwargs={"depth": 1}), "timm_model_kwargs needs timm_model_name"),
+    ],
+)
+def test_towers_that_cannot_be_built_are_named(towers, message):
+    with pytest.raises(ConfigError, match=message):
+        HypCLIP(ModelConfig(towers))
+
+
+# Scalars --------------------------------------------------------------------------------------------------------------
+
+
+def test_scalars_start_as_published():
+    model = tiny_model()
+    assert model.curv.item() == 1.0
+    assert model.logit_scale.item() == pytest.approx(1 / 0.07, rel=1e-6)
+    assert model.log_image_scale.exp().item() == pytest.approx(16**-0.5, rel=1e-6)
+    assert model.log_text_scale.exp().item() == pytest.approx(16**-0.5, rel=1e-6)
+    other = tiny_model(curv_init=0.3, logit_scale_init=20.0)
+    assert other.curv.item() == pytest.approx(0.3, rel=1e-6)
+    assert other.logit_scale.item() == pytest.approx(20.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "frozen"),
+    [
+        ({}, set()),
+        ({"learn_curv": False}, {"log_curv"}),
+        ({"geometry": "sphere"}, {"log_curv", "log_image_scale", "log_text_scale"}),
+    ],
+)
+def test_scalars_that_play_no_part_are_frozen(config, frozen):
+    model = tiny_model(**config)
+    assert {name for name, p in model.named_parameters() if not p.requires_grad} == frozen
+    images, texts = batch()
+    output = model(images, texts)
+    total = sum(x.square().sum() + x.sum() for x in output.features.values())
+    (total + output.curv + output.logit_scale).backward()
+    without_gradient = {name for name, p in model.named_parameters() if p.grad is None}
+    assert without_gradient == frozen
+
+
+def test_clamp_scalars_brings_each_back_into_its_range():
+    model = tiny_model()
+    with torch.no_grad():
+        for scalar in (model.log_logit_scale, model.log_curv, model.log_image_scale, model.log_text_scale):
+            scalar.fill_(9.0)
+    model.clamp_scalars()
+    assert model.logit_scale.item() == pytest.approx(100.0, rel=1e-6)
+    assert model.curv.item() == pytest.approx(10.0, rel=1e-6)
+    assert model.log_image_scale.item() == model.log_text_scale.item() == 0.0
+    with torch.no_grad():
+        for scalar in (model.log_logit_scale, model.log_curv, model.log_image_scale, model.log_text_scale):
+            scalar.fill_(-9.0)
+    model.clamp_scalars()
+    assert model.curv.item() == pytest.approx(0.1, rel=1e-6)
+    kept = (model.log_logit_scale, model.log_image_scale, model.log_text_scale)
+    assert [scalar.item() for scalar in kept] == [-9.0] * 3
+
+
+def test_forward_does_not_clamp():
+    """Clamping is a step after the optimiser: a forward pass has no side effects."""
+    model = tiny_model()
+    with torch.no_grad():
+        model.log_curv.fill_(4.0)
+    output = model(*batch())
+    assert model.log_curv.item() == 4.0
+    assert output.curv.item() == pytest.approx(math.exp(4.0))
+
+
+# Embedding ------------------------------------------------------------------------------------------------------------
+
+
+def lifted(tangent: Tensor, curv: float) -> Tensor:
+    """The exponential map at the origin, row by row in float64."""
+    rows = []
+    for v in tangent.double():
+        z = math.sqrt(curv) * v.norm().item()
+        rows.append(math.sinh(z) / z * v)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("curv", [0.2, 1.0, 5.0])
+def test_embeddings_are_scaled_tower_features_lifted_onto_the_hyperboloid(curv):
+    model = tiny_model(curv_init=curv).eval()
+    with torch.no_grad():
+        model.log_image_scale.fill_(-1.0)
+        model.log_text_scale.fill_(-0.5)
+        texts = model.text_tower(model.tokenizer(TEXTS))
+        images = model.image_tower(torch.stack([model.transform(p) for p in pictures()]))
+    for got, features, scale in (
+        (model.embed_text(TEXTS), texts, math.exp(-0.5)),
+        (model.embed_image(pictures()), images, math.exp(-1.0)),
+    ):
+        assert got.dtype == torch.float32
+        assert got.device.type == "cpu"
+        torch.testing.assert_close(got.double(), lifted(features * scale, curv), rtol=1e-5, atol=1e-6)
+        # The radius of the point is the length of its tangent vector, by the time component too.
+        time = (1 / curv + got.double().square().sum(-1)).sqrt()
+        radius = torch.acosh(math.sqrt(curv) * time) / math.sqrt(curv)
+        torch.testing.assert_close(radius, (features * scale).norm(dim=-1).double(), rtol=1e-5, atol=1e-6)
+
+
+def test_embeddings_on_the_sphere_have_length_one():
+    model = tiny_model(geometry="sphere")
+    for x in (model.embed_text(TEXTS), model.embed_image(pictures())):
+        torch.testing.assert_close(x.norm(dim=-1), torch.ones(len(x)), rtol=0, atol=1e-6)
+
+
+def test_nothing_to_embed_is_no_rows():
+    model = tiny_model()
+    assert model.embed_text([]).shape == model.embed_image([]).shape == (0, 16)
+
+
+def test_embeddings_do_not_depend_on_their_batch():
+    model = tiny_model()
+    for embed, items in ((model.embed_text, TEXTS), (model.embed_image, pictures())):
+        together = embed(items)
+        assert len(together) == len(items)
+        for batch_size in (1, 2, 3):
+            torch.testing.assert_close(embed(items, batch_size=batch_size), together, rtol=0, atol=1e-5)
+        assert (together[0] - together[1]).abs().max() > 1e-2
+
+
+def test_pictures_of_any_mode_are_embedded_as_they_look():
+    model = tiny_model()
+    picture = pictures(1)[0]
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[274] = 3
+    picture.rotate(180).save(buffer, "PNG", exif=exif)
+    see_through = picture.convert("RGBA")
+    blank = Image.new("LA", (40, 40), (0, 0))
+    same = model.embed_image([picture, Image.open(buffer), see_through])
+    torch.testing.assert_close(same[1:], same[:1].expand(2, -1), rtol=0, atol=1e-5)
+    white = model.embed_image([blank, Image.new("RGB", (40, 40), "white")])
+    torch.testing.assert_close(white[0], white[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_embedding_leaves_the_training_mode_as_it_was(training):
+    model = tiny_model(towers=changed("vision_cfg", patch_dropout=0.5)).train(training)
+    model.text_tower.eval()
+    modes = [module.training for module in model.modules()]
+    first = model.embed_image(pictures())
+    torch.testing.assert_close(model.embed_image(pictures()), first, rtol=0, atol=0)
+    model.embed_text(TEXTS)
+    assert [module.training for module in model.modules()] == modes
+    buffer = io.BytesIO()
+    pictures(1)[0].save(buffer, "PNG")
+    cut_off = Image.open(io.BytesIO(buffer.getvalue()[:200]))
+    with pytest.raises(OSError, match="truncated"):
+        model.embed_image([cut_off])
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_embedding_builds_no_graph():
+    model = tiny_model()
+    assert not model.embed_text(TEXTS).requires_grad
+    assert not model.embed_image(pictures()).requires_grad
+
+
+# Forward --------------------------------------------------------------------------------------------------------------
+
+
+def test_forward_embeds_every_role():
+    model = tiny_model().eval()
+    images, texts = batch()
+    output = model(images, texts)
+    assert output.features.keys() == set(ROLES)
+    for role in ROLES:
+        alone = model.encode_image(images[role]) if "image" in role else model.encode_text(texts[role])
+        assert output.features[role].shape == (3, 16)
+        torch.testing.assert_close(output.features[role], alone, rtol=0, atol=1e-5)
+    assert output.curv is not None
+    torch.testing.assert_close(output.curv, model.curv, rtol=0, atol=0)
+    torch.testing.assert_close(output.logit_scale, model.logit_scale, rtol=0, atol=0)
+
+
+def test_pictures_of_one_size_share_a_pass():
+    model = tiny_model()
+    seen = []
+    model.image_tower.register_forward_hook(lambda _module, args, _output: seen.append(args[0].shape[0]))
+    model(*batch(roles=("image", "box_image", "text")))
+    assert seen == [6]
+
+
+@pytest.mark.parametrize("geometry", ["lorentz", "sphere"])
+def test_half_precision_towers_give_float32_points(geometry):
+    model = tiny_model(geometry=geometry)
+    images, texts = batch()
+    exact = model(images, texts).features
+    with torch.autocast("cpu", torch.bfloat16):
+        halved = model(images, texts).features
+    for role in ROLES:
+        assert halved[role].dtype == torch.float32
+        torch.testing.assert_close(halved[role], exact[role], rtol=0, atol=0.1)
+        assert not torch.equal(halved[role], exact[role])
+
+
+def test_similarity_is_what_the_model_is_trained_with():
+    x, y = torch.randn(3, 16), torch.randn(2, 16)
+    model = tiny_model(curv_init=0.5)
+    for i, j in ((0, 0), (2, 1)):
+        a, b = x[i].double(), y[j].double()
+        inner = a @ b - math.sqrt(2 + a @ a) * math.sqrt(2 + b @ b)
+        expected = -math.acosh(-0.5 * inner) / math.sqrt(0.5)
+        assert model.similarity(x, y)[i, j].item() == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(
+        tiny_model(geometry="sphere").similarity(x, y),
+        torch.nn.functional.cosine_similarity(x[:, None], y[None], dim=-1),
+        rtol=0,
+        atol=1e-6,
+    )
+
+
+def test_similarity_refuses_half_precision():
+    with pytest.raises(InputError, match="float32 or float64"):
+        tiny_model().similarity(torch.randn(2, 16).bfloat16(), torch.randn(2, 16).bfloat16())
+
+
+def test_the_package_offers_the_model():
+    assert hypclip.HypCLIP is HypCLIP
+    assert hypclip.ModelConfig is ModelConfig
+    assert tiny_model().model_id == "unsaved"
