@@ -21,7 +21,7 @@ BATCH, PROCESSES = 6, 2
 
 
 def batch() -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Six samples: two share a caption, one has no box, one has its caption for a phrase. Boxes' phrases are shorter."""
+    """Six samples: two share a caption, one has no box, one has its caption for a phrase."""
     generator = torch.Generator().manual_seed(5)
     images = {r: torch.randn(BATCH, 3, 32, 32, generator=generator) for r in ("image", "box_image")}
     texts = {r: torch.randint(1, 49406, (BATCH, n), generator=generator) for r, n in (("text", 9), ("box_text", 5))}

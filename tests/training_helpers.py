@@ -9,7 +9,8 @@ import os
 import random
 import sys
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,17 +68,17 @@ def grit_sample(rng: random.Random) -> tuple[Image.Image, dict[str, Any]]:
     return image, {"caption": caption, "noun_chunks": chunks, "ref_exps": whole}
 
 
-def write_shards(folder: Path, shards: int = 2, samples: int = 10, seed: int = 0) -> Path:
-    """Write raw GRIT shards 000.tar, 001.tar, …"""
+def write_shards(folder: Path, shards: int = 2, samples: int = 10, picture_bytes: int | None = None) -> Path:
+    """Write raw GRIT shards 000.tar, 001.tar, …, with pictures cut off after so many bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng = random.Random(seed)
+    rng = random.Random(0)
     for shard in range(shards):
         with tarfile.open(folder / f"{shard:03}.tar", "w") as tar:
             for index in range(samples):
                 image, fields = grit_sample(rng)
                 picture = io.BytesIO()
                 image.save(picture, "PNG")
-                add_file(tar, f"{shard:03}{index:04}.png", picture.getvalue())
+                add_file(tar, f"{shard:03}{index:04}.png", picture.getvalue()[:picture_bytes])
                 add_file(tar, f"{shard:03}{index:04}.json", json.dumps(fields).encode())
     return folder
 
@@ -143,14 +144,22 @@ def read_log(output_dir: Path) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for a subprocess: this checkout first on the path, one thread, nothing of a launcher."""
+    """Return the environment for a subprocess: one thread, and nothing that a launcher or pytest has set."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "MASTER_", "PYTEST_"))}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return {**kept, "OMP_NUM_THREADS": "1"}
 
 
 def command(program: str, *arguments: object) -> list[str]:
     """Return the command line of a program installed beside this Python."""
     return [str(Path(sys.executable).parent / program), *map(str, arguments)]
+
+
+def wait_for(condition: Callable[[], bool], what: str, deadline_s: float = 120.0) -> None:
+    """Ask ten times a second until it holds."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"waited {deadline_s} s in vain for {what}"
+        time.sleep(0.1)
 
 
 def state_bits(folder: Path) -> dict[str, bytes]:
@@ -160,7 +169,3 @@ def state_bits(folder: Path) -> dict[str, bytes]:
 
 def without(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key not in names}
-
-
-def stacked(tensors: Mapping[str, Tensor], roles: Sequence[str]) -> Tensor:
-    return torch.cat([tensors[role].flatten() for role in roles])

@@ -13,7 +13,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each EXIF orientation. ImageOps.exif_transpose also rewrites the tags, and fails at those it cannot write."""
+"""What undoes each EXIF orientation. ImageOps.exif_transpose also rewrites the tags, which fails where it cannot."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -23,7 +23,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     image.seek(0)
     image.load()
-    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if turn is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I;16") or image.mode == "I":

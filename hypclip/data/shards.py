@@ -96,4 +96,5 @@ def samples_of(shard: str) -> Iterator[dict[str, Any]]:
         damage.append(error)
     if damage:
         reason = getattr(damage[0], "strerror", None) or next(iter(damage[0].args), type(damage[0]).__name__)
-        raise DataError(f"cannot read shard {shard}: {reason}")
+        # webdataset puts the repr of the file behind an @.
+        raise DataError(f"cannot read shard {shard}: {str(reason).partition(' @ ')[0]}")

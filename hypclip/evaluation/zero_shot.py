@@ -161,7 +161,7 @@ def accuracy(ranked: Int[Tensor, "n k"], labels: Sequence[int]) -> Iterator[tupl
 
 def zero_shot(
     model: HypCLIP, data: LabelledImages, templates: Sequence[str] = DEFAULT_TEMPLATES
-) -> tuple[Mapping[str, float], list[str]]:
+) -> tuple[Mapping[str, int | float], list[str]]:
     """Classify every picture; return the scores and the predicted class key of each."""
     classes = embed_classes(model, data.names, templates)
     ranked = rank_classes(model, embed_files(model, data.files), classes)

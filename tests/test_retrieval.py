@@ -1,0 +1,84 @@
+"""Retrieval scores against values worked out by hand, and the reading of evaluation shards."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import webdataset as wds
+from PIL import Image
+from torch import Tensor
+
+from hypclip.errors import DataError
+from hypclip.evaluation.retrieval import read_pairs, retrieval
+
+
+class GivenSimilarity:
+    """A model whose similarities are known: it returns the matrix it was made with."""
+
+    def __init__(self, matrix: list[list[float]]):
+        self.matrix = torch.tensor(matrix)
+
+    def similarity(self, x: Tensor, y: Tensor) -> Tensor:
+        assert x.shape[0] == self.matrix.shape[0]
+        return self.matrix
+
+
+def scores(matrix: list[list[float]]) -> dict[str, float]:
+    rows = torch.zeros(len(matrix), 1)
+    return dict(retrieval.__wrapped__(GivenSimilarity(matrix), rows, rows))  # type: ignore[attr-defined]
+
+
+def test_ranks_by_hand() -> None:
+    # image 0 finds its text first; image 1 second; image 2 third. Columns: text 0 first, text 1 first, text 2 third.
+    found = scores([[0.9, 0.1, 0.5], [0.7, 0.6, 0.4], [0.8, 0.3, 0.2]])
+    assert found["image_to_text_r1"] == pytest.approx(1 / 3)
+    assert found["text_to_image_r1"] == pytest.approx(2 / 3)
+    assert found["image_to_text_r5"] == found["text_to_image_r5"] == found["image_to_text_r10"] == 1
+
+
+def test_the_own_partner_far_down_counts_from_its_rank_on() -> None:
+    size = 12
+    matrix = [[1.0 if j < i else 0.0 for j in range(size)] for i in range(size)]
+    for i in range(size):
+        matrix[i][i] = 0.5  # exactly i texts are nearer to image i
+    found = scores(matrix)
+    assert found["image_to_text_r1"] == pytest.approx(1 / 12)
+    assert found["image_to_text_r5"] == pytest.approx(5 / 12)
+    assert found["image_to_text_r10"] == pytest.approx(10 / 12)
+
+
+def test_equal_captions_do_not_push_each_other_down() -> None:
+    assert scores([[0.5, 0.5], [0.5, 0.5]])["image_to_text_r1"] == 1
+
+
+def write(path: Path, samples: list[dict[str, bytes]]) -> str:
+    with wds.TarWriter(str(path)) as writer:
+        for i, sample in enumerate(samples):
+            writer.write({"__key__": f"{i:03d}", **sample})
+    return str(path)
+
+
+def picture() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_pairs_are_read_in_order_and_bad_samples_passed_over(tmp_path: Path) -> None:
+    good = [{"png": picture(), "json": json.dumps({"caption": f"caption {i}"}).encode()} for i in range(4)]
+    bad = {"png": b"not a picture", "json": good[0]["json"]}
+    shard = write(tmp_path / "a.tar", [good[0], bad, *good[1:]])
+    assert [r.caption for r in read_pairs([shard], 3)] == ["caption 0", "caption 1", "caption 2"]
+
+
+def test_too_few_pairs_and_a_damaged_shard_are_refused(tmp_path: Path) -> None:
+    shard = write(tmp_path / "a.tar", [{"png": picture(), "txt": b"one"}])
+    with pytest.raises(DataError, match="at least two pictures"):
+        read_pairs([shard], 10)
+    (tmp_path / "b.tar").write_bytes(b"this is no tar file" * 100)
+    with pytest.raises(DataError, match=r"cannot read .*b\.tar"):
+        read_pairs([str(tmp_path / "b.tar")], 10)

@@ -1,0 +1,233 @@
+import gzip
+import os
+import random
+from pathlib import Path
+
+import psutil
+import pytest
+from data_helpers import pair, write_pairs, write_tar
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hypclip.data.shards import find_shards, samples_of, share_of
+from hypclip.errors import DataError
+
+# Finding --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("001.tar", "000.tar", "010.tar", "manifest.json", "b/000.tar"):
+        write_tar(tmp_path / name, [])
+    (tmp_path / "none").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "spec, expected",
+    [
+        ("", ["000.tar", "001.tar", "010.tar"]),
+        ("001.tar", ["001.tar"]),
+        ("00*.tar", ["000.tar", "001.tar"]),
+        ("*/*.tar", ["b/000.tar"]),
+        ("0?0.tar", ["000.tar", "010.tar"]),
+        ("*", ["000.tar", "001.tar", "010.tar", "manifest.json"]),
+        ("{000..001}.tar", ["000.tar", "001.tar"]),
+        ("{b/000,010}.tar", ["010.tar", "b/000.tar"]),
+    ],
+)
+def test_a_spec_names_files_folders_patterns_and_ranges(folder, spec, expected):
+    assert find_shards(f"{folder}/{spec}") == [f"{folder}/{name}" for name in expected]
+
+
+def test_a_list_is_sorted_and_without_repeats(folder):
+    spec = [f"{folder}/010.tar", str(folder), f"{folder}/b", f"{folder}/*.tar"]
+    assert find_shards(spec) == [f"{folder}/{name}" for name in ("000.tar", "001.tar", "010.tar", "b/000.tar")]
+
+
+def test_a_relative_pattern_is_of_the_working_directory(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert find_shards("00*.tar") == ["000.tar", "001.tar"]
+    assert find_shards("b/../*1.tar") == ["b/../001.tar"]
+
+
+def test_urls_are_taken_as_they_are():
+    assert find_shards("https://host/{00..02}.tar") == [f"https://host/{i:02}.tar" for i in range(3)]
+    assert find_shards(["pipe:aws s3 cp s3://b/x.tar -"]) == ["pipe:aws s3 cp s3://b/x.tar -"]
+
+
+def test_a_file_is_a_file_even_when_its_name_looks_like_a_pattern(tmp_path):
+    path = write_tar(tmp_path / "[0]*.tar", [])
+    assert find_shards(str(path)) == [str(path)]
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ("missing.tar", "there is no shard {folder}/missing.tar"),
+        ("{000..002}.tar", "there is no shard {folder}/002.tar"),
+        ("x*.tar", "nothing matches {folder}/x*.tar"),
+        ("none", "there is no .tar file in {folder}/none"),
+        ("{000..00", "cannot expand the braces"),
+    ],
+)
+def test_what_is_not_there_is_named(folder, spec, message):
+    with pytest.raises(DataError) as caught:
+        find_shards(f"{folder}/{spec}")
+    assert f"data.shards: {message.format(folder=folder)}" in str(caught.value)
+
+
+def test_no_spec_is_refused():
+    with pytest.raises(DataError, match=r"\[\] names no shard"):
+        find_shards([])
+
+
+# Sharing --------------------------------------------------------------------------------------------------------------
+
+WHO = {"seed": st.integers(-(2**63), 2**63), "epoch": st.integers(0, 10**6)}
+
+
+def shares(shards, seed, epoch, world_size, workers):
+    return [
+        share_of(shards, seed=seed, epoch=epoch, rank=rank, world_size=world_size, worker=worker, workers=workers)
+        for rank in range(world_size)
+        for worker in range(workers)
+    ]
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 40), WHO["seed"], WHO["epoch"])
+def test_shares_are_disjoint_even_and_cover_every_shard(world_size, workers, more, seed, epoch):
+    shards = [f"{i}.tar" for i in range(world_size * workers + more)]
+    all_shares = shares(shards, seed, epoch, world_size, workers)
+    assert sorted(shard for share in all_shares for shard in share) == sorted(shards)
+    sizes = [len(share) for share in all_shares]
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+    assert all_shares == shares(shards, seed, epoch, world_size, workers)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), WHO["seed"], WHO["epoch"])
+def test_a_share_does_not_hang_on_global_randomness(world_size, workers, seed, epoch):
+    shards = [f"{i}.tar" for i in range(16)]
+    before = shares(shards, seed, epoch, world_size, workers)
+    random.seed(seed + 1)
+    assert shares(shards, seed, epoch, world_size, workers) == before
+
+
+def test_order_and_share_differ_by_epoch_and_by_seed():
+    shards = [f"{i}.tar" for i in range(20)]
+    orders = {tuple(shares(shards, seed, epoch, 1, 1)[0]) for seed in range(5) for epoch in range(20)}
+    assert len(orders) == 100
+    first_share = {tuple(sorted(shares(shards, 0, epoch, 2, 2)[0])) for epoch in range(20)}
+    assert len(first_share) > 15
+
+
+def test_every_shard_comes_to_every_reader_about_as_often():
+    shards = [f"{i}.tar" for i in range(8)]
+    counts = dict.fromkeys(shards, 0)
+    for epoch in range(2000):
+        for shard in share_of(shards, seed=3, epoch=epoch, rank=1, world_size=2, worker=1, workers=2):
+            counts[shard] += 1
+    # Each count is binomial (2000, 1/4): standard deviation 19.4, 5 of which are 97.
+    assert all(abs(count - 500) < 97 for count in counts.values())
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.data())
+def test_too_few_shards_are_refused_to_every_reader(world_size, workers, data):
+    count = data.draw(st.integers(0, world_size * workers - 1))
+    for rank in range(world_size):
+        for worker in range(workers):
+            with pytest.raises(DataError) as caught:
+                share_of(
+                    ["x.tar"] * count, seed=0, epoch=0, rank=rank, world_size=world_size, worker=worker, workers=workers
+                )
+            message = str(caught.value)
+            assert f"names {count} shards, but {world_size} processes × {workers} workers" in message
+            assert f"at least {world_size * workers}: worker {worker} of process {rank}" in message
+            assert "lower data.workers" in message
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def keys(shard):
+    """Return the keys that can be read, and the error if there is one."""
+    found = []
+    try:
+        for sample in samples_of(str(shard)):
+            found.append(sample["__key__"])
+    except DataError as error:
+        return found, str(error)
+    return found, None
+
+
+def test_samples_come_in_order_with_their_files_and_their_shard(tmp_path):
+    path = write_tar(tmp_path / "0.tar", [*pair("b", "x"), *pair("a", "y"), ("c.JSON", b"{}"), ("dir/d.txt", b"z")])
+    samples = list(samples_of(str(path)))
+    assert [sample["__key__"] for sample in samples] == ["b", "a", "c", "dir/d"]
+    assert {sample["__url__"] for sample in samples} == {str(path)}
+    assert (samples[0]["txt"], samples[2]["json"], samples[3]["txt"]) == (b"x", b"{}", b"z")
+
+
+def test_compressed_shards_are_read(tmp_path):
+    plain = Path(write_pairs(tmp_path, [3])[0]).read_bytes()
+    packed = tmp_path / "0.tar.gz"
+    packed.write_bytes(gzip.compress(plain))
+    assert keys(packed) == (["0000", "0001", "0002"], None)
+
+
+def cut(path, member, inside):
+    """Cut a shard `inside` bytes after the header of a member begins; pairs of write_pairs take 2,048 bytes each."""
+    os.truncate(path, 1024 * member + inside)
+    return path
+
+
+def test_a_truncated_shard_gives_what_it_has_and_then_says_so(tmp_path):
+    path = cut(write_pairs(tmp_path, [5])[0], member=6, inside=520)
+    assert keys(path) == (["0000", "0001", "0002"], f"cannot read shard {path}: unexpected end of data")
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [(b"", "empty file"), (b"not a tar" * 99, "invalid header"), (gzip.compress(bytes(9999))[:20], "")],
+    ids=["empty", "not a tar", "truncated gzip"],
+)
+def test_a_file_that_is_no_tar_is_named(tmp_path, content, reason):
+    path = tmp_path / "0.tar"
+    path.write_bytes(content)
+    found, error = keys(path)
+    assert found == []
+    assert error.startswith(f"cannot read shard {path}: {reason}")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert keys(tmp_path / "0.tar") == ([], f"cannot read shard {tmp_path}/0.tar: No such file or directory")
+
+
+def test_a_tar_of_no_files_is_no_error(tmp_path):
+    assert keys(write_tar(tmp_path / "0.tar", [])) == ([], None)
+
+
+def test_a_file_named_twice_is_damage_and_the_rest_is_read(tmp_path):
+    files = [*pair("a", "first"), ("a.txt", b"second"), *pair("b")]
+    found, error = keys(write_tar(tmp_path / "0.tar", files))
+    assert found == ["a", "b"]
+    assert "duplicate file name" in error
+
+
+def test_a_failing_command_is_damage(tmp_path):
+    path = write_pairs(tmp_path, [2])[0]
+    assert keys(f"pipe:cat {path}") == (["0000", "0001"], None)
+    command = f"pipe:cat {path}; exit 3"
+    assert keys(command)[1].startswith(f"cannot read shard {command}: ")
+
+
+def test_a_shard_is_closed_after_reading_all_and_after_reading_some(tmp_path):
+    path = write_pairs(tmp_path, [3])[0]
+    for count in (3, 1):
+        samples = samples_of(path)
+        for _ in range(count):
+            next(samples)
+        assert [file.path for file in psutil.Process().open_files()].count(path) == 1
+        samples.close()
+        assert [file.path for file in psutil.Process().open_files()].count(path) == 0

@@ -1,0 +1,385 @@
+import json
+import os
+import shutil
+from collections import Counter
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from data_helpers import (
+    BLUE,
+    RED,
+    cheap_stream,
+    encoded,
+    number_and_draw,
+    numbers,
+    pair,
+    quadrants,
+    rows,
+    stack,
+    stored_as_json,
+    take,
+    tiny_model,
+    write_pairs,
+    write_tar,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from hypclip.data.augment import AugmentConfig
+from hypclip.data.batch import ExampleMaker, collate
+from hypclip.data.shards import find_shards
+from hypclip.data.stream import BatchStream, StreamConfig, StreamState
+from hypclip.errors import DataError
+
+HANGS = pytest.mark.timeout(60)
+"""What used to be read for ever: seconds are plenty."""
+
+
+@pytest.fixture(scope="module")
+def forty(tmp_path_factory):
+    """Six shards of together 40 samples, none bad."""
+    return write_pairs(tmp_path_factory.mktemp("forty"), [7, 5, 9, 6, 8, 5])
+
+
+@pytest.fixture(scope="module")
+def some_bad(tmp_path_factory):
+    """Six shards of together 40 samples, three of which are bad, and one of the shards is truncated."""
+    folder = tmp_path_factory.mktemp("some_bad")
+    shards = write_pairs(folder, [7, 5, 9, 6, 8, 5], {3: "", 13: b"\xff", 30: " "})
+    os.truncate(shards[4], 1024 * 12 + 520)  # in the picture of its seventh sample, number 0033
+    return shards
+
+
+USABLE = set(range(40)) - {3, 13, 30, 33, 34}
+REASONS = Counter({"no caption": 2, "unreadable text": 1, "damaged shard": 1})
+
+
+def config(shards, batch_size=3, **changes):
+    defaults = {"seed": 5, "workers": 0, "shuffle_buffer": 8, "max_bad_fraction": 0.5}
+    return StreamConfig(shards, batch_size, **{**defaults, **changes})
+
+
+def epochs(stream, size, count):
+    """Return the sample numbers of the first epochs, when batches divide them."""
+    flat = [number for batch in islice(stream, size * count) for number in numbers(batch)]
+    return [flat[i * len(flat) // count : (i + 1) * len(flat) // count] for i in range(count)]
+
+
+# What is read, and in which order --------------------------------------------------------------------------------------
+
+
+def test_every_epoch_has_every_sample_once_in_an_order_of_its_own(forty):
+    found = epochs(cheap_stream(config(forty, batch_size=4)), 10, 5)
+    assert all(sorted(epoch) == list(range(40)) for epoch in found)
+    assert len({tuple(epoch) for epoch in found}) == 5
+
+
+def test_samples_are_shuffled_across_the_buffer_and_not_only_by_shard(forty):
+    order = epochs(cheap_stream(config(forty, batch_size=4, shuffle_buffer=40)), 10, 1)[0]
+    neighbours = sum(b - a == 1 for a, b in zip(order, order[1:], strict=False))
+    assert neighbours <= 6  # 34 were shards shuffled and samples not; 1 is expected of a random order
+
+
+def test_a_buffer_of_one_keeps_the_order_within_shards(forty):
+    order = epochs(cheap_stream(config(forty, batch_size=4, shuffle_buffer=1)), 10, 1)[0]
+    assert sum(b - a == 1 for a, b in zip(order, order[1:], strict=False)) >= 34
+
+
+@pytest.mark.parametrize("world_size, workers", [(1, 2), (2, 0), (2, 3), (3, 1)])
+def test_readers_share_every_epoch_between_them(forty, world_size, workers):
+    """Each reader's epoch ends on its own; the first pass of all of them together is every sample once."""
+    first = Counter()
+    readers = world_size * max(1, workers)
+    sizes = {Path(shard).name: size for shard, size in zip(forty, [7, 5, 9, 6, 8, 5], strict=True)}
+    for rank in range(world_size):
+        stream = cheap_stream(config(forty, 1, workers=workers, rank=rank, world_size=world_size))
+        per_worker = [[] for _ in range(max(1, workers))]
+        for turn, batch in enumerate(islice(stream, 25 * len(per_worker))):
+            per_worker[turn % len(per_worker)] += numbers(batch)
+        for read in per_worker:
+            seen = list(dict.fromkeys(read))
+            repeat = next((i for i, number in enumerate(read) if number in read[:i]), len(read))
+            first.update(read[:repeat])
+            assert set(seen) >= set(read[:repeat])
+    if readers == 6:  # one shard each: nothing comes twice before the shard is through
+        assert first == Counter(range(40))
+    assert set(first) == set(range(40))
+    assert sum(sizes.values()) == 40
+
+
+def test_the_stream_is_a_function_of_seed_rank_world_size_and_worker(forty):
+    def run(**changes):
+        return [rows(batch) for batch in islice(cheap_stream(config(forty, **changes)), 15)]
+
+    first = run()
+    torch.manual_seed(99)
+    assert run() == first
+    different = [run(seed=6), run(rank=1, world_size=2), run(rank=0, world_size=2), run(rank=1, world_size=3)]
+    assert all(other != first for other in different)
+    assert all(a != b for i, a in enumerate(different) for b in different[:i])
+
+
+def test_one_worker_beside_the_training_process_reads_as_none_does(forty):
+    assert take(cheap_stream(config(forty, workers=1)), 20) == take(cheap_stream(config(forty)), 20)
+
+
+def test_random_changes_differ_by_epoch_and_sample_and_not_by_where_the_data_lies(forty, tmp_path):
+    for shard in forty:
+        shutil.copy(shard, tmp_path)
+    here, there = (
+        [rows(batch) for batch in islice(cheap_stream(config(shards, 4)), 20)]
+        for shards in (forty, find_shards(str(tmp_path)))
+    )
+    assert here == there
+    draws = [draw for batch in here for draw in batch["text"]]
+    assert len(set(draws)) == 80  # 40 samples in 2 epochs
+
+
+def test_a_batch_may_be_larger_than_an_epoch(forty):
+    batches = take(cheap_stream(config(forty, batch_size=100)), 2)
+    assert [len(batch) for batch in batches] == [100, 100]
+    assert sorted(batches[0][:40]) == sorted(batches[0][40:80]) == list(range(40))
+    assert sorted(batches[0][80:] + batches[1][:20]) == list(range(40))
+
+
+def test_every_picture_is_decoded_once_however_many_boxes_and_crops(tmp_path, monkeypatch):
+    caption = "a red thing and a green one"
+    chunks = [[0, 11, 0, 0, 0.5, 0.5, 0.9], [16, 27, 0.5, 0, 1, 0.5, 0.8], [0, 5, 0.1, 0.1, 0.9, 0.9, 0.1]]
+    picture = encoded(quadrants(64, 48), "JPEG")
+    fields = stored_as_json(caption, chunks, [[0, 27, 0, 0, 1, 0.5, 0.7]])
+    files = [file for i in range(12) for file in ((f"{i:02}.jpg", picture), (f"{i:02}.json", fields))]
+    shard = str(write_tar(tmp_path / "0.tar", files))
+    decoded = []
+    finish = ImageFile.ImageFile.load_end
+    monkeypatch.setattr(ImageFile.ImageFile, "load_end", lambda self: decoded.append(self) or finish(self))
+    encoded(Image.open(Path(__file__).parent / "nothing") if False else quadrants())  # encoding decodes nothing
+    assert decoded == []
+    roles = frozenset({"image", "text", "box_image", "box_text"})
+    maker = ExampleMaker(roles, 32, AugmentConfig(), [0.5] * 3, [0.5] * 3)
+    batches = islice(BatchStream(config([shard], 4), maker, partial(collate, tokenizer=tiny_model().tokenizer)), 3)
+    assert [batch.images["box_image"].shape for batch in batches] == [(4, 3, 32, 32)] * 3
+    assert len(decoded) == 12
+
+
+def test_reading_leaves_the_generator_of_training_alone(forty):
+    for workers in (0, 1):
+        before = torch.get_rng_state()
+        take(cheap_stream(config(forty, workers=workers)), 2)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+# Resuming -------------------------------------------------------------------------------------------------------------
+
+
+def recorded(stream, count):
+    """Return (batch, state after it as JSON) of the next batches."""
+    return [(rows(batch), json.dumps(stream.state.to_plain())) for batch in islice(stream, count)]
+
+
+def resumed(settings_, state, count):
+    return recorded(cheap_stream(settings_, StreamState.from_plain(json.loads(state))), count)
+
+
+@pytest.mark.parametrize("workers, stops", [(0, range(1, 28)), (1, [1, 11, 12]), (2, [1, 4, 13, 14]), (3, [2, 13, 15])])
+def test_a_resumed_stream_goes_on_as_if_it_had_never_stopped(some_bad, workers, stops):
+    """Batches and counts alike, with bad samples and a damaged shard in between, across ends of epochs."""
+    whole = recorded(cheap_stream(config(some_bad, workers=workers)), 30)
+    last = StreamState.from_plain(json.loads(whole[-1][1]))
+    assert max(epoch for epoch, _ in last.positions.values()) >= 2
+    assert set(last.skipped) == set(REASONS)
+    for stop in stops:
+        assert resumed(config(some_bad, workers=workers), whole[stop - 1][1], 30 - stop) == whole[stop:]
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 9), st.integers(1, 50), st.integers(0, 99), st.integers(1, 12))
+def test_resuming_works_for_any_batch_and_buffer(some_bad, batch_size, buffer, seed, stop):
+    settings_ = config(some_bad, batch_size, shuffle_buffer=buffer, seed=seed)
+    whole = recorded(cheap_stream(settings_), stop + 10)
+    assert resumed(settings_, whole[stop - 1][1], 10) == whole[stop:]
+
+
+@HANGS
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stop_exactly_at_the_end_of_an_epoch_can_be_resumed(tmp_path, workers):
+    """Batches divide the epoch, so that nothing is left of it: that is no empty shard."""
+    settings_ = config(write_pairs(tmp_path, [6, 6]), 3, workers=workers)
+    whole = recorded(cheap_stream(settings_), 12)
+    for stop in (2, 4, 8):
+        assert resumed(settings_, whole[stop - 1][1], 12 - stop) == whole[stop:]
+
+
+def test_a_stream_iterated_again_goes_on(forty):
+    whole = take(cheap_stream(config(forty)), 10)
+    stream = cheap_stream(config(forty))
+    assert take(stream, 4) + take(stream, 6) == whole
+
+
+def test_counts_are_of_what_was_handed_out(some_bad):
+    stream = cheap_stream(config(some_bad, batch_size=len(USABLE)))
+    for epoch in range(3):
+        assert stream.state.read == epoch * (len(USABLE) + REASONS.total())
+        assert sorted(take(stream, 1)[0]) == sorted(USABLE)
+        # What lies after the last good sample of an epoch is counted with the next batch.
+        assert stream.state.skipped <= Counter({k: v * (epoch + 1) for k, v in REASONS.items()})
+        if stream.state.read != (epoch + 1) * (len(USABLE) + REASONS.total()):
+            return
+    assert stream.state.skipped == Counter({k: v * 3 for k, v in REASONS.items()})
+
+
+def test_the_state_is_plain_json_and_comes_back_the_same(some_bad):
+    stream = cheap_stream(config(some_bad, workers=2))
+    take(stream, 5)
+    plain = json.loads(json.dumps(stream.state.to_plain()))
+    assert StreamState.from_plain(plain) == stream.state
+    assert (plain["turn"], plain["workers"], sorted(plain["positions"])) == (1, 2, ["0", "1"])
+
+
+@pytest.mark.parametrize("before, after", [(1, 2), (2, 1), (2, 3), (3, 0)])
+def test_another_number_of_workers_is_refused(forty, before, after):
+    """Their shares would be others: samples would be missed or come twice."""
+    stream = cheap_stream(config(forty, workers=before))
+    take(stream, 1)
+    with pytest.raises(DataError, match=f"started with {before} data workers.*now {max(1, after)}.*same number"):
+        cheap_stream(config(forty, workers=after), stream.state)
+
+
+def test_none_and_one_worker_may_change_places(forty):
+    whole = take(cheap_stream(config(forty)), 9)
+    stream = cheap_stream(config(forty))
+    assert take(stream, 4) == whole[:4]
+    assert take(cheap_stream(config(forty, workers=1), stream.state), 5) == whole[4:]
+
+
+# Bad data -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_samples_are_skipped_and_counted_by_reason(some_bad, workers):
+    stream = cheap_stream(config(some_bad, 1, workers=workers))
+    seen = {number for batch in take(stream, 3 * len(USABLE)) for number in batch}
+    assert seen == USABLE
+    skipped = stream.state.skipped
+    assert set(skipped) == set(REASONS)
+    assert stream.state.read == 3 * len(USABLE) + skipped.total()
+    assert 2 * REASONS.total() <= skipped.total() <= 4 * REASONS.total()
+
+
+def test_the_last_sample_of_a_truncated_shard_does_not_take_the_text_of_the_next_shard(tmp_path):
+    """Shards whose keys begin anew, as plain pairs often have them, cut between a picture and its text."""
+    for number, colour in enumerate((RED, BLUE)):
+        picture = encoded(Image.new("RGB", (90, 90), colour), "BMP")
+        write_tar(tmp_path / f"{number}.tar", pair("0000", f"number {number}", picture))
+    os.truncate(tmp_path / "0.tar", (tmp_path / "1.tar").stat().st_size // 10240 * 10240)
+    path = tmp_path / "0.tar"
+    picture_end = 512 + (len(picture) + 511) // 512 * 512
+    os.truncate(path, picture_end + 512)
+
+    def colour_and_caption(record, seed):
+        found.add((record.image.getpixel((0, 0)), record.caption))
+        return number_and_draw(record, seed)
+
+    found = set()
+    take(BatchStream(config(find_shards(str(tmp_path)), 1, max_bad_fraction=0.9), colour_and_caption, stack), 4)
+    assert found == {(BLUE, "number 1")}
+
+
+@HANGS
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("limit", [0.01, 1.0])
+def test_data_that_is_bad_throughout_is_an_error(tmp_path, workers, limit):
+    shards = write_pairs(tmp_path, [5, 5], dict.fromkeys(range(10), ""))
+    message = "5 of 5 samples are bad \\(no caption 5\\)" if limit < 1 else "data worker 0 hold no usable sample"
+    with pytest.raises(DataError, match=message):
+        take(cheap_stream(config(shards, workers=workers, max_bad_fraction=limit)), 1) if workers else take(
+            cheap_stream(config(shards[:1], max_bad_fraction=limit)), 1
+        )
+
+
+@HANGS
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shards_without_samples_are_an_error(tmp_path, workers):
+    shards = [str(write_tar(tmp_path / f"{i}.tar", [])) for i in range(2)]
+    with pytest.raises(DataError, match="data worker 0 hold no usable sample"):
+        take(cheap_stream(config(shards, workers=workers)), 1)
+
+
+@HANGS
+@pytest.mark.parametrize("content", [b"", b"no tar" * 999], ids=["empty files", "no tars"])
+def test_files_that_are_no_shards_are_an_error(tmp_path, content):
+    for name in ("0.tar", "1.tar"):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match="2 of 2 samples are bad \\(damaged shard 2\\)"):
+        take(cheap_stream(config(find_shards(str(tmp_path)))), 1)
+
+
+@HANGS
+def test_shards_that_vanish_are_an_error(tmp_path):
+    shards = write_pairs(tmp_path, [5, 5])
+    stream = cheap_stream(config(shards, batch_size=5))
+    assert len(take(stream, 2)) == 2
+    for shard in shards:
+        Path(shard).unlink()
+    with pytest.raises(DataError, match="2 of 2 samples are bad|no usable sample|are bad \\(damaged shard"):
+        take(cheap_stream(config(shards, batch_size=5)), 1)
+
+
+@HANGS
+@pytest.mark.parametrize(
+    "names, reason",
+    [
+        (("child.jpg", "child.txt", "numparents.txt", "parent000.jpg", "parent000.txt"), "no caption"),
+        (("image", "caption.json"), "no caption"),
+        (("npy", "txt"), "no picture"),
+    ],
+)
+def test_shards_of_another_layout_are_an_error(tmp_path, names, reason):
+    picture = encoded(quadrants())
+    files = [(f"{i}.{name}", b"a dog" if name.endswith("txt") else picture) for i in range(9) for name in names]
+    shard = str(write_tar(tmp_path / "0.tar", files))
+    with pytest.raises(DataError, match=f"9 of 9 samples are bad \\({reason} 9\\)"):
+        take(cheap_stream(config([shard])), 1)
+
+
+def test_the_limit_is_a_fraction_of_what_was_read(tmp_path):
+    shards = write_pairs(tmp_path, [20, 20], {7: "", 31: ""})
+    assert len(take(cheap_stream(config(shards, max_bad_fraction=0.05)), 60)) == 60
+    with pytest.raises(DataError) as caught:
+        take(cheap_stream(config(shards, max_bad_fraction=0.049)), 60)
+    assert str(caught.value) == (
+        "2 of 40 samples are bad (no caption 2), more than data.max_bad_fraction = 0.049 allows: "
+        "repair the shards or raise the limit"
+    )
+
+
+def test_a_large_shard_is_not_read_to_its_end_to_be_judged(tmp_path):
+    shard = write_pairs(tmp_path, [2000], dict.fromkeys(range(0, 2000, 2), ""))
+    with pytest.raises(DataError) as caught:
+        take(cheap_stream(config(shard, batch_size=500, shuffle_buffer=50, max_bad_fraction=0.1)), 1)
+    bad, read = (int(number) for number in str(caught.value).split(" samples")[0].split(" of "))
+    assert 200 <= read < 220
+    assert bad == pytest.approx(read / 2, rel=0.1)
+
+
+def test_a_few_samples_after_a_resume_do_not_break_the_limit(tmp_path):
+    """One bad of 60 is within 2 %, and stays so for a run resumed shortly before it."""
+    shards = write_pairs(tmp_path, [60], {59: ""})
+    settings_ = config(shards, 1, shuffle_buffer=1, max_bad_fraction=0.02)
+    whole = recorded(cheap_stream(settings_), 100)
+    assert resumed(settings_, whole[56][1], 43) == whole[57:]
+
+
+def test_too_few_shards_for_the_readers_are_refused_at_once(forty):
+    with pytest.raises(DataError, match="names 6 shards, but 2 processes × 4 workers need at least 8"):
+        cheap_stream(config(forty, workers=4, world_size=2))
+
+
+def test_an_error_of_a_worker_process_reaches_the_caller_with_its_message(tmp_path):
+    shards = write_pairs(tmp_path, [4, 4], {number: "" for number in range(8) if number not in (0, 4)})
+    stream = cheap_stream(config(shards, 1, workers=2, max_bad_fraction=0.1))
+    with pytest.raises(DataError, match="3 of 4 samples are bad \\(no caption 3\\)"):
+        take(stream, 20)
