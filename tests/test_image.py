@@ -130,6 +130,17 @@ def test_pictures_are_turned_as_their_exif_tag_says(orientation, turn):
     assert colours(to_rgb(image)) == colours(stored if turn is None else stored.transpose(turn))
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_that_was_turned_is_not_turned_again(format):
+    """Records hold pictures that were turned when they were read, and embedding turns what it gets."""
+    exif = Image.Exif()
+    exif[274] = 6
+    once = to_rgb(reopened(pixels([RED] * 32, [BLUE] * 32), format, exif=exif))
+    assert once.size == (2, 32)
+    assert colours(to_rgb(once)) == colours(once)
+    assert colours(to_rgb(once.crop((0, 0, 2, 16)))) == colours(once)[:16]
+
+
 def test_a_photo_on_its_side_stands_up():
     """Orientation 6: the left edge of what is stored is the top."""
     exif = Image.Exif()

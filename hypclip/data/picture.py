@@ -26,6 +26,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if turn is not None:
         image = image.transpose(turn)
+        # The tag would turn it again the next time.
+        image.info = {name: value for name, value in image.info.items() if name == "transparency"}
     if image.mode.startswith("I;16") or image.mode == "I":
         return image.point(lambda value: value / 257).convert("L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from hypclip.data.batch import Batch, Example
 from hypclip.data.record import BadSample, Record, read_record
-from hypclip.data.shards import share_of
+from hypclip.data.shards import samples_of, share_of
 from hypclip.errors import DataError
 
 _JUDGE_AFTER = 200
@@ -43,23 +43,28 @@ class StreamConfig:
 
 @dataclass
 class StreamState:
-    """Where the stream of one process stands: per worker (epoch, raw samples used), and whose turn is next."""
+    """Where the stream of one process stands: per worker (epoch, raw samples used), and whose turn is next.
+
+    `read` and `skipped` count samples since the run began; `workers` is how many there are, 0 before the first batch.
+    """
 
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
     turn: int = 0
     read: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    workers: int = 0
 
     def to_plain(self) -> dict[str, Any]:
         """Return JSON data."""
         positions = {str(worker): list(position) for worker, position in self.positions.items()}
-        return {"positions": positions, "turn": self.turn, "read": self.read, "skipped": dict(self.skipped)}
+        counts = {"read": self.read, "skipped": dict(self.skipped)}
+        return {"positions": positions, "turn": self.turn, "workers": self.workers, **counts}
 
     @classmethod
     def from_plain(cls, data: dict[str, Any]) -> StreamState:
         """Read what `to_plain` returned."""
         positions = {int(worker): (int(p[0]), int(p[1])) for worker, p in data["positions"].items()}
-        return cls(positions, data["turn"], data["read"], Counter(data["skipped"]))
+        return cls(positions, data["turn"], data["read"], Counter(data["skipped"]), data["workers"])
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,13 @@ class BatchStream:
         for worker in range(workers):
             _share(config, 0, worker)
         self.state = state or StreamState()
-        if self.state.positions and max(self.state.positions) >= workers:
-            raise DataError(f"the run was started with more data.workers than {workers}: resume with the same number")
-        dataset = _WorkerStream(config, make, collate, dict(self.state.positions), self.state.turn)
+        if self.state.workers not in (0, workers):
+            raise DataError(
+                f"the run was started with {self.state.workers} data workers a process, data.workers is now {workers}: "
+                "resume with the same number"
+            )
+        self.state.workers = workers
+        dataset = _WorkerStream(config, make, collate, self.state)
         self._loader = DataLoader(
             dataset,
             batch_size=None,
@@ -110,7 +119,6 @@ class BatchStream:
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # else the loader takes its seed from the generator that a resume has set
         )
-        self._workers = workers
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches; the state moves on when the next one is asked for by the caller's loop."""
@@ -119,7 +127,7 @@ class BatchStream:
             if delivery.batch is None:
                 raise DataError(delivery.error)
             self.state.positions[delivery.worker] = delivery.position
-            self.state.turn = (delivery.worker + 1) % self._workers
+            self.state.turn = (delivery.worker + 1) % self.state.workers
             self.state.read += delivery.read
             self.state.skipped += delivery.skipped
             yield delivery.batch
@@ -131,52 +139,54 @@ class _WorkerStream(IterableDataset[_Delivery]):
         config: StreamConfig,
         make: Callable[[Record, str], Example],
         collate: Callable[[Sequence[Example]], Batch],
-        positions: dict[int, tuple[int, int]],
-        turn: int,
+        state: StreamState,
     ):
-        self.config, self.make, self.collate = config, make, collate
-        self.positions, self.turn = positions, turn
+        self.config, self.make, self.collate, self.state = config, make, collate, state
 
     def __iter__(self) -> Iterator[_Delivery]:
         info = get_worker_info()
-        workers = max(1, self.config.workers)
         # The loader always asks its worker 0 first; after a resume that one plays the worker whose turn it is.
-        worker = ((info.id if info else 0) + self.turn) % workers
-        tally = _Tally(worker, self.config.max_bad_fraction)
-        epoch, used = self.positions.get(worker, (0, 0))
+        worker = ((info.id if info else 0) + self.state.turn) % self.state.workers
+        tally = _Tally(worker, self.config.max_bad_fraction, self.state)
+        epoch, used = self.state.positions.get(worker, (0, 0))
         examples: list[Example] = []
         try:
             while True:
-                for index, sample in enumerate(_raw_samples(self.config, epoch, worker, tally)):
+                usable = used > 0  # a position within an epoch comes after a batch of it
+                for index, sample in enumerate(_raw_samples(self.config, epoch, worker)):
                     if index < used:
                         continue
                     if (example := self._example(sample, epoch, tally)) is not None:
                         examples.append(example)
+                        usable = True
                     if len(examples) == self.config.batch_size:
                         yield tally.deliver((epoch, index + 1), self.collate(examples))
                         examples = []
-                tally.end_epoch()
+                tally.end_epoch(usable)
                 epoch, used = epoch + 1, 0
         except DataError as error:
             yield _Delivery(worker, (epoch, used), 0, Counter(), None, str(error))
 
     def _example(self, sample: dict[str, Any], epoch: int, tally: _Tally) -> Example | None:
         try:
+            if not sample:
+                raise BadSample("damaged shard")
             record = read_record(sample)
         except BadSample as bad:
             tally.bad(bad.reason)
             return None
         tally.good()
-        return self.make(record, f"{self.config.seed}/{epoch}/{sample['__url__']}/{record.key}")
+        # The name of the shard without its folder: where the data lies makes no difference.
+        return self.make(record, f"{self.config.seed}/{epoch}/{record.shard.rpartition('/')[2]}/{record.key}")
 
 
 class _Tally:
-    """Count what a worker reads and skips, and stop it when too much is bad."""
+    """Count what a worker reads and skips, on top of what its process had before; stop it when too much is bad."""
 
-    def __init__(self, worker: int, max_bad_fraction: float):
+    def __init__(self, worker: int, max_bad_fraction: float, before: StreamState):
         self.worker, self.max_bad_fraction = worker, max_bad_fraction
-        self.read, self.skipped = 0, Counter[str]()
-        self.reported_read, self.reported = 0, Counter[str]()
+        self.read, self.skipped = before.read, before.skipped.copy()
+        self.reported_read, self.reported = self.read, self.skipped.copy()
 
     def good(self) -> None:
         self.read += 1
@@ -196,10 +206,12 @@ class _Tally:
                 f"{self.max_bad_fraction} allows: repair the shards or raise the limit"
             )
 
-    def end_epoch(self) -> None:
+    def end_epoch(self, usable: bool) -> None:
         self.judge()
-        if self.read == 0:
-            raise DataError(f"the shards of data worker {self.worker} hold no samples: they would be read for ever")
+        if not usable:
+            raise DataError(
+                f"the shards of data worker {self.worker} hold no usable sample: they would be read for ever"
+            )
 
     def deliver(self, position: tuple[int, int], batch: Batch) -> _Delivery:
         read, skipped = self.read - self.reported_read, self.skipped - self.reported
@@ -207,17 +219,22 @@ class _Tally:
         return _Delivery(self.worker, position, read, skipped, batch)
 
 
-def _raw_samples(config: StreamConfig, epoch: int, worker: int, tally: _Tally) -> Iterator[dict[str, Any]]:
+def _raw_samples(config: StreamConfig, epoch: int, worker: int) -> Iterator[dict[str, Any]]:
     """Yield the undecoded samples of one epoch of one worker, shuffled."""
-
-    def damaged(error: Exception) -> bool:
-        tally.bad("damaged shard")
-        return True
-
-    urls = ({"url": url} for url in _share(config, epoch, worker))
-    samples = wds.tariterators.tarfile_samples(urls, handler=damaged)
+    samples = (sample for shard in _share(config, epoch, worker) for sample in _with_damage(shard))
     rng = random.Random(f"samples/{config.seed}/{epoch}/{config.rank}/{config.world_size}/{worker}")
     yield from wds.shuffle(config.shuffle_buffer, initial=config.shuffle_buffer, rng=rng)(samples)
+
+
+def _with_damage(shard: str) -> Iterator[dict[str, Any]]:
+    """Yield what can be read of a shard, and an empty sample when something cannot.
+
+    Damage has its place among the samples, so that replaying an epoch up to a position counts nothing twice.
+    """
+    try:
+        yield from samples_of(shard)
+    except DataError:
+        yield {}
 
 
 def _share(config: StreamConfig, epoch: int, worker: int) -> list[str]:

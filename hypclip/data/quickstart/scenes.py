@@ -233,7 +233,7 @@ def _describe(rng: random.Random, canvas: Image.Image, items: list[_Item], groun
         return starts[first], starts[last + 1], x0, y0, x1, y1, round(_visible(items, item), 3)
 
     chunks = [row(p, i, i) for i, p in enumerate(parts) if isinstance(p, int)]
-    expressions = [row(p, a, b) for a, b in referring if isinstance(p := parts[a], int) and rng.random() < 0.5]
+    expressions = [row(p, a, b) for a, b in referring if isinstance(p := parts[a], int) and rng.random() < 0.25]
     return Scene(canvas, "".join(words), chunks, expressions)
 
 

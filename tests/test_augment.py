@@ -1,0 +1,97 @@
+"""Cropping boxes and the training transform."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from data_helpers import BLUE, GREEN, RED, YELLOW, coordinates, quadrants
+from PIL import Image
+
+from hypclip.data.augment import AugmentConfig, TrainingTransform, crop_box
+from hypclip.data.record import Box
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+PLAIN = AugmentConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+
+
+def box(x0: float, y0: float, x1: float, y1: float) -> Box:
+    return Box("a thing", x0, y0, x1, y1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("corners", "colour"),
+    [((0, 0, 0.5, 0.5), RED), ((0.5, 0, 1, 0.5), GREEN), ((0, 0.5, 0.5, 1), BLUE), ((0.5, 0.5, 1, 1), YELLOW)],
+)
+def test_a_box_is_cut_where_it_is(corners: tuple[float, float, float, float], colour: tuple[int, int, int]) -> None:
+    cut = crop_box(quadrants(40, 40), box(*corners))
+    assert cut.size == (20, 20)
+    assert set(cut.getdata()) == {colour}
+
+
+def test_a_cut_is_a_square_around_the_box_and_stays_inside() -> None:
+    picture = coordinates(100, 60)
+    cut = crop_box(picture, box(0.4, 0.4, 0.6, 0.5))  # 20 × 6 pixels, centre (50, 27)
+    assert cut.size == (20, 20)
+    assert cut.getpixel((0, 0)) == (40, 17, 7)
+    corner = crop_box(picture, box(0.9, 0.0, 1.0, 0.1), margin=1.0)  # 10 px, widened to 20, pushed inside
+    assert corner.size == (20, 20)
+    assert corner.getpixel((0, 0)) == (80, 0, 7)
+    assert crop_box(picture, box(0.0, 0.0, 1.0, 1.0)).size == (100, 60)
+
+
+def test_a_tiny_box_still_gives_a_pixel() -> None:
+    assert crop_box(coordinates(50, 50), box(0.999, 0.999, 1.0, 1.0)).size == (1, 1)
+
+
+def test_without_changes_the_transform_resizes_and_normalises() -> None:
+    pixels = TrainingTransform(8, PLAIN, MEAN, STD)(Image.new("RGB", (20, 20), (255, 102, 0)), random.Random(0))
+    assert pixels.shape == (3, 8, 8)
+    assert pixels.dtype == torch.float32
+    expected = [(1 - 0.5) / 0.2, (0.4 - 0.4) / 0.25, (0 - 0.3) / 0.5]
+    torch.testing.assert_close(pixels.mean((1, 2)), torch.tensor(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_the_crop_keeps_area_and_aspect_in_their_ranges() -> None:
+    transform = TrainingTransform(8, AugmentConfig(crop_scale=(0.3, 0.6), crop_ratio=(0.5, 2.0)), MEAN, STD)
+    rng = random.Random(0)
+    crops = [transform._crop((60, 40), rng) for _ in range(500)]
+    areas = [(x1 - x0) * (y1 - y0) / 2400 for x0, y0, x1, y1 in crops]
+    ratios = [(x1 - x0) / (y1 - y0) for x0, y0, x1, y1 in crops]
+    assert 0.3 - 1e-9 <= min(areas) < 0.33
+    assert 0.57 < max(areas) <= 0.6 + 1e-9
+    assert 0.5 - 1e-9 <= min(ratios) < 0.6
+    assert 1.8 < max(ratios) <= 2 + 1e-9
+    assert all(x0 >= 0 and y0 >= 0 and x1 <= 60 + 1e-9 and y1 <= 40 + 1e-9 for x0, y0, x1, y1 in crops)
+
+
+def test_flip_always_and_never() -> None:
+    left_red = quadrants(40, 40)
+    plain = TrainingTransform(8, PLAIN, (0, 0, 0), (1, 1, 1))(left_red, random.Random(0))
+    config = AugmentConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=1.0)
+    flipped = TrainingTransform(8, config, (0, 0, 0), (1, 1, 1))(left_red, random.Random(0))
+    torch.testing.assert_close(flipped, plain.flip(2), atol=0.02, rtol=0)
+
+
+def test_grey_keeps_the_luma_and_drops_the_colour() -> None:
+    config = AugmentConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), grey=1.0)
+    pixels = TrainingTransform(4, config, (0, 0, 0), (1, 1, 1))(Image.new("RGB", (9, 9), RED), random.Random(0))
+    luma = (0.299 * RED[0] + 0.587 * RED[1] + 0.114 * RED[2]) / 255
+    np.testing.assert_allclose(pixels.numpy(), luma, atol=0.01)
+
+
+def test_jitter_changes_colours_around_the_original() -> None:
+    config = AugmentConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), colour_jitter=0.4)
+    transform, rng = TrainingTransform(2, config, (0, 0, 0), (1, 1, 1)), random.Random(0)
+    means = torch.stack([transform(Image.new("RGB", (4, 4), (120, 130, 140)), rng).mean((1, 2)) for _ in range(300)])
+    assert means.std(0).min() > 0.05
+    torch.testing.assert_close(means.mean(0), torch.tensor([120, 130, 140]) / 255, atol=0.04, rtol=0)
+
+
+def test_the_transform_is_a_pure_function_of_picture_and_generator() -> None:
+    transform = TrainingTransform(16, AugmentConfig(colour_jitter=0.4, grey=0.2, flip=0.5), MEAN, STD)
+    once, again, other = (transform(quadrants(), random.Random(seed)) for seed in (1, 1, 2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
