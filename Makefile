@@ -44,6 +44,7 @@ format: install  ## format the code and sort imports
 bench: install  ## measured errors and speeds
 	$(BIN)/python tests/benchmarks/bench_geometry.py
 	$(BIN)/python tests/benchmarks/bench_scenes.py
+	$(BIN)/python tests/benchmarks/bench_data.py
 
 clean:  ## remove what the other targets made, but not the runs
 	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

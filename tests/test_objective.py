@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from training_helpers import ROLES, points
@@ -190,6 +190,7 @@ def test_plain_numbers_do_for_curv_and_scale():
     torch.testing.assert_close(objective(features, curv=0.7, logit_scale=2.0).loss, with_tensors, rtol=1e-12, atol=0)
 
 
+@settings(max_examples=15)
 @given(st.permutations(range(5)), st.sampled_from(sorted(RECIPES)))
 def test_the_order_of_the_samples_makes_no_difference(order, recipe):
     features, shuffled = points(5), {role: x[list(order)] for role, x in points(5).items()}

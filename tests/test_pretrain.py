@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +19,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from training_helpers import (
-    ROOT,
     command,
-    environment,
     read_log,
     run_config,
+    started,
     state_bits,
     wait_for,
     without,
@@ -406,59 +404,58 @@ def assert_stopped_in_order(output_dir: Path, said: str) -> None:
     assert not list((output_dir / "checkpoints").glob(".*"))
 
 
+ENDLESS = ("train.steps=100000", "train.checkpoint_every=100000")
+
+
+@pytest.mark.timeout(600)
 def test_sigterm_to_the_whole_process_group_saves_and_exits_with_0(config, tmp_path):
     """As `timeout`, `kill %1` and Slurm send it: the data workers get it too, and must not take the run with them."""
-    script = [
-        sys.executable,
-        "train/pretrain.py",
-        "--config",
-        config,
-        "train.steps=100000",
-        "train.checkpoint_every=100000",
-    ]
-    with subprocess.Popen(
-        script, cwd=ROOT, env=environment(), start_new_session=True, stdout=-1, stderr=-1, text=True
-    ) as process:
+    with started([sys.executable, "train/pretrain.py", "--config", str(config), *ENDLESS]) as process:
         wait_for(lambda: logged(tmp_path / "run") or process.poll() is not None, "the first steps")
         os.killpg(process.pid, signal.SIGTERM)
-        said, errors = process.communicate(timeout=60)
+        said, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert_stopped_in_order(tmp_path / "run", said)
 
 
+@pytest.mark.timeout(600)
 def test_the_death_of_the_launcher_stops_the_run_in_order(config, tmp_path):
-    script = ["train/pretrain.py", "--config", config, "train.steps=100000", "train.checkpoint_every=100000"]
-    with subprocess.Popen(
-        command("accelerate", "launch", "--cpu", *script), cwd=ROOT, env=environment(), stdout=-1, stderr=-1, text=True
+    with started(
+        command("accelerate", "launch", "--cpu", "train/pretrain.py", "--config", config, *ENDLESS)
     ) as launcher:
         wait_for(lambda: logged(tmp_path / "run") or launcher.poll() is not None, "the first steps")
         family = psutil.Process(launcher.pid).children(recursive=True)
         launcher.terminate()
-        said, _ = launcher.communicate(timeout=60)
-    _, alive = psutil.wait_procs(family, timeout=60)
+        said, _ = launcher.communicate(timeout=120)
+        _, alive = psutil.wait_procs(family, timeout=120)
+    assert len(family) >= 3  # the run and its two data workers
     assert alive == []
     assert_stopped_in_order(tmp_path / "run", said)
 
 
-def launch_two(config: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def test_a_mistake_is_exit_code_1(config):
+    with started([sys.executable, "train/pretrain.py", "--config", str(config), "train.step=3"]) as process:
+        said, errors = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert said == ""
+    assert errors == "error: unknown key 'train.step', did you mean 'steps'?\n"
+
+
+def launch_two(config: Path, *arguments: object) -> str:
+    """Run four steps in two processes; return what they said."""
     flags = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
     quiet = ["--mixed_precision", "no", "--dynamo_backend", "no"]
     script = ["train/pretrain.py", "--config", config, "data.workers=1", "train.steps=4", *arguments]
-    return subprocess.run(
-        command("accelerate", "launch", *flags, *quiet, *script),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    with started(command("accelerate", "launch", *flags, *quiet, *script)) as launcher:
+        said, errors = launcher.communicate(timeout=420)
+    assert launcher.returncode == 0, errors
+    return said
 
 
+@pytest.mark.timeout(900)
 def test_two_processes_train_one_model_and_resume_bit_for_bit(config, tmp_path):
-    first = launch_two(config)
-    assert first.returncode == 0, first.stderr
-    assert first.stdout.count("finished: the model is in") == 1
+    assert launch_two(config).count("finished: the model is in") == 1
     assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2, 3, 4]
     state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000004" / "state.json").read_text())
     assert [stream["read"] for stream in state["streams"]] == [8, 8]  # four batches of two each
@@ -466,7 +463,5 @@ def test_two_processes_train_one_model_and_resume_bit_for_bit(config, tmp_path):
 
     shutil.copytree(tmp_path / "run", tmp_path / "again")
     rewind(tmp_path / "again", 2)
-    second = launch_two(config, f"output_dir={tmp_path}/again", "--resume")
-    assert second.returncode == 0, second.stderr
-    assert second.stdout.count("resuming from") == 1
+    assert launch_two(config, f"output_dir={tmp_path}/again", "--resume").count("resuming from") == 1
     assert_same_run(tmp_path / "again", tmp_path / "run")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
 import os
 import random
+import signal
+import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +157,26 @@ def command(program: str, *arguments: object) -> list[str]:
     return [str(Path(sys.executable).parent / program), *map(str, arguments)]
 
 
-def wait_for(condition: Callable[[], bool], what: str, deadline_s: float = 120.0) -> None:
+@contextlib.contextmanager
+def started(arguments: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """Start a program in a process group of its own, of which nothing outlives the block."""
+    with subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=environment(),
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(condition: Callable[[], bool], what: str, deadline_s: float = 240.0) -> None:
     """Ask ten times a second until it holds."""
     end = time.monotonic() + deadline_s
     while not condition():

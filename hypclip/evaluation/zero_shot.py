@@ -17,7 +17,8 @@ from hypclip.errors import DataError
 from hypclip.geometry.similarity import mean_point
 from hypclip.model import HypCLIP
 
-DEFAULT_TEMPLATES = ("{}", "a {}", "a picture of a {}")
+DEFAULT_TEMPLATES = ("a {}",)
+"""The form of a noun phrase, which is how training names what is in a box."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
