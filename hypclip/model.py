@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hypclip.config import STRICT_KEYS
 from hypclip.data.picture import to_rgb
-from hypclip.errors import ConfigError
+from hypclip.errors import ConfigError, InputError
 from hypclip.geometry.similarity import Geometry, lift, pairwise_similarity
 from hypclip.towers.build import build_towers, tower_config
 from hypclip.towers.image import evaluation_transform
@@ -156,7 +156,12 @@ class HypCLIP(nn.Module):
 
         Returns:
             Space components (N, D), float32, on the CPU.
+
+        Raises:
+            InputError: one string in place of a list of them.
         """
+        if isinstance(texts, str):
+            raise InputError(f"embed_text takes a list of strings, got the string {texts[:40]!r}: put it in a list")
         with _evaluating(self):
             rows = [self.encode_text(self.tokenizer(chunk).to(self.device)) for chunk in _chunks(texts, batch_size)]
         return torch.cat(rows).cpu() if rows else torch.empty(0, self.dim)

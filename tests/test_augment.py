@@ -18,7 +18,7 @@ PLAIN = AugmentConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> Box:
-    return Box("a thing", x0, y0, x1, y1, 1.0)
+    return Box("a thing", float(x0), float(y0), float(x1), float(y1), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def box(x0: float, y0: float, x1: float, y1: float) -> Box:
 def test_a_box_is_cut_where_it_is(corners: tuple[float, float, float, float], colour: tuple[int, int, int]) -> None:
     cut = crop_box(quadrants(40, 40), box(*corners))
     assert cut.size == (20, 20)
-    assert set(cut.getdata()) == {colour}
+    assert cut.getcolors() == [(400, colour)]
 
 
 def test_a_cut_is_a_square_around_the_box_and_stays_inside() -> None:
@@ -69,22 +69,24 @@ def test_the_crop_keeps_area_and_aspect_in_their_ranges() -> None:
 
 def test_flip_always_and_never() -> None:
     left_red = quadrants(40, 40)
-    plain = TrainingTransform(8, PLAIN, (0, 0, 0), (1, 1, 1))(left_red, random.Random(0))
+    plain = TrainingTransform(8, PLAIN, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))(left_red, random.Random(0))
     config = AugmentConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=1.0)
-    flipped = TrainingTransform(8, config, (0, 0, 0), (1, 1, 1))(left_red, random.Random(0))
+    flipped = TrainingTransform(8, config, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))(left_red, random.Random(0))
     torch.testing.assert_close(flipped, plain.flip(2), atol=0.02, rtol=0)
 
 
 def test_grey_keeps_the_luma_and_drops_the_colour() -> None:
     config = AugmentConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), grey=1.0)
-    pixels = TrainingTransform(4, config, (0, 0, 0), (1, 1, 1))(Image.new("RGB", (9, 9), RED), random.Random(0))
+    pixels = TrainingTransform(4, config, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))(
+        Image.new("RGB", (9, 9), RED), random.Random(0)
+    )
     luma = (0.299 * RED[0] + 0.587 * RED[1] + 0.114 * RED[2]) / 255
     np.testing.assert_allclose(pixels.numpy(), luma, atol=0.01)
 
 
 def test_jitter_changes_colours_around_the_original() -> None:
     config = AugmentConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), colour_jitter=0.4)
-    transform, rng = TrainingTransform(2, config, (0, 0, 0), (1, 1, 1)), random.Random(0)
+    transform, rng = TrainingTransform(2, config, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), random.Random(0)
     means = torch.stack([transform(Image.new("RGB", (4, 4), (120, 130, 140)), rng).mean((1, 2)) for _ in range(300)])
     assert means.std(0).min() > 0.05
     torch.testing.assert_close(means.mean(0), torch.tensor([120, 130, 140]) / 255, atol=0.04, rtol=0)

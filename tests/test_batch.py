@@ -32,7 +32,7 @@ def test_boxes_are_drawn_with_probability_by_score() -> None:
     rng = random.Random(0)
     drawn = Counter(draw_box(BOXES, rng).phrase for _ in range(5000))  # type: ignore[union-attr]
     assert drawn["a dog"] / 5000 == pytest.approx(0.9, abs=0.02)
-    unscored = [Box(p, 0, 0, 1, 1, 0.0) for p in "ab"]
+    unscored = [Box(p, 0.0, 0.0, 1.0, 1.0, 0.0) for p in "ab"]
     assert Counter(draw_box(unscored, rng).phrase for _ in range(2000))["a"] == pytest.approx(1000, abs=150)  # type: ignore[union-attr]
     assert draw_box((), rng) is None
 

@@ -319,3 +319,8 @@ def test_the_package_offers_the_model():
     assert hypclip.HypCLIP is HypCLIP
     assert hypclip.ModelConfig is ModelConfig
     assert tiny_model().model_id == "unsaved"
+
+
+def test_one_string_in_place_of_a_list_is_refused():
+    with pytest.raises(InputError, match="put it in a list"):
+        tiny_model().embed_text("a dog")

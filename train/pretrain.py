@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)
     try:
         train(build(RunConfig, read(arguments.config, arguments.overrides)), resume=arguments.resume)
-    except HypclipError as error:
+    except (HypclipError, OSError) as error:
         tqdm.write(f"error: {error}", file=sys.stderr)  # on its own line, above a progress bar
         return 1
     finally:

@@ -76,7 +76,7 @@ class TrainingTransform:
             if 1 <= w <= width and 1 <= h <= height:
                 left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
                 return left, top, left + w, top + h
-        return 0, 0, width, height
+        return 0.0, 0.0, float(width), float(height)
 
     def _colours(self, rng: random.Random) -> tuple[float, ...]:
         """Draw a matrix (3 × 4, row by row) that changes brightness, contrast, saturation and hue at once."""

@@ -55,6 +55,8 @@ def load_state(folder: Path, optimizer: torch.optim.Optimizer, processes: int) -
         counters = json.loads((folder / COUNTERS).read_text(encoding="utf-8"))
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"cannot read the training state in {folder}: {error}") from error
+    if not {"step", "precision", "streams"} <= counters.keys():
+        raise CheckpointError(f"{folder / COUNTERS} is not the state of a run")
     if len(counters["streams"]) != processes:
         raise CheckpointError(
             f"{folder} was written by {len(counters['streams'])} processes and this run has {processes}: "
