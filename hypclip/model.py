@@ -146,7 +146,7 @@ class HypCLIP(nn.Module):
         self.log_image_scale.clamp_(max=0.0)
         self.log_text_scale.clamp_(max=0.0)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed_text(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "n d"]:
         """Embed strings.
 
@@ -166,7 +166,7 @@ class HypCLIP(nn.Module):
             rows = [self.encode_text(self.tokenizer(chunk).to(self.device)) for chunk in _chunks(texts, batch_size)]
         return torch.cat(rows).cpu() if rows else torch.empty(0, self.dim)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed_image(self, images: Sequence[Image.Image], batch_size: int = 128) -> Float[Tensor, "n d"]:
         """Embed PIL pictures of any mode and size.
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from data_helpers import BLUE, GREEN, RED, YELLOW, coordinates, quadrants
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from hypclip.data.augment import AugmentConfig, TrainingTransform, crop_box
@@ -97,3 +99,50 @@ def test_the_transform_is_a_pure_function_of_picture_and_generator() -> None:
     once, again, other = (transform(quadrants(), random.Random(seed)) for seed in (1, 1, 2))
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
+
+
+UNIT = st.floats(0, 1)
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 90), st.integers(1, 90), UNIT, UNIT, UNIT, UNIT, st.floats(0, 2))
+def test_a_cut_is_a_square_inside_the_picture_that_holds_the_box(
+    width: int, height: int, xa: float, xb: float, ya: float, yb: float, margin: float
+) -> None:
+    x0, x1, y0, y1 = min(xa, xb), max(xa, xb), min(ya, yb), max(ya, yb)
+    cut = crop_box(coordinates(width, height), box(x0, y0, x1, y1), margin)
+    side = max((x1 - x0) * width, (y1 - y0) * height) * (1 + margin)
+    assert abs(cut.width - max(1, min(side, width))) <= 0.5
+    assert abs(cut.height - max(1, min(side, height))) <= 0.5
+    if max(cut.size) <= min(width, height):
+        assert cut.width == cut.height
+    (left, top, blue), (right, bottom, _) = cut.getpixel((0, 0)), cut.getpixel((cut.width - 1, cut.height - 1))
+    assert blue == 7  # a pixel of the picture, not the black outside
+    assert (right - left + 1, bottom - top + 1) == cut.size
+    assert left <= x0 * width + 1
+    assert right + 1 >= x1 * width - 1
+    assert top <= y0 * height + 1
+    assert bottom + 1 >= y1 * height - 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (300, 2), (7, 5), (640, 480)])
+def test_pictures_of_any_proportions_are_transformed(size: tuple[int, int]) -> None:
+    transform = TrainingTransform(16, AugmentConfig(colour_jitter=0.4, grey=0.1, flip=0.5), (0.0,) * 3, (1.0,) * 3)
+    for seed in range(20):
+        pixels = transform(Image.new("RGB", size, RED), random.Random(seed))
+        assert pixels.shape == (3, 16, 16)
+        assert pixels.isfinite().all()
+        assert 0 <= pixels.min() <= pixels.max() <= 1
+        assert (pixels.amax((1, 2)) - pixels.amin((1, 2))).max() < 0.02  # one colour stays one colour
+
+
+def test_the_crop_is_what_its_corners_say() -> None:
+    """Columns run from 0 to 99 in a picture of 100: those of the result run from corner to corner of the crop."""
+    transform = TrainingTransform(10, AugmentConfig(crop_scale=(0.2, 0.5)), (0.0,) * 3, (1.0,) * 3)
+    for seed in range(30):
+        x0, y0, x1, y1 = transform._crop((100, 80), random.Random(seed))
+        pixels = transform(coordinates(100, 80), random.Random(seed)) * 255
+        expected = x0 + (np.arange(1, 9) + 0.5) * (x1 - x0) / 10 - 0.5
+        np.testing.assert_allclose(pixels[0, 5, 1:9].numpy(), expected, atol=1.5)
+        expected = y0 + (np.arange(1, 9) + 0.5) * (y1 - y0) / 10 - 0.5
+        np.testing.assert_allclose(pixels[1, 1:9, 5].numpy(), expected, atol=1.5)

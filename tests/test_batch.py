@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
 
@@ -95,3 +96,53 @@ def test_collate_stacks_and_pads_each_role_to_its_own_longest() -> None:
     assert batch.texts["text"].shape == (2, 11)  # nine words, start and end
     assert batch.texts["box_text"].shape == (2, 4)
     assert batch.content["box_text"].tolist() == [text_id("a dog"), text_id("a cat")]
+
+
+def test_scores_are_odds_and_zero_is_never() -> None:
+    """Chi-square of 8,000 draws by the odds 1 : 2 : 5 : 0, and of 2,000 visits by the odds of a record's boxes."""
+    boxes = [
+        Box(phrase, 0.0, 0.0, 1.0, 1.0, score) for phrase, score in (("a", 0.1), ("b", 0.2), ("c", 0.5), ("d", 0.0))
+    ]
+    rng = random.Random(1)
+    drawn = Counter(draw_box(boxes, rng).phrase for _ in range(8_000))  # type: ignore[union-attr]
+    expected = {"a": 1_000, "b": 2_000, "c": 5_000}
+    assert drawn["d"] == 0
+    assert sum((drawn[p] - n) ** 2 / n for p, n in expected.items()) < 13.8  # 0.1 % of the distribution is above
+    visits = maker(frozenset(("box_text",)))
+    seen = Counter(visits(record(*BOXES), f"0/{epoch}/a.tar/k").texts["box_text"] for epoch in range(2_000))
+    assert sum((seen[b.phrase] - 2_000 * b.score) ** 2 / (2_000 * b.score) for b in BOXES) < 10.8
+
+
+def test_pictures_of_the_same_key_in_different_shards_are_different_pictures() -> None:
+    """Plain pairs often count from 0 in each shard."""
+    here, there = (
+        maker()(Record("0", coordinates(100, 100), "a dog", BOXES[:1], shard), "0") for shard in ("a.tar", "b.tar")
+    )
+    assert here.content["image"] != there.content["image"]
+    assert here.content["box_image"] != there.content["box_image"]
+    assert here.content["text"] == there.content["text"]
+
+
+def test_making_examples_leaves_the_generator_of_training_alone() -> None:
+    before = torch.get_rng_state()
+    ExampleMaker(ALL, 8, AugmentConfig(colour_jitter=0.4, flip=0.5, grey=0.5), (0.0,) * 3, (1.0,) * 3, 0.3)(
+        record(*BOXES), "0"
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_margin_widens_crops_up_to_its_fraction() -> None:
+    wide = ExampleMaker(ALL, 8, PLAIN, (0.0,) * 3, (1.0,) * 3, box_margin=1.0)
+    box = Box("a dog", 0.4, 0.4, 0.6, 0.6, 1.0)
+    spans = []
+    for seed in range(60):
+        columns = wide(record(box), str(seed)).images["box_image"][0] * 255  # red holds the column, 8 pixels a row
+        spans.append((columns[:, -1] - columns[:, 0]).mean().item() * 8 / 7)
+    assert 19 < min(spans) < 24
+    assert 36 < max(spans) < 41
+
+
+def test_ids_are_the_same_in_every_process_and_version() -> None:
+    """Worked out apart: half of the first 8 bytes of BLAKE2b, for which Python's own hash() would not do."""
+    assert content_id("text/a dog") == int(hashlib.blake2b(b"text/a dog", digest_size=8).hexdigest(), 16) // 2
+    assert len({content_id(str(i)) for i in range(10_000)}) == 10_000

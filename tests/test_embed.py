@@ -13,6 +13,7 @@ import hypclip
 from hypclip import checkpoint
 from hypclip.data.quickstart.shards import write_shards
 from hypclip.evaluation.retrieval import read_pairs
+from hypclip.geometry import cones, lorentz
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.search.local import LocalStore
 from train.embed import main
@@ -89,3 +90,15 @@ def test_mistakes_are_named_and_nothing_is_written(
     assert message in error
     assert "Traceback" not in error
     assert not index.exists()
+
+
+def test_the_readme_example_runs(folder: Path) -> None:
+    """Embeddings and curvature of a loaded model go straight into the geometry."""
+    model = hypclip.load(folder / "checkpoint")
+    text = model.embed_text(["an animal", "a red apple"])
+    image = model.embed_image([Image.new("RGB", (40, 30), "red")])
+    assert lorentz.pairwise_dist(image, text, model.curv).shape == (1, 2)
+    angles = cones.oxy_angle(text, image.expand(2, -1), model.curv)
+    assert (angles <= cones.half_aperture(text, model.curv)).shape == (2,)
+    assert angles.min() >= 0
+    assert angles.max() <= torch.pi

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from data_helpers import cheap_stream, take
 from PIL import Image
 
 from hypclip.data.quickstart.art import HELD_OUT_STYLES, TRAIN_STYLES, concepts, taxonomy, tiles
 from hypclip.data.quickstart.scenes import compose
 from hypclip.data.quickstart.shards import write_shards, write_zero_shot
 from hypclip.data.record import read_record
-from hypclip.data.shards import samples_of
+from hypclip.data.shards import find_shards, samples_of
+from hypclip.data.stream import StreamConfig
 from hypclip.errors import DataError
 from hypclip.evaluation.hierarchy import build_taxonomy
 from train.prepare_data import main
@@ -112,3 +116,64 @@ def test_mistakes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("error: ") for line in lines)
+
+
+def test_a_smaller_run_leaves_no_shard_of_a_larger_one_behind(tmp_path: Path) -> None:
+    write_shards(tmp_path, "train", 25, shard_size=5)
+    kept = tmp_path / "train" / "notes.tar"
+    kept.write_bytes(b"")
+    manifest = write_shards(tmp_path, "train", 8, shard_size=5, seed=1)
+    shards = sorted(path.name for path in (tmp_path / "train").iterdir())
+    assert shards == ["00000.tar", "00001.tar", "manifest.json", "notes.tar"]
+    assert [shard["name"] for shard in manifest["shards"]] == shards[:2]
+    assert manifest["samples"] == sum(shard["samples"] for shard in manifest["shards"]) == 8
+
+
+def test_an_interrupted_run_leaves_no_manifest(tmp_path: Path) -> None:
+    write_shards(tmp_path, "train", 5)
+    with pytest.raises(DataError, match="held out"):
+        write_shards(tmp_path, "train", 5, styles=["fluent"])
+    assert not (tmp_path / "train" / "manifest.json").exists()
+
+
+def test_shards_are_tars_that_others_read_too(tmp_path: Path) -> None:
+    write_shards(tmp_path, "train", 3)
+    with tarfile.open(tmp_path / "train" / "00000.tar", errorlevel=2) as tar:
+        members = tar.getmembers()
+        assert [m.name for m in members] == [f"{i:08d}.{e}" for i in range(3) for e in ("jpg", "json")]
+        assert {(m.isreg(), m.mtime, m.mode) for m in members} == {(True, 0, 0o644)}
+        for member in members:
+            content = tar.extractfile(member)
+            assert content is not None
+            assert len(content.read()) == member.size
+
+
+def test_training_and_validation_share_no_scene(tmp_path: Path) -> None:
+    seen = {}
+    for split in ("train", "validation"):
+        write_shards(tmp_path, split, 150)
+        samples = list(samples_of(str(tmp_path / split / "00000.tar")))
+        seen[split] = (
+            {sample["jpg"] for sample in samples},
+            {json.loads(sample["json"])["caption"] for sample in samples},
+        )
+        assert len(seen[split][0]) == 150
+    assert not seen["train"][0] & seen["validation"][0]
+    assert len(seen["train"][1] & seen["validation"][1]) < 5
+
+
+def test_jpeg_keeps_the_pictures(tmp_path: Path) -> None:
+    write_shards(tmp_path, "train", 40)
+    errors = []
+    for index, sample in enumerate(samples_of(str(tmp_path / "train" / "00000.tar"))):
+        drawn = np.asarray(compose(0, "train", index).image, dtype=float)
+        errors.append(np.abs(drawn - np.asarray(read_record(sample).image, dtype=float)).mean())
+    assert np.median(errors) < 3
+    assert max(errors) < 25  # half of the colour is gone from chequers as fine as JPEG's own grid
+
+
+def test_training_reads_them_to_the_last_sample(tmp_path: Path) -> None:
+    write_shards(tmp_path, "train", 30, shard_size=10)
+    stream = cheap_stream(StreamConfig(find_shards(str(tmp_path / "train")), 10, workers=0, max_bad_fraction=0.0))
+    assert sorted(number for batch in take(stream, 3) for number in batch) == list(range(30))
+    assert stream.state.skipped.total() == 0

@@ -44,7 +44,7 @@ class Sprite:
             mirrored: swap left and right.
         """
         if not angle:
-            width, height = _fit(*self.picture.size, longest)
+            width, height = _fit(float(self.picture.width), float(self.picture.height), longest)
             upright = self.picture.resize((width, height), Image.Resampling.BILINEAR)
             return upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else upright
         cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
