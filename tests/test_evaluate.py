@@ -75,3 +75,44 @@ def test_mistakes_exit_1_with_one_line(
     assert len(error) == 1
     assert message in error[0]
     assert not (folder / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "the config names no evaluation"),
+        ("retrieval: {model: {shards: x}}", "need names of their own"),
+        ("retrieval: {a: {shards: x}}\nzero_shot: {a: {images: x, classes: y}}", "need names of their own"),
+        (
+            "zero_shot: {a: {images: x, classes: y, ancestors: {kind: 2}}}",
+            "zero_shot.a.ancestors needs zero_shot.a.taxonomy",
+        ),
+        ("zero_shot: {a: {images: nowhere, classes: nothing.json}}", "cannot read classes from nothing.json"),
+        ("zero_shot: {a: {classes: y}}", "zero_shot.a.images"),
+        ("zero_shot: [", "cannot read"),
+    ],
+)
+def test_a_config_that_cannot_be_evaluated_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    (folder / "config.yaml").write_text(content)
+    assert run(folder) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_class_that_the_taxonomy_lacks_is_named_whatever_is_predicted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "classes.json").write_text('{"r": "red", "b": "blue", "never": "a far away word"}')
+    assert run(folder) == 1
+    assert capsys.readouterr().err == "error: class 'never' is not in the taxonomy (1 such classes)\n"
+
+
+def test_an_override_replaces_a_setting(folder: Path) -> None:
+    assert run(folder, "retrieval.scenes.samples=3", "zero_shot.squares.ancestors.all=0") == 0
+    written = json.loads((folder / "metrics.json").read_text())
+    assert written["scenes"]["n"] == 3
+    assert written["squares"]["all_right"] == 1.0

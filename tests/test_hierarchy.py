@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hypclip.errors import DataError
-from hypclip.evaluation.hierarchy import build_taxonomy, hierarchy_scores, read_taxonomy, same_ancestor
+from hypclip.evaluation.hierarchy import build_taxonomy, hierarchy_scores, read_taxonomy, require_classes, same_ancestor
 
 # A bat is both a mammal and a flyer.
 EDGES = [
@@ -98,3 +99,35 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_a_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "edges.json").write_text(json.dumps(EDGES))
     assert set(read_taxonomy(tmp_path / "edges.json").edges) == set(EDGES)
+
+
+def test_every_class_must_be_in_the_taxonomy_and_connected_before_any_is_predicted() -> None:
+    graph = build_taxonomy(EDGES)
+    require_classes(graph, LEAVES)
+    with pytest.raises(DataError, match=r"class 'cat' is not in the taxonomy \(2 such classes\)"):
+        require_classes(graph, [*LEAVES, "cat", "cow"])
+    with pytest.raises(DataError, match="does not connect 'ship' with 'bat'"):
+        require_classes(build_taxonomy([*EDGES, ("ship", "boat")]), [*LEAVES, "ship"])
+
+
+def test_a_node_may_be_its_own_parent_only_by_mistake() -> None:
+    with pytest.raises(DataError, match="cycle: a"):
+        build_taxonomy([("a", "a"), ("a", "b")])
+
+
+@given(st.dictionaries(st.integers(1, 14), st.lists(st.integers(0, 13), min_size=1, max_size=2), min_size=1), st.data())
+def test_measures_keep_their_bounds_on_any_graph_with_several_parents(parents: dict, data: st.DataObject) -> None:
+    """Every node's parents have smaller numbers, and 0 is the root: a connected graph without cycles."""
+    graph = build_taxonomy([(str(n), str(p % n)) for n, above in parents.items() for p in above] + [
+        (str(n), "0") for n in range(1, 14)
+    ])  # fmt: skip
+    names = st.sampled_from([str(n) for n in range(14)])
+    guess, truth = data.draw(names), data.draw(names)
+    scores = dict(hierarchy_scores(graph, [guess], [truth]))
+    mine, its = (nx.descendants(graph, n) | {n} for n in (guess, truth))
+    assert scores["jaccard"] == pytest.approx(len(mine & its) / len(mine | its))
+    assert scores["lca"] == len(mine - its) + 1
+    assert scores["hierarchical_precision"] == pytest.approx(len(mine & its) / len(mine))
+    assert scores["hierarchical_recall"] == pytest.approx(len(mine & its) / len(its))
+    assert scores["tie"] == len(nx.bidirectional_shortest_path(graph.to_undirected(), guess, truth)) - 1
+    assert (scores["tie"] == 0) == (guess == truth) == (scores["jaccard"] == 1)

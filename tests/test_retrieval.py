@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import webdataset as wds
+from data_helpers import tiny_model, write_pairs
 from PIL import Image
 from torch import Tensor
 
@@ -82,3 +83,35 @@ def test_too_few_pairs_and_a_damaged_shard_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.tar").write_bytes(b"this is no tar file" * 100)
     with pytest.raises(DataError, match=r"cannot read .*b\.tar"):
         read_pairs([str(tmp_path / "b.tar")], 10)
+
+
+@pytest.mark.parametrize("where", ["all", "own"])
+def test_what_is_not_a_number_is_never_found(where: str) -> None:
+    """A model that has come to nothing once scored 1.0, since nothing is greater than NaN."""
+    matrix = torch.full((12, 12), float("nan")) if where == "all" else torch.zeros(12, 12).fill_diagonal_(float("nan"))
+    assert set(scores(matrix.tolist()).values()) == {0.0}
+
+
+def test_equal_captions_are_equally_similar_to_the_bit() -> None:
+    """Else one of two equal captions pushes the other down by rounding."""
+    model = tiny_model()
+    captions = ["a red square", "a blue square", "a red square"] * 40
+    texts = model.embed_text(captions)
+    generator = torch.Generator().manual_seed(0)
+    images = model.embed_image(
+        [Image.new("RGB", (32, 32), tuple(torch.randint(256, (3,), generator=generator).tolist())) for _ in captions]
+    )
+    similarity = model.similarity(images, texts)
+    same = torch.tensor([[a == b for a in captions] for b in captions])
+    for caption in range(3):
+        columns = similarity[:, same[caption]]
+        assert torch.equal(columns, columns[:, :1].expand_as(columns))
+    found = dict(retrieval(model, torch.cat([texts[:2]]), texts[:2]))
+    assert found["image_to_text_r1"] == found["text_to_image_r1"] == 1.0
+
+
+def test_pairs_come_from_one_shard_after_the_other(tmp_path: Path) -> None:
+    shards = write_pairs(tmp_path, [3, 4])
+    assert [r.caption for r in read_pairs(shards, 5)] == ["0000", "0001", "0002", "0003", "0004"]
+    with pytest.raises(DataError, match="No such file"):
+        read_pairs([shards[0], str(tmp_path / "missing.tar")], 10)

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from data_helpers import KnownModel
 from PIL import Image
 
 from hypclip import checkpoint
 from hypclip.errors import DataError
-from hypclip.evaluation.zero_shot import accuracy, check_templates, embed_classes, read_labelled_images, read_templates
+from hypclip.evaluation.zero_shot import (
+    accuracy,
+    check_templates,
+    embed_classes,
+    embed_files,
+    rank_classes,
+    read_labelled_images,
+    read_templates,
+    zero_shot,
+)
 from hypclip.model import HypCLIP, ModelConfig
 from train.zero_shot import main
 
@@ -141,3 +156,174 @@ def test_a_template_needs_exactly_one_place_for_the_name(template: str, tmp_path
     (tmp_path / "templates.txt").write_text(f"a {{}}\n{template}\n")
     with pytest.raises(DataError, match="exactly one"):
         read_templates(tmp_path / "templates.txt")
+
+
+# Against a model whose answers are known ----------------------------------------------------------------------------
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (9, 9, 9)}
+AXES = {"red": (2.0, 0.0, 0.0), "green": (0.0, 2.0, 0.0), "blue": (0.0, 0.0, 2.0), "grey": (0.1, 0.1, 0.1)}
+
+
+def known(geometry: str = "lorentz", curv: float = 1.0, **texts: tuple[float, ...]) -> KnownModel:
+    """Pictures lie on the axis of their colour; so do the texts that are names of colours."""
+    return KnownModel({**AXES, **texts}, {COLOURS[name]: AXES[name] for name in COLOURS}, curv, geometry)
+
+
+def pictures(root: Path, **counts: dict[str, int]) -> None:
+    """Write pictures: class → colour → how many."""
+    for key, colours in counts.items():
+        (root / key).mkdir(parents=True)
+        for colour, count in colours.items():
+            for number in range(count):
+                Image.new("RGB", (4, 4), COLOURS[colour]).save(root / key / f"{colour}{number}.png")
+
+
+@pytest.mark.parametrize("geometry", ["lorentz", "sphere"])
+def test_scores_of_known_answers(tmp_path: Path, geometry: str) -> None:
+    """Of ten pictures, the three of class g that are red or blue and the two of b that are red are wrong."""
+    pictures(tmp_path / "images", r={"red": 2}, g={"green": 1, "red": 2, "blue": 1}, b={"blue": 2, "red": 2})
+    (tmp_path / "classes.json").write_text('{"g": "green", "r": "red", "b": "blue", "none": "grey"}')
+    data = read_labelled_images(tmp_path / "images", tmp_path / "classes.json")
+    scores, predicted = zero_shot(known(geometry), data, ["{}"])
+    assert scores == {"n": 10, "top1": 0.5, "top5": 1.0, "mean_per_class": pytest.approx((2 / 2 + 1 / 4 + 2 / 4) / 3)}
+    assert [f"{file.stem[:-1]} is {key}" for file, key in zip(data.files, predicted, strict=True)] == [
+        *["blue is b"] * 2, *["red is r"] * 2, "blue is b", "green is g", *["red is r"] * 4
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("curv", [0.1, 1.0, 7.0])
+def test_an_ensemble_is_averaged_in_the_tangent_space_of_any_curvature(curv: float) -> None:
+    """Two prompts of very different length: the mean of the points themselves, or of the unit vectors, is elsewhere."""
+    near, far = torch.tensor([0.3, 0.1, 0.0]).double(), torch.tensor([-1.0, 4.0, 9.0]).double()
+    model = known(curv=curv, **{"a near": tuple(near.tolist()), "near": tuple(far.tolist())})
+    root = curv**0.5
+
+    def tangent(x: torch.Tensor) -> torch.Tensor:
+        return torch.asinh(root * x.norm()) / (root * x.norm()) * x
+
+    mean = (tangent(near) + tangent(far)) / 2
+    expected = torch.sinh(root * mean.norm()) / (root * mean.norm()) * mean
+    found = embed_classes(model, [["near"]], ["{}", "a {}"])
+    assert model.asked == ["near", "a near"]
+    torch.testing.assert_close(found[0].double(), expected, rtol=2e-5, atol=1e-5)
+    assert (found[0] - (near + far) / 2).norm() > 0.3
+
+
+def test_on_the_sphere_directions_are_averaged() -> None:
+    model = known("sphere", **{"x": (3.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0)})
+    torch.testing.assert_close(
+        embed_classes(model, [["x", "y"]], ["{}"])[0], torch.tensor([0.5, 0.5, 0.0]).sqrt(), rtol=1e-6, atol=1e-6
+    )
+
+
+def test_every_synonym_is_put_into_every_template_as_it_is() -> None:
+    names = [["red", "{weird} %s"], ["blue"]]
+    model = known(**{text: (1.0, 0.0, 0.0) for text in ("a red.", "{weird} %s", "a {weird} %s.", "a blue.")})
+    assert embed_classes(model, names, ["{}", "a {}."]).shape == (2, 3)
+    assert model.asked == ["red", "a red.", "{weird} %s", "a {weird} %s.", "blue", "a blue."]
+
+
+def test_the_best_classes_come_first_and_no_more_than_there_are() -> None:
+    model = known()
+    classes = torch.tensor([AXES["blue"], AXES["grey"], AXES["red"]])
+    ranked = rank_classes(model, torch.tensor([[2.0, 0.0, 0.5]] * 1500), classes)
+    assert ranked.shape == (1500, 3)
+    assert ranked.unique(dim=0).tolist() == [[2, 1, 0]]
+
+
+@pytest.mark.parametrize("templates", [["{} }"], ["} {}"], []])
+def test_stray_braces_and_no_template_at_all_are_refused(templates: list[str]) -> None:
+    with pytest.raises(DataError, match="template"):
+        check_templates(templates)
+
+
+def test_pictures_with_odd_tags_or_of_any_mode_are_embedded(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (4, 4), COLOURS["red"]).save(tmp_path / "0.png", exif=exif)
+    Image.new("RGBA", (4, 4), (*COLOURS["green"], 255)).save(tmp_path / "1.png")
+    Image.new("P", (4, 4), 0).save(tmp_path / "2.png")
+    Image.new("L", (4, 4), 9).save(tmp_path / "3.png")
+    model = KnownModel({}, {**{COLOURS[n]: AXES[n] for n in COLOURS}, (0, 0, 0): (1.0, 1.0, 1.0)})
+    found = embed_files(model, sorted(tmp_path.iterdir()), batch_size=3)
+    assert found.tolist() == [
+        list(AXES["red"]),
+        list(AXES["green"]),
+        [1.0, 1.0, 1.0],
+        pytest.approx(list(AXES["grey"])),
+    ]
+
+
+# The command once more ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: shutil.rmtree(f / "images"), "there is no folder"),
+        (lambda f: (f / "classes.json").write_text("{}"), "at least one class"),
+        (lambda f: (f / "classes.json").write_text('{"r": [], "g": "g", "b": "b"}'), "class 'r' must have a name"),
+        (lambda f: (f / "classes.json").write_bytes(b"\xff"), "cannot read classes"),
+        (lambda f: (f / "edges.json").write_text("[]"), "the taxonomy has no edges"),
+        (lambda f: (f / "edges.json").write_text('{"r": "root"}'), 'must hold [["child", "parent"], ...]'),
+        (lambda f: (f / "edges.json").unlink(), "cannot read a taxonomy"),
+        (
+            lambda f: (f / "edges.json").write_text(json.dumps(EDGES[:3] + EDGES[4:])),
+            "class 'x' is not in the taxonomy",
+        ),
+        (lambda f: (f / "edges.json").write_text(json.dumps([*EDGES[:5], ["cold", "elsewhere"]])), "does not connect"),
+        (lambda f: shutil.rmtree(f / "checkpoint"), "is not a checkpoint directory"),
+        (lambda f: (f / "checkpoint" / "config.yaml").write_text("a: [1,\nb: }"), "cannot read"),
+        (lambda f: (f / "checkpoint" / "config.yaml").write_text("a: 1"), "not a hypclip checkpoint"),
+        (lambda f: (f / "images" / "r" / "1.png").write_bytes(b""), "r/1.png"),
+    ],
+)
+def test_more_mistakes_exit_1_with_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], object], message: str
+) -> None:
+    spoil(folder)
+    assert run(folder, "--taxonomy", str(folder / "edges.json")) == 1
+    error = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note:")]
+    assert len(error) == 1
+    assert error[0].startswith("error: ")
+    assert message in error[0]
+
+
+def test_the_documented_command_line_runs_as_a_program(folder: Path) -> None:
+    """Also that a missing argument is exit code 2, as argparse has it."""
+    program = [sys.executable, str(Path(__file__).parent.parent / "train" / "zero_shot.py")]
+    arguments = ["--checkpoint", "checkpoint", "--images", "images", "--classes", "classes.json"]
+    (folder / "prompts.txt").write_text("a {}\n")
+    more = ["--taxonomy", "edges.json", "--templates", "prompts.txt", "--output", "scores.json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [*program, *arguments, *more], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((folder / "scores.json").read_text())
+    assert list(json.loads(done.stdout)) == [
+        "n", "top1", "top5", "mean_per_class", "tie", "lca", "jaccard", "hierarchical_precision", "hierarchical_recall"
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as stop:
+        main(arguments[:4])
+    assert stop.value.code == 2
+
+
+def test_the_command_scores_what_the_model_says(
+    folder: Path, model: HypCLIP, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Worked out apart: nearest class of each picture by distance on the hyperboloid, in float64."""
+    assert run(folder, "--taxonomy", str(folder / "edges.json")) == 0
+    scores = json.loads(capsys.readouterr().out)
+    data = read_labelled_images(folder / "images", folder / "classes.json")
+    images = model.embed_image([Image.open(file).convert("RGB") for file in data.files]).double()
+    classes = embed_classes(model, data.names).double()
+    curv = model.curv.item()
+    times = [(1 / curv + (points**2).sum(1)).sqrt() for points in (images, classes)]
+    inner = images @ classes.T - times[0][:, None] * times[1][None]
+    guesses = inner.argmax(1).tolist()
+    assert scores["top1"] == sum(g == t for g, t in zip(guesses, data.labels, strict=True)) / 6
+    parents = dict(EDGES)
+    steps = [0 if g == t else 2 if parents[data.keys[g]] == parents[data.keys[t]] else 4
+             for g, t in zip(guesses, data.labels, strict=True)]  # fmt: skip
+    assert scores["tie"] == pytest.approx(sum(steps) / 6)
