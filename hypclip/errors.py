@@ -4,6 +4,10 @@
 class HypclipError(Exception):
     """Base of every error hypclip raises on purpose."""
 
+    def __str__(self) -> str:
+        """Return the message on one line, also where it quotes one of several lines, such as a YAML reader's."""
+        return " ".join(line.strip() for line in super().__str__().splitlines())
+
 
 class ConfigError(HypclipError, ValueError):
     """A configuration names an unknown key or holds a value that cannot work."""

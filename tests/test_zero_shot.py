@@ -218,7 +218,7 @@ def test_on_the_sphere_directions_are_averaged() -> None:
 
 def test_every_synonym_is_put_into_every_template_as_it_is() -> None:
     names = [["red", "{weird} %s"], ["blue"]]
-    model = known(**{text: (1.0, 0.0, 0.0) for text in ("a red.", "{weird} %s", "a {weird} %s.", "a blue.")})
+    model = known(**dict.fromkeys(("a red.", "{weird} %s", "a {weird} %s.", "a blue."), (1.0, 0.0, 0.0)))
     assert embed_classes(model, names, ["{}", "a {}."]).shape == (2, 3)
     assert model.asked == ["red", "a red.", "{weird} %s", "a {weird} %s.", "blue", "a blue."]
 
