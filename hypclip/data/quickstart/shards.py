@@ -6,11 +6,11 @@ import hashlib
 import io
 import json
 import multiprocessing
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import webdataset as wds
 from PIL import Image
 
 from hypclip.data.quickstart.art import HELD_OUT_STYLES, TRAIN_STYLES, concepts, taxonomy, tiles
@@ -18,9 +18,6 @@ from hypclip.data.quickstart.scenes import SIDE, Split, compose
 from hypclip.errors import DataError
 
 JPEG_QUALITY = 90
-
-_HEADER = bytearray(tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT))
-_HEADER[148:156] = b" " * 8  # the checksum is that of a header with spaces in its place
 
 
 def write_shards(
@@ -82,35 +79,27 @@ def write_shards(
 
 
 def _write_shard(path: Path, seed: int, split: Split, styles: tuple[str, ...], first: int, last: int) -> dict[str, Any]:
-    members = bytearray()
-    for index in range(first, last):
-        scene = compose(seed, split, index, styles)
-        picture = io.BytesIO()
-        scene.image.save(picture, "JPEG", quality=JPEG_QUALITY)
-        record = {
-            "key": f"{index:08d}",
-            "caption": scene.caption,
-            "width": scene.image.width,
-            "height": scene.image.height,
-            "noun_chunks": scene.noun_chunks,
-            "ref_exps": scene.ref_exps,
-        }
-        members += _member(f"{index:08d}.jpg", picture.getvalue())
-        members += _member(f"{index:08d}.json", json.dumps(record).encode())
-    content = bytes(members + bytes(2 * tarfile.BLOCKSIZE))
+    buffer = io.BytesIO()
+    with wds.TarWriter(buffer, encoder=False, mode=0o644, mtime=0, user="hypclip", group="hypclip") as writer:
+        for index in range(first, last):
+            scene = compose(seed, split, index, styles)
+            picture = io.BytesIO()
+            scene.image.save(picture, "JPEG", quality=JPEG_QUALITY)
+            record = {
+                "key": f"{index:08d}",
+                "caption": scene.caption,
+                "width": scene.image.width,
+                "height": scene.image.height,
+                "noun_chunks": scene.noun_chunks,
+                "ref_exps": scene.ref_exps,
+            }
+            text = json.dumps(record).encode()
+            writer.write({"__key__": f"{index:08d}", "jpg": picture.getvalue(), "json": text})
+    content = buffer.getvalue()
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
     return {"name": path.name, "samples": last - first, "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _member(name: str, content: bytes) -> bytes:
-    """Return a tar member: header, content, padding. Filling in a header takes a tenth of the time of building one."""
-    header = bytearray(_HEADER)
-    header[: len(name)] = name.encode()
-    header[124:135] = b"%011o" % len(content)
-    header[148:155] = b"%06o\0" % sum(header)
-    return b"".join((header, content, bytes(-len(content) % tarfile.BLOCKSIZE)))
 
 
 def write_zero_shot(root: Path, styles: tuple[str, ...] = HELD_OUT_STYLES, side: int = 64) -> int:
