@@ -18,7 +18,7 @@ from hypclip.errors import ConfigError
 
 T = TypeVar("T")
 
-STRICT_KEYS = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+STRICT_KEYS = ConfigDict(extra="forbid", arbitrary_types_allowed=False, allow_inf_nan=False)
 """The pydantic config of every dataclass that a YAML file fills."""
 
 

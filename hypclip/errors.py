@@ -25,6 +25,10 @@ class InputError(HypclipError, ValueError):
     """An argument has the wrong type, shape, dtype or range."""
 
 
+class MissingExtraError(HypclipError, ImportError):
+    """A library of an optional extra is not installed."""
+
+
 class TrainingError(HypclipError, RuntimeError):
     """A run cannot go on, for example after a non-finite loss."""
 

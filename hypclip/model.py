@@ -16,7 +16,7 @@ import torch
 from annotated_types import Len
 from jaxtyping import Float, Int
 from PIL import Image
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -24,7 +24,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hypclip.config import STRICT_KEYS
 from hypclip.data.picture import to_rgb
 from hypclip.errors import ConfigError, InputError
-from hypclip.geometry.similarity import Geometry, lift, pairwise_similarity
+from hypclip.geometry.metric import Distance, Geometry, Metric
+from hypclip.roles import BOX_ROLES
 from hypclip.towers.build import build_towers, tower_config
 from hypclip.towers.image import evaluation_transform
 from hypclip.towers.text import Tokenizer
@@ -40,11 +41,15 @@ class ModelConfig:
     """What it takes to build a model.
 
     `towers` is the name of an open_clip model config ("ViT-B-32") or such a config written out: {"embed_dim",
-    "vision_cfg", "text_cfg"}. `image_mean` and `image_std` are the statistics of pixel values in [0, 1].
+    "vision_cfg", "text_cfg"}. `image_mean` and `image_std` are the statistics of pixel values in [0, 1]. `geometry`,
+    `distance` and `factor_dim` say where the features live (see `Metric`); `other_scales` has the initial values of the
+    inverse temperatures that the objective names besides logit_scale.
     """
 
     towers: str | dict[str, Any]
     geometry: Geometry = "lorentz"
+    distance: Distance = "geodesic"
+    factor_dim: PositiveInt | None = None
     image_mean: Annotated[Sequence[float], Len(3, 3)] = field(
         default_factory=lambda: list(open_clip.OPENAI_DATASET_MEAN)
     )
@@ -54,14 +59,23 @@ class ModelConfig:
     curv_init: PositiveFloat = 1.0
     learn_curv: bool = True
     logit_scale_init: PositiveFloat = 1 / 0.07
+    other_scales: dict[str, PositiveFloat] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.metric.factors(tower_config(self.towers)["embed_dim"])
+
+    @property
+    def metric(self) -> Metric:
+        """The space, and the distance that similarities are made of."""
+        return Metric(self.geometry, self.distance, self.factor_dim)
 
 
 class Output(NamedTuple):
-    """Features by role, each (B, D) space components in float32, and the two scalars that the objective needs."""
+    """Features by role, each (B, D) space components in float32, and what else the objective needs."""
 
     features: dict[str, Tensor]
     curv: Tensor
-    logit_scale: Tensor
+    scales: dict[str, Tensor]
 
 
 class HypCLIP(nn.Module):
@@ -77,6 +91,7 @@ class HypCLIP(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
+        self.metric = config.metric
         self.model_id = "unsaved"
         towers = tower_config(config.towers)
         self.image_tower, self.text_tower = build_towers(towers)
@@ -85,27 +100,38 @@ class HypCLIP(nn.Module):
         self.tokenizer = Tokenizer(towers["text_cfg"])
         self.transform = evaluation_transform(self.image_size, config.image_mean, config.image_std)
 
-        def scalar(value: float) -> nn.Parameter:
-            return nn.Parameter(torch.tensor(value))
+        factors = self.metric.factors(self.dim)
 
-        self.log_logit_scale = scalar(math.log(config.logit_scale_init))
-        self.log_curv = scalar(math.log(config.curv_init))
-        self.log_image_scale = scalar(-0.5 * math.log(self.dim))
-        self.log_text_scale = scalar(-0.5 * math.log(self.dim))
-        if config.geometry == "sphere":
-            for unused in (self.log_curv, self.log_image_scale, self.log_text_scale):
-                unused.requires_grad_(False)
-        self.log_curv.requires_grad_(config.learn_curv and config.geometry == "lorentz")
+        def learned(value: float, *shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.full(shape, value))
+
+        each = (factors,) if self.metric.geometry == "product" else ()
+        self.log_logit_scale = learned(math.log(config.logit_scale_init))
+        self.log_other_scales = nn.ParameterDict(
+            {name: learned(math.log(value)) for name, value in config.other_scales.items()}
+        )
+        self.log_curv = learned(math.log(config.curv_init), *each)
+        self.log_image_scale = learned(self.metric.initial_log_scale(self.dim), *each)
+        self.log_text_scale = learned(self.metric.initial_log_scale(self.dim), *each)
+        for scale in (self.log_image_scale, self.log_text_scale):
+            scale.requires_grad_(self.metric.has_cones)
+        self.log_curv.requires_grad_(config.learn_curv and self.metric.is_hyperbolic)
 
     @property
-    def curv(self) -> Float[Tensor, ""]:
-        """C > 0: the model's space has curvature −c."""
+    def curv(self) -> Float[Tensor, "*factors"]:
+        """C > 0: the model's space has curvature −c; one number, or for a product one a factor."""
         return self.log_curv.exp()
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
         """The inverse temperature of the contrastive logits."""
         return self.log_logit_scale.exp()
+
+    @property
+    def scales(self) -> dict[str, Float[Tensor, ""]]:
+        """Every inverse temperature by the name that a recipe gives it."""
+        others = {name: scale.exp() for name, scale in self.log_other_scales.items()}
+        return {"logit_scale": self.logit_scale, **others}
 
     @property
     def device(self) -> torch.device:
@@ -115,20 +141,29 @@ class HypCLIP(nn.Module):
     def encode_image(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch d"]:
         """Embed normalised pixels; float32 space components whatever the towers run in."""
         features = self.image_tower(pixels)
-        return lift(features.float(), self.log_image_scale.exp(), self.curv, self.config.geometry)
+        return self.metric.lift(features.float(), self.log_image_scale.exp(), self.curv)
 
     def encode_text(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch d"]:
         """Embed token ids of any length up to the context length."""
         with _attention_for(tokens):
             features = self.text_tower(tokens)
-        return lift(features.float(), self.log_text_scale.exp(), self.curv, self.config.geometry)
+        return self.metric.lift(features.float(), self.log_text_scale.exp(), self.curv)
 
-    def forward(self, images: Mapping[str, Tensor], texts: Mapping[str, Tensor]) -> Output:
+    def forward(
+        self,
+        images: Mapping[str, Tensor],
+        texts: Mapping[str, Tensor],
+        boxes: int = 1,
+        box_rows: Int[Tensor, " m"] | None = None,
+    ) -> Output:
         """Embed every role of a batch, roles of equal shape in one pass of their tower.
 
         Args:
             images: role → pixels (B, 3, H, W).
             texts: role → token ids (B, L).
+            boxes: N, how many boxes a sample may have.
+            box_rows: with several boxes, box roles have M rows; the place of each among B · N. Their features are
+                (B, N, D), at the origin where there is no box.
         """
         features: dict[str, Tensor] = {}
         for roles in _by_shape(images):
@@ -136,12 +171,18 @@ class HypCLIP(nn.Module):
             features.update(zip(roles, embedded.chunk(len(roles)), strict=True))
         for role, tokens in texts.items():
             features[role] = self.encode_text(tokens)
-        return Output(features, self.curv, self.logit_scale)
+        if box_rows is not None:
+            size = next(len(x) for role, x in features.items() if role not in BOX_ROLES)
+            for role in features.keys() & BOX_ROLES:
+                padded = features[role].new_zeros(size * boxes, self.dim)
+                features[role] = padded.index_copy(0, box_rows, features[role]).view(size, boxes, self.dim)
+        return Output(features, self.curv, self.scales)
 
     @torch.no_grad()
     def clamp_scalars(self) -> None:
         """Bring the learned scalars back into their ranges; called once after each optimiser step."""
-        self.log_logit_scale.clamp_(max=MAX_LOG_LOGIT_SCALE)
+        for scale in (self.log_logit_scale, *self.log_other_scales.values()):
+            scale.clamp_(max=MAX_LOG_LOGIT_SCALE)
         self.log_curv.clamp_(*LOG_CURV_RANGE)
         self.log_image_scale.clamp_(max=0.0)
         self.log_text_scale.clamp_(max=0.0)
@@ -185,8 +226,8 @@ class HypCLIP(nn.Module):
         return torch.cat(rows).cpu() if rows else torch.empty(0, self.dim)
 
     def similarity(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-        """Return the similarity the model is trained with: −d, or the cosine for a model on the sphere."""
-        return pairwise_similarity(x, y, self.curv.detach().to(x), self.config.geometry)
+        """Return the similarity the model is trained with: minus its distance, or the cosine for one on the sphere."""
+        return self.metric.pairwise_similarity(x, y, self.curv.detach().to(x))
 
 
 def _attention_for(tokens: Tensor) -> contextlib.AbstractContextManager[None]:

@@ -7,5 +7,8 @@ from typing import Literal
 Role = Literal["image", "text", "box_image", "box_text"]
 """Whole picture, its caption, the crop of one box, the phrase of that box."""
 
+BOX_ROLES: frozenset[Role] = frozenset({"box_image", "box_text"})
+"""The roles of which a sample can have several."""
+
 MISSING = -1
 """Content id of a part that a sample does not have, such as the box of a picture without boxes."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hypclip.geometry.similarity import Geometry, mean_point, pairwise_similarity
+from hypclip.geometry.metric import Geometry, Metric
 from serve.errors import InvalidRequest
 
 
@@ -39,8 +39,9 @@ def probabilities(
 ) -> Float[Tensor, "n labels"]:
     """Return softmax(logit_scale · similarity) over the labels, each the mean of its prompts; float64 throughout."""
     prompt_points = prompt_points.double()
-    classes = mean_point(prompt_points.view(labels, -1, prompt_points.shape[-1]), curv, geometry)
-    return torch.softmax(logit_scale * pairwise_similarity(x.double(), classes, curv, geometry), dim=-1)
+    metric = Metric(geometry)
+    classes = metric.mean(prompt_points.view(labels, -1, prompt_points.shape[-1]), curv)
+    return torch.softmax(logit_scale * metric.pairwise_similarity(x.double(), classes, curv), dim=-1)
 
 
 @dataclass(frozen=True)

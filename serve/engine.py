@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from hypclip import HypCLIP
-from hypclip.geometry.similarity import Geometry
+from hypclip.geometry.metric import Geometry
 
 
 class Engine(Protocol):
@@ -64,7 +64,7 @@ class ModelEngine:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hypclip-engine")
         self.model_id: str = model.model_id
         self.geometry: Geometry = model.config.geometry
-        self.curv = model.curv.item()
+        self.curv = model.curv.mean().item()  # of one number, but for a product, which the app refuses
         self.dim = model.dim
         self.logit_scale = model.logit_scale.item()
 

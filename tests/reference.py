@@ -87,6 +87,26 @@ def centroid(x: Exact, weights: Exact, c: Exact) -> Exact:
     return space / (sqrt(c) * sqrt(time * time - (space * space).sum(-1)))[..., None]
 
 
+def tangent_inner(x: Exact, v: Exact, u: Exact, c: Exact) -> Exact:
+    v_time, u_time = ((x * t).sum(-1) / time_component(x, c) for t in (v, u))
+    return (v * u).sum(-1) - v_time * u_time
+
+
+def exp_map(x: Exact, v: Exact, c: Exact) -> Exact:
+    z = sqrt(c * tangent_inner(x, v, v, c))[..., None]
+    return cosh(z) * x + sinh(z) / z * v
+
+
+def log_map(x: Exact, y: Exact, c: Exact) -> Exact:
+    product = -c * inner(x, y, c)[..., None]
+    return acosh(product) / sqrt(product * product - 1) * (y - product * x)
+
+
+def parallel_transport(x: Exact, y: Exact, v: Exact, c: Exact) -> Exact:
+    there, back = log_map(x, y, c), log_map(y, x, c)
+    return v - (tangent_inner(x, there, v, c) / tangent_inner(x, there, there, c))[..., None] * (there + back)
+
+
 def half_aperture(x: Exact, c: Exact, min_radius: float) -> Exact:
     return _each(lambda ratio: mp.asin(min(mpf(1), ratio)))(2 * mpf(min_radius) / (sqrt(c) * norm(x)))
 
@@ -124,9 +144,74 @@ def ball_log_map0(p: Exact, c: Exact) -> Exact:
     return atanh(z) / z * p
 
 
+def ball_exp_map(p: Exact, v: Exact, c: Exact) -> Exact:
+    return ball_mobius_add(p, ball_exp_map0(v / (1 - c * (p * p).sum(-1))[..., None], c), c)
+
+
+def ball_log_map(p: Exact, q: Exact, c: Exact) -> Exact:
+    return (1 - c * (p * p).sum(-1))[..., None] * ball_log_map0(ball_mobius_add(-p, q, c), c)
+
+
+def ball_geodesic(p: Exact, q: Exact, t: Exact, c: Exact) -> Exact:
+    return ball_exp_map(p, t * ball_log_map(p, q, c), c)
+
+
+def ball_parallel_transport(p: Exact, q: Exact, v: Exact, c: Exact) -> Exact:
+    # gyr[q, −p]w = −(q ⊕ −p) ⊕ (q ⊕ (−p ⊕ w)) is linear in w, a point of the ball
+    shrink = 1 / (2 * sqrt(c) * norm(v))[..., None]
+    there = ball_mobius_add(q, ball_mobius_add(-p, shrink * v, c), c)
+    turned = ball_mobius_add(-ball_mobius_add(q, -p, c), there, c) / shrink
+    gap_p, gap_q = ((1 - c * (t * t).sum(-1))[..., None] for t in (p, q))
+    return turned * gap_q / gap_p
+
+
 def ball_dist(p: Exact, q: Exact, c: Exact) -> Exact:
     pp, qq, apart = ((a * a).sum(-1) for a in (p, q, p - q))
     return acosh(1 + 2 * c * apart / ((1 - c * pp) * (1 - c * qq))) / sqrt(c)
+
+
+# Klein ball, half-space, hemisphere -----------------------------------------------------------------------------------
+
+
+def klein_from_lorentz(x: Exact, c: Exact) -> Exact:
+    return x / (sqrt(c) * time_component(x, c))[..., None]
+
+
+def klein_to_lorentz(k: Exact, c: Exact) -> Exact:
+    return k / sqrt(1 - c * (k * k).sum(-1))[..., None]
+
+
+def klein_dist(k: Exact, m: Exact, c: Exact) -> Exact:
+    kk, mm, km = ((a * b).sum(-1) for a, b in ((k, k), (m, m), (k, m)))
+    return acosh((1 - c * km) / sqrt((1 - c * kk) * (1 - c * mm))) / sqrt(c)
+
+
+def half_space_from_lorentz(x: Exact, c: Exact) -> Exact:
+    height = 1 / (c * (time_component(x, c) - x[..., -1]))[..., None]
+    return np.concatenate([sqrt(c) * height * x[..., :-1], height], -1)
+
+
+def half_space_to_lorentz(h: Exact, c: Exact) -> Exact:
+    height = h[..., -1:]
+    up = ((h * h).sum(-1)[..., None] - 1 / c) / (2 * height)
+    return np.concatenate([h[..., :-1] / (sqrt(c) * height), up], -1)
+
+
+def half_space_dist(h: Exact, g: Exact, c: Exact) -> Exact:
+    return acosh(1 + ((h - g) ** 2).sum(-1) / (2 * h[..., -1] * g[..., -1])) / sqrt(c)
+
+
+def hemisphere_from_lorentz(x: Exact, c: Exact) -> Exact:
+    time = time_component(x, c)[..., None]
+    return np.concatenate([x / (sqrt(c) * time), 1 / (c * time)], -1)
+
+
+def hemisphere_to_lorentz(j: Exact, c: Exact) -> Exact:
+    return j[..., :-1] / (sqrt(c) * j[..., -1:])
+
+
+def hemisphere_dist(j: Exact, i: Exact, c: Exact) -> Exact:
+    return dist(hemisphere_to_lorentz(j, c), hemisphere_to_lorentz(i, c), c)
 
 
 # Points ---------------------------------------------------------------------------------------------------------------
@@ -201,7 +286,7 @@ class Pairs(NamedTuple):
 
 
 @functools.cache
-def known_pairs(dtype: torch.dtype, curv: float, dim: int = 8, each: int = 8) -> Pairs:
+def known_pairs(dtype: torch.dtype, curv: float, dim: int = 8, each: int = 6) -> Pairs:
     """Pairs at every radius and separation, and pairs on opposite sides of the origin."""
     c = torch.tensor(curv, dtype=dtype)
     x, y = pairs(c, dim, each=each)

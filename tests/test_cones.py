@@ -5,20 +5,13 @@ import math
 import pytest
 import reference
 import torch
-from helpers import CURVS_DRAWN, DTYPES, assert_autocast_changes_nothing, each_space, gradients, rotations, tangents
+from helpers import CURVS_DRAWN, DTYPES, each_space, gradients, rotations, tangents
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import exact, known_pairs, rounded
 
-from hypclip.errors import InputError
 from hypclip.geometry import cones, lorentz
 
-FUNCTIONS = {
-    "half_aperture": lambda x, y, c: cones.half_aperture(x, c),
-    "oxy_angle": cones.oxy_angle,
-    "pairwise_oxy_angle": cones.pairwise_oxy_angle,
-}
-each_function = pytest.mark.parametrize("function", [pytest.param(f, id=n) for n, f in FUNCTIONS.items()])
 each_angle = pytest.mark.parametrize(
     "angle",
     [cones.oxy_angle, lambda x, y, c: cones.pairwise_oxy_angle(x, y, c).diagonal()],
@@ -62,7 +55,7 @@ def test_oxy_angle_is_exact_for_near_pairs_far_out(curv, dim):
 
 @each_space
 @pytest.mark.parametrize(
-    "dim, radii, each", [(8, (1e-3, 0.1, 1.0, 4.0, 15.0), 4), (512, (1.0, 15.0), 1)], ids=["8", "512"]
+    "dim, radii, each", [(8, (1e-3, 0.1, 1.0, 4.0, 15.0), 2), (512, (1.0, 15.0), 1)], ids=["8", "512"]
 )
 def test_pairwise_oxy_angle_keeps_to_its_bound(curv, dim, radii, each):
     eps_ratio = torch.finfo(curv.dtype).eps / torch.finfo(torch.float32).eps
@@ -172,14 +165,6 @@ def test_pairwise_agrees_with_row_wise(curv):
 # Gradients ------------------------------------------------------------------------------------------------------------
 
 
-@each_function
-@pytest.mark.parametrize("scale", [0.3, 1.0, 5.0])
-def test_gradcheck(function, scale):
-    x, y = (scale * torch.randn(2, 3, 4, dtype=torch.float64)).requires_grad_()
-    c = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(function, (x, y, c), rtol=1e-4)
-
-
 def on_the_cone(apex_radius: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the apex of a cone and a point on its surface, at distance 1 (curvature −1)."""
     aperture = math.asin(min(1.0, 0.2 / math.sinh(apex_radius)))
@@ -215,19 +200,11 @@ def test_the_gradient_is_finite_where_a_cone_becomes_a_half_space(dtype, side):
 @pytest.mark.parametrize(
     "x, y",
     [
-        pytest.param([0.0, 0.0], [0.0, 0.0], id="origin twice"),
-        pytest.param([0.0, 0.0], [1.0, 2.0], id="from the origin"),
-        pytest.param([1.0, 2.0], [0.0, 0.0], id="of the origin"),
-        pytest.param([0.3, -0.1], [0.3, -0.1], id="coincident"),
         pytest.param([1e4, 3e3], [1e4, 3e3], id="coincident at radius 10"),
-        pytest.param([1.0, 2.0], [2.0, 4.0], id="straight behind"),
-        pytest.param([2.0, 4.0], [1.0, 2.0], id="towards the origin"),
-        pytest.param([1.0, 2.0], [-1.0, -2.0], id="opposite"),
-        pytest.param([1e-30, 2e-30], [3e-30, 1e-30], id="tiny"),
         pytest.param([1e6, 0.0], [1e6, 1.0], id="near at radius 14"),
     ],
 )
-def test_angles_and_gradients_are_finite_where_they_are_delicate(angle, dtype, x, y):
+def test_angles_and_gradients_of_near_pairs_are_finite_far_out(angle, dtype, x, y):
     x, y, curv = (torch.tensor(value, dtype=dtype) for value in ([x, x], [y, y], 0.7))
     assert angle(x, y, curv).isfinite().all()
     assert all(g.isfinite().all() for g in gradients(angle, x, y, curv))
@@ -238,41 +215,3 @@ def test_angles_and_gradients_are_finite_where_they_are_delicate(angle, dtype, x
 def test_random_pairs_have_finite_gradients_at_every_radius(angle, radius):
     x, y = (reference.points(torch.tensor(1.0), 16, (radius,), each=200, seed=seed) for seed in (1, 2))
     assert all(g.isfinite().all() for g in gradients(lambda x, y: angle(x, y, 1.0), x, y))
-
-
-# Precision and errors -------------------------------------------------------------------------------------------------
-
-
-@each_function
-def test_an_outer_autocast_changes_nothing(function):
-    x, y = torch.randn(2, 5, 16)
-    assert_autocast_changes_nothing(lambda x, y: function(x, y, 0.7), x, y)
-
-
-@each_function
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_points_are_refused(function, dtype):
-    x = torch.randn(5, 16, dtype=dtype)
-    with pytest.raises(InputError, match="float32 or float64 points"):
-        function(x, x, 1.0)
-
-
-@each_function
-@pytest.mark.parametrize("curv", [0.0, -1.0, float("nan")])
-def test_curv_must_be_positive(function, curv):
-    with pytest.raises(InputError, match="curv must be positive"):
-        function(torch.randn(5, 16), torch.randn(5, 16), curv)
-
-
-@each_function
-def test_the_result_has_the_dtype_of_the_points(function):
-    for dtype in DTYPES:
-        x = torch.randn(5, 16, dtype=dtype)
-        assert function(x, x, 1.0).dtype == function(x, x, torch.tensor(1.0)).dtype == dtype
-
-
-@each_function
-@pytest.mark.parametrize("bad", [torch.nan])
-def test_a_non_finite_point_gives_a_non_finite_result(function, bad):
-    x = torch.tensor([[bad, 0.0, 1.0]])
-    assert not function(x, torch.ones(1, 3), 1.0).isfinite().all()

@@ -7,11 +7,12 @@ accelerate launch train/pretrain.py --config configs/quickstart.yaml --resume tr
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ from hypclip.data.shards import find_shards
 from hypclip.data.stream import BatchStream, StreamConfig, StreamState
 from hypclip.errors import ConfigError, HypclipError, TrainingError
 from hypclip.evaluation.retrieval import read_pairs, retrieval
-from hypclip.model import HypCLIP
+from hypclip.model import HypCLIP, ModelConfig
 from hypclip.objective import Loss, Objective
+from hypclip.objective.recipe import LOGIT_SCALE
 from hypclip.training import distributed
+from hypclip.training.health import find_trouble
 from hypclip.training.metrics import MetricsLog
 from hypclip.training.optim import adamw, learning_rate_at
 from hypclip.training.settings import RunConfig
@@ -43,6 +46,7 @@ from hypclip.training.state import (
     prune_checkpoints,
     save_state,
 )
+from hypclip.training.step import Embedded, forward_backward
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
     arguments = parser.parse_intermixed_args(argv)
     try:
-        train(build(RunConfig, read(arguments.config, arguments.overrides)), resume=arguments.resume)
+        settings, objective = configure(read(arguments.config, arguments.overrides))
+        train(settings, objective, resume=arguments.resume)
     except (HypclipError, OSError) as error:
         tqdm.write(f"error: {error}", file=sys.stderr)  # on its own line, above a progress bar
         return 1
@@ -63,7 +68,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train(config: RunConfig, *, resume: bool = False) -> None:
+def configure(settings: Mapping[str, Any]) -> tuple[RunConfig, Objective]:
+    """Return the settings of a run and its objective; what the model does not say of its space, the recipe does.
+
+    Raises:
+        ConfigError: an unknown key, a value out of range, or a model whose space is not that of the recipe.
+    """
+    config = build(RunConfig, settings)
+    objective = Objective.from_recipe(config.objective)
+    recipe = objective.recipe
+    others = {name: value for name, value in recipe.scales.items() if name != LOGIT_SCALE}
+    wanted = {
+        "geometry": recipe.geometry,
+        "distance": recipe.distance,
+        "factor_dim": recipe.factor_dim,
+        "logit_scale_init": recipe.scales.get(LOGIT_SCALE, config.model.logit_scale_init),
+        "other_scales": others,
+    }
+    given = settings["model"]
+    for name in ("geometry", "distance", "factor_dim"):
+        if name in given and given[name] != wanted[name]:
+            raise ConfigError(
+                f"model.{name} is {given[name]!r} and the objective's {name} is {wanted[name]!r}: "
+                f"leave model.{name} out, and it follows the objective"
+            )
+    if missing := others.keys() - given.get("other_scales", others).keys():
+        raise ConfigError(f"model.other_scales lacks {sorted(missing)}, which the objective names")
+    model = build(ModelConfig, {**wanted, **given}, "model")
+    return dataclasses.replace(config, model=model), objective
+
+
+def train(config: RunConfig, objective: Objective, *, resume: bool = False) -> None:
     """Train to the end, or to a SIGTERM; either way everything is saved.
 
     Raises:
@@ -71,12 +106,6 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     """
     # ------------------------------------------------------------------ set up
     stop = _catch_sigterm()
-    objective = Objective.from_recipe(config.objective)
-    if objective.recipe.geometry != config.model.geometry:
-        raise ConfigError(
-            f"model.geometry is {config.model.geometry!r} and the objective's is {objective.recipe.geometry!r}: "
-            "set both alike"
-        )
     shards = find_shards(config.data.shards)
     held_out = (
         read_pairs(find_shards(config.evaluate.shards), config.evaluate.samples) if config.evaluate.shards else None
@@ -132,8 +161,9 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
             config.model.image_mean,
             config.model.image_std,
             config.data.box_margin,
+            objective.recipe.max_boxes,
         ),
-        functools.partial(collate, tokenizer=model.tokenizer),
+        functools.partial(collate, tokenizer=model.tokenizer, max_boxes=objective.recipe.max_boxes),
         StreamState.from_plain(state.streams[rank]) if found else None,
     )
     save = functools.partial(_save, config, model, optimizer, stream, objective)
@@ -153,9 +183,12 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
     wrapped.train()
     batches = iter(stream)
     clock = _Clock()
+    warned: set[str] = set()
     while state.step < config.train.steps and not distributed.any_process(stop.is_set, accelerator.device):
         batch = clock.waiting(lambda: next(batches))
-        loss, gradient_norm = _step(wrapped, model, objective, optimizer, batch, config, state.step, accelerator.device)
+        loss, seen, gradient_norm = _step(
+            wrapped, model, objective, optimizer, batch.to(accelerator.device), config, state.step
+        )
         state.step += 1
         clock.samples += config.train.batch_size
         bar.update()
@@ -169,9 +202,10 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
                 "loss": loss.loss.item(),
                 **{name: value.item() for name, value in loss.parts.items()},
                 "lr": optimizer.param_groups[0]["lr"],
-                "curv": model.curv.item(),
-                "logit_scale": model.logit_scale.item(),
+                "curv": model.curv.mean().item(),
+                **{name: value.item() for name, value in model.scales.items()},
                 "grad_norm": gradient_norm,
+                **_describe(objective, seen),
                 **clock.lap(),
                 "skipped": dict(stream.state.skipped),
             }
@@ -179,7 +213,12 @@ def train(config: RunConfig, *, resume: bool = False) -> None:
                 images = model.embed_image([record.image for record in held_out])
                 values |= dict(retrieval(model, images, model.embed_text([record.caption for record in held_out])))
                 clock.lap()
-            log.write(values)
+            learned = model.log_curv.requires_grad
+            trouble = find_trouble(values, seen.curv, learned=learned)
+            for name in trouble.keys() - warned:
+                bar.write(f"warning: step {state.step}: {trouble[name]}", file=sys.stderr)
+            warned = set(trouble)
+            log.write(values | {"warnings": sorted(trouble)})
             accelerator.log({k: v for k, v in values.items() if isinstance(v, float)}, step=state.step)
             bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['samples_per_s']:.0f} samples/s")
         if state.step % config.train.checkpoint_every == 0:
@@ -206,36 +245,27 @@ def _step(
     batch: Batch,
     config: RunConfig,
     step: int,
-    device: torch.device,
-) -> tuple[Loss, float]:
-    """Make one update; return the loss of the whole batch and the norm of its gradient."""
+) -> tuple[Loss, Embedded, float]:
+    """Make one update; return the loss of the whole batch, what it was computed of, and the norm of its gradient."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate_at(
             step, peak=config.train.learning_rate, warmup_steps=config.train.warmup_steps, steps=config.train.steps
         )
-    images = {r: x.to(device, memory_format=torch.channels_last, non_blocking=True) for r, x in batch.images.items()}
-    texts = {r: x.to(device, non_blocking=True) for r, x in batch.texts.items()}
-    content = {r: distributed.gather_rows(x.to(device)) for r, x in batch.content.items()}
-    output = wrapped(images, texts)
-    features = {r: distributed.gather_rows_with_gradient(x) for r, x in output.features.items()}
-    first = distributed.rank() * batch.size
-    loss = objective(
-        features,
-        curv=output.curv,
-        logit_scale=output.logit_scale,
-        content=content,
-        local=slice(first, first + batch.size),
-    )
-    if distributed.any_process(not bool(loss.loss.isfinite()), device):
-        raise TrainingError(_non_finite(step, loss, model, features))
     optimizer.zero_grad()
-    loss.loss.backward()
+    loss, seen = forward_backward(wrapped, model, objective, batch, config.train.accumulate)
+    if distributed.any_process(not bool(loss.loss.isfinite()), model.device):
+        raise TrainingError(_non_finite(step, loss, model, seen.features))
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
     if not bool(norm.isfinite()):
-        raise TrainingError(_non_finite(step, loss, model, features, gradient_norm=norm))
+        raise TrainingError(_non_finite(step, loss, model, seen.features, gradient_norm=norm))
     optimizer.step()
     model.clamp_scalars()
-    return _mean_over_processes(loss), norm.item()
+    return _mean_over_processes(loss), seen, norm.item()
+
+
+def _describe(objective: Objective, seen: Embedded) -> dict[str, float]:
+    described = objective.describe(seen.features, curv=seen.curv, content=seen.content, box_weight=seen.box_weight)
+    return {name: value.item() for name, value in described.items()}
 
 
 def _mean_over_processes(loss: Loss) -> Loss:
@@ -250,11 +280,11 @@ def _non_finite(
     step: int, loss: Loss, model: HypCLIP, features: dict[str, Tensor], gradient_norm: Tensor | None = None
 ) -> str:
     parts = ", ".join(f"{name} {value.item():.4g}" for name, value in loss.parts.items())
-    norms = ", ".join(f"{role} {x.detach().norm(dim=1).max().item():.4g}" for role, x in features.items())
+    norms = ", ".join(f"{role} {x.norm(dim=-1).max().item():.4g}" for role, x in features.items())
     what = "loss" if gradient_norm is None else f"gradient norm ({gradient_norm.item()})"
     return (
         f"non-finite {what} at step {step + 1}, before the update: loss {loss.loss.item():.4g}; parts: {parts}; "
-        f"curv {model.curv.item():.4g}, logit_scale {model.logit_scale.item():.4g}; largest norms: {norms}. "
+        f"curv {model.curv.mean().item():.4g}, logit_scale {model.logit_scale.item():.4g}; largest norms: {norms}. "
         "The last checkpoint is intact; lower train.learning_rate or use train.precision=fp32"
     )
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from hypclip.data.picture import to_rgb
 from hypclip.errors import DataError
-from hypclip.geometry.similarity import mean_point
 from hypclip.model import HypCLIP
 
 DEFAULT_TEMPLATES = ("a {}",)
@@ -116,9 +115,9 @@ def embed_classes(
     """Embed each class as the mean, in the tangent space, of all its names in all templates."""
     prompts = [[t.format(name) for name in synonyms for t in templates] for synonyms in names]
     flat = model.embed_text([p for group in prompts for p in group])
-    curv, geometry = model.curv.detach().cpu(), model.config.geometry
+    curv = model.curv.detach().cpu()
     rows = torch.split(flat, [len(group) for group in prompts])
-    return torch.stack([mean_point(group, curv, geometry) for group in rows])
+    return torch.stack([model.metric.mean(group, curv) for group in rows])
 
 
 def embed_files(model: HypCLIP, files: Sequence[Path], batch_size: int = 256) -> Float[Tensor, "n d"]:

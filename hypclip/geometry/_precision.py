@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -42,12 +43,26 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def as_curv(curv: Curv, like: Tensor) -> Tensor:
-    """Return `curv` as a tensor of the dtype and device of `like`; refuse values that are not positive."""
+    """Return `curv` as a tensor of the dtype and device of `like`; refuse values that are not positive and finite.
+
+    The values of a tensor are looked at on the CPU only, and not under torch.compile: elsewhere each look would wait
+    for the device.
+    """
     if isinstance(curv, Tensor):
+        if curv.device.type == "cpu" and not torch.compiler.is_compiling():
+            value = curv.detach()
+            if not bool(((value > 0) & value.isfinite()).all()):
+                raise InputError(f"curv must be positive and finite (the sectional curvature is −curv), got {value}")
         return curv.to(like)
-    if not curv > 0:
-        raise InputError(f"curv must be positive (the sectional curvature is −curv), got {curv}")
+    if not 0 < curv < math.inf:
+        raise InputError(f"curv must be positive and finite (the sectional curvature is −curv), got {curv}")
     return torch.tensor(curv, dtype=like.dtype, device=like.device)
+
+
+def gap(p: Tensor, c: Tensor) -> Tensor:
+    """Return 1 − c|p|², which is NaN for a point that is not inside the ball of radius 1/√c."""
+    inside = 1 - c * p.square().sum(-1, keepdim=True)
+    return torch.where(inside > 0, inside, torch.nan)
 
 
 def safe_sqrt(squared: Tensor) -> Tensor:

@@ -37,7 +37,9 @@ class TrainConfig:
     """How to optimise.
 
     `batch_size` counts samples of all processes together. `precision` auto is bf16 where the machine has instructions
-    for it and fp32 elsewhere; geometry runs in fp32 in any case. `threads` is torch's, 0 leaves its default.
+    for it and fp32 elsewhere; geometry runs in fp32 in any case. `threads` is torch's, 0 leaves its default. With
+    `accumulate` > 1 each process runs its towers over that many parts of its batch, one after the other; the loss, over
+    the whole batch, and its gradient stay the same (see hypclip/training/step.py).
     """
 
     steps: PositiveInt
@@ -47,6 +49,7 @@ class TrainConfig:
     weight_decay: NonNegativeFloat = 0.2
     warmup_steps: NonNegativeInt = 0
     clip_norm: PositiveFloat = 1.0
+    accumulate: PositiveInt = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = 0
     threads: NonNegativeInt = 0

@@ -1,0 +1,54 @@
+"""Quotients that are 0/0 at 0, with their limit and their slope there.
+
+All but the last take the square of their argument, in which they are smooth, so that no square root has to be
+differentiated at 0. Below `_SERIES_BELOW` they are summed as series, exact to float64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_SERIES_BELOW = 1e-3
+_LIMIT_BELOW = 1e-6
+
+
+def sinhc(squared: Tensor) -> Tensor:
+    """Return sinh(z)/z of z²."""
+    small = squared < _SERIES_BELOW
+    z = torch.where(small, 1, squared).sqrt()
+    series = 1 + squared / 6 * (1 + squared / 20 * (1 + squared / 42 * (1 + squared / 72)))
+    return torch.where(small, series, torch.sinh(z) / z)
+
+
+def asinhc(squared: Tensor) -> Tensor:
+    """Return asinh(z)/z of z²."""
+    small = squared < _SERIES_BELOW
+    z = torch.where(small, 1, squared).sqrt()
+    series = 1 - squared / 6 * (
+        1 - squared * 9 / 20 * (1 - squared * 25 / 42 * (1 - squared * 49 / 72 * (1 - squared * 81 / 110)))
+    )
+    return torch.where(small, series, torch.asinh(z) / z)
+
+
+def tanhc(squared: Tensor) -> Tensor:
+    """Return tanh(z)/z of z²."""
+    small = squared < _SERIES_BELOW
+    z = torch.where(small, 1, squared).sqrt()
+    series = 1 - squared * (1 / 3 - squared * (2 / 15 - squared * (17 / 315 - squared * 62 / 2835)))
+    return torch.where(small, series, torch.tanh(z) / z)
+
+
+def atanhc(squared: Tensor) -> Tensor:
+    """Return atanh(z)/z of z²."""
+    small = squared < _SERIES_BELOW
+    z = torch.where(small, 0.5, squared).sqrt()
+    series = 1 + squared * (1 / 3 + squared * (1 / 5 + squared * (1 / 7 + squared * (1 / 9 + squared / 11))))
+    return torch.where(small, series, torch.atanh(z) / z)
+
+
+def sinh_ratio(t: Tensor, z: Tensor) -> Tensor:
+    """Return sinh(tz)/sinh(z), the weight of an end of a geodesic of length z, and t for z near 0."""
+    near = z < _LIMIT_BELOW
+    safe = torch.where(near, 1, z)
+    return torch.where(near, t, torch.sinh(t * safe) / torch.sinh(safe))

@@ -1,0 +1,137 @@
+"""The arguments of an objective, checked: what it needs of a batch is there, of one shape, and in range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hypclip.errors import InputError
+from hypclip.geometry._precision import as_curv
+from hypclip.objective.recipe import Recipe
+from hypclip.roles import BOX_ROLES, MISSING, Role
+
+Scale = Tensor | float
+
+
+class Inputs(NamedTuple):
+    """Checked arguments: points (B, n, D) and contents (B, n) by role, n = 1 or N."""
+
+    points: dict[Role, Tensor]
+    curv: Tensor
+    scales: dict[str, Tensor]
+    content: dict[str, Tensor]
+    box_weight: Tensor | None
+    local: slice
+    processes: float
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        features: Mapping[str, Tensor],
+        curv: Tensor | float,
+        logit_scale: Scale | Mapping[str, Scale],
+        content: Mapping[str, Tensor],
+        box_weight: Tensor | None,
+        local: slice | None,
+    ) -> Inputs:
+        """Check the arguments of `Objective.__call__`, which see.
+
+        Raises:
+            InputError: one is missing, of the wrong shape or type, or out of range.
+        """
+        if missing := recipe.roles - features.keys():
+            raise InputError(f"features lack {sorted(missing)}, which the recipe needs; got {sorted(features)}")
+        roles = sorted(recipe.roles)
+        shapes = {role: tuple(features[role].shape) for role in roles}
+        sizes = {(s[0], s[-1]) for s in shapes.values()}
+        boxes = {s[1] for role, s in shapes.items() if role in BOX_ROLES and len(s) == 3}
+        flat = {role for role, s in shapes.items() if len(s) == 2}
+        if len(sizes) > 1 or len(boxes) > 1 or not flat >= set(roles) - BOX_ROLES or (flat & BOX_ROLES and boxes):
+            raise InputError(
+                f"features must be (B, D), of one shape for every role, or for box roles (B, N, D), got {shapes}"
+            )
+        size, dim = sizes.pop()
+        if not size or not dim:
+            raise InputError(f"features are empty: {shapes}")
+        for role in roles:
+            if features[role].dtype not in (torch.float32, torch.float64):
+                raise InputError(
+                    f"features[{role!r}] must be float32 or float64, got {features[role].dtype}: "
+                    "cast the features before the scale and the lift"
+                )
+        if len({features[role].dtype for role in roles}) > 1:
+            raise InputError(f"features must be of one dtype, got { {r: features[r].dtype for r in roles} }")
+        points = {r: features[r] if features[r].dim() == 3 else features[r].unsqueeze(1) for r in roles}
+        like = points[roles[0]]
+        if not isinstance(logit_scale, Mapping):
+            logit_scale = dict.fromkeys(recipe.scales, logit_scale)
+        if unknown := recipe.scales.keys() - logit_scale.keys():
+            raise InputError(f"logit_scale lacks {sorted(unknown)}, which the recipe names; got {sorted(logit_scale)}")
+        scales = {name: _positive(logit_scale[name], like, name) for name in recipe.scales}
+        count = boxes.pop() if boxes else 1
+        if box_weight is not None:
+            if tuple(box_weight.shape) != (size, count):
+                raise InputError(f"box_weight must have shape {(size, count)}, got {tuple(box_weight.shape)}")
+            box_weight = box_weight.to(like)
+        ids: dict[str, Tensor] = {}
+        for name, rows in content.items():
+            shape = (size, count) if name in BOX_ROLES else (size, 1)
+            ids[name] = rows.unsqueeze(1) if rows.dim() == 1 else rows
+            if tuple(ids[name].shape) != shape:
+                wanted = shape if name in BOX_ROLES and count > 1 else shape[:1]
+                raise InputError(f"content[{name!r}] must have shape {wanted}, got {tuple(rows.shape)}")
+        local = slice(*(local or slice(None)).indices(size))
+        if local.stop <= local.start:
+            raise InputError(f"local must hold at least one of the {size} rows, got {local}")
+        processes = size / (local.stop - local.start)
+        return cls(points, as_curv(curv, like), scales, ids, box_weight, local, processes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the points are."""
+        return self.curv.device
+
+    def present(self, *roles: Role) -> Tensor:
+        """Return which rows of all samples have all of these roles, (B, n)."""
+        boxes = max(self.points[role].shape[1] for role in roles)
+        first = self.points[roles[0]]
+        present = torch.ones(first.shape[0], boxes, dtype=torch.bool, device=first.device)
+        for role in roles:
+            if role in self.content:
+                present = present & (self.content[role] != MISSING)
+            if role in BOX_ROLES and self.box_weight is not None:
+                present = present & (self.box_weight > 0)
+        return present
+
+    def shares(self, *roles: Role, distinct: bool = False) -> Tensor:
+        """Return what each local row counts, (B', n), so that a weighted sum is this process's share of the mean.
+
+        The rows of a sample share its weight in proportion to `box_weight`; samples without any are left out. With
+        `distinct`, so are rows whose first two roles have equal content.
+        """
+        valid = self.present(*roles)
+        if distinct and all(role in self.content for role in roles[:2]):
+            valid = valid & (self.content[roles[0]] != self.content[roles[1]])
+        weight = valid.to(self.curv)
+        if valid.shape[1] > 1 or (self.box_weight is not None and BOX_ROLES & set(roles)):
+            weight = weight if self.box_weight is None else weight * self.box_weight
+            total = weight.sum(1, keepdim=True)
+            weight = weight / torch.where(total > 0, total, 1)
+        samples = valid.any(1).sum().clamp(min=1).to(weight)
+        return weight[self.local] * (self.processes / samples)
+
+    def total(self, values: Tensor, shares: Tensor) -> Tensor:
+        """Return the weighted sum over rows of values (F, B', N), averaged over factors."""
+        return (values[..., : shares.shape[1]].mean(0) * shares).sum()
+
+
+def _positive(value: Scale, like: Tensor, name: str) -> Tensor:
+    """Return a scale as a tensor of the dtype and device of `like`; refuse what is not positive and finite."""
+    scale = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    if not torch.compiler.is_compiling() and not 0 < float(scale.detach()) < torch.inf:
+        raise InputError(f"{name} must be positive and finite, got {float(scale.detach())}")
+    return scale

@@ -1,0 +1,131 @@
+"""Loss and gradients of one batch, in one pass or in parts.
+
+The contrastive terms compare every sample with every other, so that a batch cannot be cut into parts whose gradients
+are added. With a cache of features it can: the towers first run over the parts without a graph; the objective runs once
+on all features and finds the gradient of each; then the towers run over the parts again and carry those back. Memory is
+that of one part, time one more forward pass. The gradient of curvature and scales that the objective finds is counted
+once, not once a part. Source: Gao et al. 2021, arXiv:2101.06983.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hypclip.data.batch import Batch
+from hypclip.model import HypCLIP, Output
+from hypclip.objective import Loss, Objective
+from hypclip.training import distributed
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What the objective saw: features and contents of all processes, and the curvature, detached."""
+
+    features: dict[str, Tensor]
+    curv: Tensor
+    content: dict[str, Tensor]
+    box_weight: Tensor | None
+
+
+def forward_backward(
+    wrapped: nn.Module, model: HypCLIP, objective: Objective, batch: Batch, parts: int = 1
+) -> tuple[Loss, Embedded]:
+    """Return the loss of this process's share of the batch, and leave the gradients in the parameters.
+
+    Args:
+        wrapped: the model as it is called, such as in DistributedDataParallel.
+        model: the model itself.
+        objective: the recipe.
+        batch: this process's samples, on the model's device.
+        parts: into how many to cut them. Normalisation over a batch, as in ResNets, then runs over a part, and its
+            running statistics see every part twice.
+
+    Gradients are left out where the loss is not finite.
+    """
+    if parts == 1:
+        output = _embed(wrapped, batch, objective)
+        loss, seen = _loss(output, objective, batch)
+        if bool(loss.loss.isfinite()):
+            torch.autograd.backward(loss.loss)
+        return loss, seen
+    chunks = batch.split(parts)
+    states: list[list[Tensor]] = []
+    cached: list[Output] = []
+    with torch.no_grad():
+        for chunk in chunks:
+            states.append(_random_state(model.device))
+            cached.append(_embed(wrapped, chunk, objective))
+    features = {
+        role: torch.cat([part.features[role] for part in cached]).requires_grad_() for role in cached[0].features
+    }
+    curv = cached[0].curv.clone().requires_grad_()
+    scales = {name: scale.clone().requires_grad_() for name, scale in cached[0].scales.items()}
+    loss, seen = _loss(Output(features, curv, scales), objective, batch)
+    if not bool(loss.loss.isfinite()):
+        return loss, seen
+    torch.autograd.backward(loss.loss)
+    done = 0
+    for place, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
+        last = place == len(chunks) - 1
+        _set_random_state(model.device, state)
+        with contextlib.nullcontext() if last else _unsynchronised(wrapped):
+            output = _embed(wrapped, chunk, objective)
+            rows = slice(done, done + chunk.size)
+            carried = [_dot(output.features[role], _gradient(x)[rows]) for role, x in features.items()]
+            if last:
+                carried += [_dot(output.curv, _gradient(curv))]
+                carried += [_dot(output.scales[name], _gradient(scale)) for name, scale in scales.items()]
+            torch.autograd.backward(torch.stack(carried).sum())
+        done += chunk.size
+    return loss, seen
+
+
+def _embed(wrapped: nn.Module, batch: Batch, objective: Objective) -> Output:
+    output: Output = wrapped(batch.images, batch.texts, objective.recipe.max_boxes, batch.box_rows)
+    return output
+
+
+def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Loss, Embedded]:
+    features = {role: distributed.gather_rows_with_gradient(x) for role, x in output.features.items()}
+    content = {role: distributed.gather_rows(ids) for role, ids in batch.content.items()}
+    box_weight = None if batch.box_weight is None else distributed.gather_rows(batch.box_weight)
+    first = distributed.rank() * batch.size
+    loss = objective(
+        features,
+        curv=output.curv,
+        logit_scale=output.scales,
+        content=content,
+        box_weight=box_weight,
+        local=slice(first, first + batch.size),
+    )
+    detached = {role: x.detach() for role, x in features.items()}
+    return loss, Embedded(detached, output.curv.detach(), content, box_weight)
+
+
+def _unsynchronised(wrapped: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Leave the exchange of gradients between processes to a later part."""
+    return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else contextlib.nullcontext()
+
+
+def _dot(value: Tensor, gradient: Tensor) -> Tensor:
+    return (value * gradient).sum()
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    state = [torch.get_rng_state()]
+    return [*state, torch.cuda.get_rng_state(device)] if device.type == "cuda" else state
+
+
+def _set_random_state(device: torch.device, state: list[Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
