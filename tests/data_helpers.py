@@ -102,12 +102,12 @@ def write_pairs(folder: Path, sizes: Sequence[int], bad: Mapping[int, str | byte
 
 def number_and_draw(record: Record, seed: str) -> Example:
     """Make an example of the number that a sample's key is, and of a number drawn by the seed."""
-    return Example({}, {}, {"image": int(record.key), "text": content_id(seed)})
+    return Example({}, {}, {"image": [int(record.key)], "text": [content_id(seed)]}, [])
 
 
 def stack(examples: Sequence[Example]) -> Batch:
     return Batch(
-        {}, {}, {role: torch.tensor([example.content[role] for example in examples]) for role in ("image", "text")}
+        {}, {}, {role: torch.tensor([example.content[role][0] for example in examples]) for role in ("image", "text")}
     )
 
 

@@ -47,6 +47,45 @@ def test_a_model_comes_back_bit_for_bit(tmp_path):
     assert torch.equal(again.embed_image(images), model.embed_image(images))
 
 
+SPACES = {
+    "product": {"geometry": "product", "distance": "l1_mean", "factor_dim": 4},
+    "euclidean": {"geometry": "euclidean", "distance": "squared"},
+    "sphere": {"geometry": "sphere"},
+    "other scales": {"other_scales": {"box_scale": 3.0, "box_whole_scale": 5.0}},
+}
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_a_model_of_any_space_comes_back(tmp_path, space):
+    model = tiny_model(**space)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("log_"):
+                parameter.add_(torch.rand_like(parameter))
+    save(model, tmp_path)
+    again = hypclip.load(tmp_path)
+    assert again.config == model.config
+    assert again.metric == model.metric
+    assert torch.equal(again.curv, model.curv)
+    assert again.scales == model.scales
+    assert {n for n, p in again.named_parameters() if p.requires_grad} == {
+        n for n, p in model.named_parameters() if p.requires_grad
+    }
+    texts = again.embed_text(["a dog", "x"])
+    assert torch.equal(texts, model.embed_text(["a dog", "x"]))
+    assert torch.equal(again.similarity(texts, texts), model.similarity(texts, texts))
+
+
+def test_weights_of_another_space_are_named(tmp_path):
+    save(tiny_model(geometry="product", distance="l1", factor_dim=4), tmp_path)
+    with pytest.raises(CheckpointError, match=r"log_curv has shape \(4,\), the model needs \(\)"):
+        load_weights(tiny_model(), tmp_path)
+    with pytest.raises(CheckpointError, match=r"log_curv has shape \(4,\), the model needs \(8,\)"):
+        load_weights(tiny_model(geometry="product", distance="l1", factor_dim=2), tmp_path)
+    with pytest.raises(CheckpointError, match=r"log_other_scales.box_scale is missing"):
+        load_weights(tiny_model(other_scales={"box_scale": 3.0}), tmp_path)
+
+
 def test_weights_laid_out_for_convolution_come_back_too(tmp_path):
     model = tiny_model().to(memory_format=torch.channels_last)
     save(model, tmp_path)
@@ -143,6 +182,11 @@ def test_another_format_is_named(saved, format):
         ),
         ({"towers": TOWERS, "geometry": "ball"}, "config.yaml: model.geometry"),
         ({"towers": "no-such-towers"}, "config.yaml: model.towers: .*'no-such-towers'"),
+        (
+            {"towers": TOWERS, "geometry": "product", "distance": "l1", "factor_dim": 5},
+            "config.yaml: .*factor_dim 5 does not divide the embedding's 16 dimensions",
+        ),
+        ({"towers": TOWERS, "geometry": "sphere", "distance": "l1"}, "config.yaml: .*distance must be one of geodesic"),
         ({"geometry": "lorentz"}, "config.yaml: the config lacks 'model.towers'"),
         (5, "config.yaml: model must be a mapping"),
     ],

@@ -1,68 +1,71 @@
 """Two real processes over gloo against one with the whole batch."""
 
+import contextlib
 import socket
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from training_helpers import ROLES, tiny_model
+from training_helpers import SCALES, make_batch, stand_in, tiny_model
 
+from hypclip.data.batch import Batch
 from hypclip.errors import TrainingError
 from hypclip.model import HypCLIP
 from hypclip.objective import Objective
-from hypclip.roles import MISSING
 from hypclip.training import distributed
+from hypclip.training.step import forward_backward
 
-BATCH, PROCESSES = 6, 2
-
-
-def batch() -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Six samples: two share a caption, one has no box, one has its caption for a phrase."""
-    generator = torch.Generator().manual_seed(5)
-    images = {r: torch.randn(BATCH, 3, 32, 32, generator=generator) for r in ("image", "box_image")}
-    texts = {r: torch.randint(1, 49406, (BATCH, n), generator=generator) for r, n in (("text", 9), ("box_text", 5))}
-    content = {role: torch.arange(BATCH) + 10 * place for place, role in enumerate(ROLES)}
-    content["text"][4] = content["text"][0]
-    content["box_text"][5] = content["text"][5]
-    for role in ("box_image", "box_text"):
-        content[role][2] = MISSING
-    return images, texts, content
+PROCESSES = 2
+CASES: dict[str, tuple[Any, Batch]] = {
+    "hycoclip": ({"base": "hycoclip", "skip_duplicates": True}, make_batch()),
+    "uncha": ({"base": "uncha", "max_boxes": 3}, make_batch((2, 0, 3, 1, 1, 2))),
+    "uncha, one process without boxes": ({"base": "uncha", "max_boxes": 3}, make_batch((2, 1, 3, 0, 0, 0))),
+}
+"""Six samples each, of which two processes have three each; of boxes they have different numbers."""
+STEPS = [("hycoclip", 1), ("hycoclip", 2), ("uncha", 1), ("uncha", 2), ("uncha, one process without boxes", 1)]
 
 
-def share(tensors: dict[str, Tensor], rank: int, size: int) -> dict[str, Tensor]:
-    return {role: x[rank * size : (rank + 1) * size] for role, x in tensors.items()}
-
-
-def losses_and_gradients(model: HypCLIP, forward: Any, rank: int, processes: int) -> dict[str, Tensor]:
+def losses_and_gradients(
+    model: HypCLIP, wrapped: nn.Module, case: str, rank: int, processes: int, parts: int
+) -> dict[str, Tensor]:
     """Do what a training step does up to the update."""
-    images, texts, content = (share(part, rank, BATCH // processes) for part in batch())
-    output = forward(images, texts)
-    features = {role: distributed.gather_rows_with_gradient(x) for role, x in output.features.items()}
-    size = BATCH // processes
-    loss = Objective.from_recipe({"base": "hycoclip", "skip_duplicates": True})(
-        features,
-        curv=output.curv,
-        logit_scale=output.logit_scale,
-        content={role: distributed.gather_rows(ids) for role, ids in content.items()},
-        local=slice(rank * size, (rank + 1) * size),
-    )
-    loss.loss.backward()
-    found = {name: p.grad for name, p in model.named_parameters()}
+    recipe, batch = CASES[case]
+    model.zero_grad()
+    share = stand_in(batch.split(processes)[rank])
+    loss, seen = forward_backward(wrapped, model, Objective.from_recipe(recipe), share, parts)
+    found = {name: p.grad.clone() for name, p in model.named_parameters()}
     own = {"loss": loss.loss.detach(), **loss.parts}
-    return found | {name: distributed.gather_rows(value.view(1)).mean() for name, value in own.items()}
+    found |= {name: distributed.gather_rows(value.view(1)).mean() for name, value in own.items()}
+    return found | {f"seen {role}": x for role, x in (*seen.features.items(), *seen.content.items())}
+
+
+def alone(case: str) -> dict[str, Tensor]:
+    """What one process with the whole batch finds in one pass."""
+    model = tiny_model(other_scales=SCALES if "uncha" in case else {})
+    return losses_and_gradients(model, model, case, 0, 1, 1)
+
+
+def join(rank: int, port: int) -> None:
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    wait = timedelta(seconds=30)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=PROCESSES, timeout=wait)
 
 
 def work(rank: int, port: int, folder: Path) -> None:
     """Be one of the two processes; leave what it saw in a file."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=PROCESSES)
+    join(rank, port)
     seen: dict[str, Any] = {"counts": (distributed.rank(), distributed.world_size())}
-    model = tiny_model()
-    seen["step"] = losses_and_gradients(model, DistributedDataParallel(model), rank, PROCESSES)
+    for case, parts in STEPS:
+        model = tiny_model(other_scales=SCALES if "uncha" in case else {})
+        wrapped = DistributedDataParallel(model)
+        seen[f"{case} in {parts}"] = losses_and_gradients(model, wrapped, case, rank, PROCESSES, parts)
 
     rows = torch.arange(4.0).view(2, 2) + 10 * rank
     seen["rows"] = distributed.gather_rows(rows.T)  # not contiguous
@@ -73,6 +76,12 @@ def work(rank: int, port: int, folder: Path) -> None:
             gather(torch.zeros(3 + rank, 2))
         except TrainingError as error:
             seen[f"uneven {name}"] = str(error)
+    for parts in (1, 2):
+        share = make_batch((1, 2, 3, 1, 1, 1)).split(2 + rank)[0]
+        try:
+            forward_backward(model, model, Objective.from_recipe(CASES["uncha"][0]), share, parts)
+        except TrainingError as error:
+            seen[f"uneven step in {parts}"] = str(error)
     leaf = (torch.ones(2, 1) * (rank + 1)).requires_grad_()
     gathered = distributed.gather_rows_with_gradient(leaf)
     (gathered * torch.tensor([[1.0], [2.0], [3.0], [4.0]]) * 10**rank).sum().backward()
@@ -81,40 +90,58 @@ def work(rank: int, port: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory) -> list[dict[str, Any]]:
-    """What the two processes saw."""
-    folder = tmp_path_factory.mktemp("distributed")
+def in_two(folder: Path, function: Callable[[int, int, Path], None]) -> list[dict[str, Any]]:
+    """Run a function in two processes; return what they saw."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(work, (port, folder), nprocs=PROCESSES)
+    torch.multiprocessing.spawn(function, (port, folder), nprocs=PROCESSES)
     return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory) -> list[dict[str, Any]]:
+    """What the two processes saw."""
+    return in_two(tmp_path_factory.mktemp("distributed"), work)
 
 
 def test_processes_know_their_number(seen):
     assert [process["counts"] for process in seen] == [(0, 2), (1, 2)]
 
 
-def test_two_processes_have_the_loss_of_one_with_the_whole_batch(seen):
-    model = tiny_model()
-    whole = losses_and_gradients(model, model, 0, 1)
-    parts = [name for name in whole if "/" in name]
-    assert len(parts) == 8
+@pytest.mark.parametrize(("case", "parts"), STEPS)
+def test_two_processes_have_the_loss_of_one_with_the_whole_batch(seen, case, parts):
+    whole = alone(case)
+    names = [name for name in whole if "/" in name]
+    assert len(names) == (8 if case == "hycoclip" else 12)
     for process in seen:
-        for name in ("loss", *parts):
-            torch.testing.assert_close(process["step"][name], whole[name].view(()), rtol=1e-5, atol=1e-6, msg=name)
+        for name in ("loss", *names):
+            got = process[f"{case} in {parts}"][name]
+            torch.testing.assert_close(got, whole[name].view(()), rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(seen):
+@pytest.mark.parametrize(("case", "parts"), STEPS)
+def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(seen, case, parts):
     """Those of curvature and scales too, which every process has whole."""
-    model = tiny_model()
-    whole = losses_and_gradients(model, model, 0, 1)
-    for name, parameter in model.named_parameters():
-        assert parameter.grad.abs().max() > 0, name
+    whole = alone(case)
+    for name, _ in tiny_model(other_scales=SCALES if "uncha" in case else {}).named_parameters():
+        assert whole[name].abs().max() > 0, name
         for process in seen:
-            difference = (process["step"][name] - whole[name]).norm()
+            difference = (process[f"{case} in {parts}"][name] - whole[name]).norm()
             assert difference <= 1e-5 * whole[name].norm(), name
+
+
+@pytest.mark.parametrize(("case", "parts"), STEPS)
+def test_every_process_sees_the_features_and_contents_of_all(seen, case, parts):
+    """In the order of processes: of those the log tells the state of a run."""
+    _, batch = CASES[case]
+    whole = alone(case)
+    for name in (name for name in whole if name.startswith("seen ")):
+        for process in seen:
+            got = process[f"{case} in {parts}"][name]
+            if "box" in name and batch.box_weight is not None and got.is_floating_point():
+                got = got * (batch.box_weight > 0).unsqueeze(-1)  # the row that stands in is not at the origin
+            torch.testing.assert_close(got, whole[name], rtol=1e-5, atol=1e-6)
 
 
 def test_rows_come_in_the_order_of_processes(seen):
@@ -136,10 +163,69 @@ def test_plain_data_and_flags_are_shared(seen):
         assert process["any"] == [False, True, True]
 
 
-@pytest.mark.parametrize("name", ["uneven plain", "uneven gradient"])
-def test_uneven_batches_are_refused_by_every_process(seen, name):
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("plain", [3, 4]), ("gradient", [3, 4]), ("step in 1", [3, 2]), ("step in 2", [3, 2])],
+)
+def test_uneven_batches_are_refused_by_every_process(seen, name, sizes):
     for process in seen:
-        assert process[name] == "processes hold batches of different sizes: [3, 4]"
+        assert process[f"uneven {name}"] == f"processes hold batches of different sizes: {sizes}"
+
+
+# Trouble in one process is trouble in all -----------------------------------------------------------------------------
+
+
+def stumble(rank: int, port: int, folder: Path) -> None:
+    """Do what once went wrong in processes only; leave what came of it in a file."""
+    join(rank, port)
+    seen: dict[str, Any] = {"losses": []}
+    pair = {"query": "image", "key": "text", "scale": "mine"}
+    objective = Objective.from_recipe({"geometry": "lorentz", "scales": {"mine": 10.0}, "contrast": [pair]})
+    wrapped = DistributedDataParallel(model := tiny_model(other_scales={"mine": 10.0}))
+    share = make_batch().split(PROCESSES)[rank]
+    pairs = Batch(
+        *({r: x for r, x in part.items() if "box" not in r} for part in (share.images, share.texts, share.content))
+    )
+    with contextlib.suppress(RuntimeError):  # DDP's, about parameters without a gradient
+        for _ in range(2):
+            seen["losses"].append(forward_backward(wrapped, model, objective, pairs)[0].loss.item())
+
+    wrapped = DistributedDataParallel(model := tiny_model())
+    for name in ("finite", "not finite"):
+        share = make_batch().split(PROCESSES)[rank]
+        if name == "not finite" and rank == 1:
+            share.images["box_image"][1] = torch.nan
+        model.zero_grad()
+        loss, _ = forward_backward(wrapped, model, Objective.from_recipe("hce"), share)
+        own = bool(loss.loss.isfinite())
+        of_any = not distributed.any_process(not own, torch.device("cpu"))
+        seen[name] = {"own": own, "all": of_any, "gradients": any(p.grad is not None for p in model.parameters())}
+    torch.save(seen, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def stumbled(tmp_path_factory) -> list[dict[str, Any]]:
+    return in_two(tmp_path_factory.mktemp("stumbled"), stumble)
+
+
+def test_a_recipe_need_not_use_every_scale_of_the_model(stumbled):
+    """A model always has a logit_scale; a recipe may name its own scale otherwise."""
+    for process in stumbled:
+        assert len(process["losses"]) == 2
+        assert process["losses"][0] == pytest.approx(process["losses"][1])
+
+
+def test_a_loss_that_is_not_finite_in_one_process_leaves_gradients_out_in_all(stumbled):
+    """No term of the first process touches the crop that is not a number. Were it to run its backward pass alone, what
+    it says to the other there would be taken for an answer to what the other asks next."""
+    first, second = stumbled
+    assert first["finite"] == second["finite"] == {"own": True, "all": True, "gradients": True}
+    assert first["not finite"] == {"own": True, "all": False, "gradients": False}
+    assert second["not finite"] == {"own": False, "all": False, "gradients": False}
+
+
+# One process ----------------------------------------------------------------------------------------------------------
 
 
 def test_alone_nothing_is_gathered():

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from reference import exact, known_pairs, rounded
 
+from hypclip.errors import InputError
 from hypclip.geometry import lorentz
 
 RHO = torch.logspace(-6, np.log10(15), 40).tolist()
@@ -162,13 +163,24 @@ def test_centroid_is_exact_far_out(curv):
 
 def test_float32_reaches_as_far_as_documented():
     axis = torch.tensor([[1.0, 0.0]])
-    assert lorentz.exp_map0(89 * axis, 1.0).isfinite().all()
-    assert lorentz.exp_map0(90 * axis, 1.0).isinf().any()
+    assert lorentz.exp_map0(88 * axis, 1.0).isfinite().all()
     x = lorentz.exp_map0(torch.cat([44 * axis, -44 * axis]), 1.0)
     assert lorentz.time_component(x, 1.0).isfinite().all()
     torch.testing.assert_close(lorentz.radius(x, 1.0), torch.tensor([44.0, 44.0]))
-    torch.testing.assert_close(lorentz.pairwise_dist(x, x, 1.0), torch.tensor([[0.0, 88.0], [88.0, 0.0]]))
+    exact = torch.tensor([[0.0, 88.0], [88.0, 0.0]])
+    torch.testing.assert_close(lorentz.pairwise_dist(x, x, 1.0, exact_within=0.1), exact)
+    torch.testing.assert_close(lorentz.pairwise_dist(x, x.flip(0), 1.0).diagonal(), torch.tensor([88.0, 88.0]))
     torch.testing.assert_close(lorentz.dist(x, x.flip(0), 1.0), torch.tensor([88.0, 88.0]))
+
+
+@pytest.mark.parametrize("dtype, limit", [(torch.float32, 88.0), (torch.float64, 709.0)])
+@pytest.mark.parametrize("curv", [0.1, 10.0])
+def test_a_tangent_beyond_the_range_of_sinh_is_refused(dtype, limit, curv):
+    """Not clamped, and not infinite."""
+    v = torch.tensor([[1.0, 0.0], [0.0, limit * 1.01]], dtype=dtype) / curv**0.5
+    with pytest.raises(InputError, match=rf"√c\|v\| beyond {limit:.0f}"):
+        lorentz.exp_map0(v, curv)
+    assert lorentz.exp_map0(v * torch.tensor([torch.nan, 1.0], dtype=dtype), curv).isnan().all()  # a NaN stays one
 
 
 # Invariants -----------------------------------------------------------------------------------------------------------

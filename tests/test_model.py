@@ -9,9 +9,18 @@ from torch import Tensor
 from training_helpers import ROLES, TOWERS, tiny_model
 
 import hypclip
+from hypclip.config import build
 from hypclip.errors import ConfigError, InputError
+from hypclip.geometry import lorentz, product
 from hypclip.model import HypCLIP, ModelConfig
 
+SPACES = {
+    "lorentz": {},
+    "sphere": {"geometry": "sphere"},
+    "euclidean": {"geometry": "euclidean", "distance": "squared"},
+    "product": {"geometry": "product", "distance": "l1", "factor_dim": 4},
+}
+each_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 TEXTS = ["a red square", "a photograph of two dogs in the snow", "", "x"]
 
 
@@ -103,6 +112,42 @@ def test_towers_that_cannot_be_built_are_named(towers, message):
         HypCLIP(ModelConfig(towers))
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"geometry": "product", "distance": "l1", "factor_dim": 5}, "factor_dim 5 does not divide .* 16 dimensions"),
+        ({"geometry": "product", "distance": "l1", "factor_dim": 32}, "factor_dim 32 does not divide .* 16 dimensions"),
+        ({"geometry": "product", "distance": "l1"}, "got factor_dim None with geometry product"),
+        ({"geometry": "product", "factor_dim": 4}, "distance must be one of l1, l1_mean, l2 for geometry product"),
+        ({"factor_dim": 4}, "got factor_dim 4 with geometry lorentz"),
+        ({"distance": "squared"}, "distance must be one of geodesic for geometry lorentz, got 'squared'"),
+        ({"geometry": "sphere", "distance": "l2"}, "distance must be one of geodesic for geometry sphere, got 'l2'"),
+    ],
+)
+def test_a_space_that_cannot_be_is_a_config_error(config, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny_model(**config)
+    with pytest.raises(ConfigError, match=message):
+        HypCLIP(build(ModelConfig, {"towers": TOWERS, **config}, "model"))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"geometry": "ball"}, "model.geometry"),
+        ({"distance": "cosine"}, "model.distance"),
+        ({"geometry": "product", "distance": "l1", "factor_dim": 0}, "model.factor_dim: .*greater than 0"),
+        ({"geometry": "product", "distance": "l1", "factor_dim": "four"}, "model.factor_dim"),
+        ({"other_scales": {"box_scale": 0.0}}, "model.other_scales.box_scale: .*greater than 0"),
+        ({"other_scales": {"box_scale": float("nan")}}, "model.other_scales.box_scale"),
+        ({"other_scales": [3.0]}, "model.other_scales"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_named(config, message):
+    with pytest.raises(ConfigError, match=message):
+        build(ModelConfig, {"towers": TOWERS, **config}, "model")
+
+
 # Scalars --------------------------------------------------------------------------------------------------------------
 
 
@@ -123,6 +168,12 @@ def test_scalars_start_as_published():
         ({}, set()),
         ({"learn_curv": False}, {"log_curv"}),
         ({"geometry": "sphere"}, {"log_curv", "log_image_scale", "log_text_scale"}),
+        ({"geometry": "sphere", "learn_curv": False}, {"log_curv", "log_image_scale", "log_text_scale"}),
+        ({"geometry": "euclidean"}, {"log_curv"}),
+        ({"geometry": "euclidean", "distance": "squared"}, {"log_curv"}),
+        ({"geometry": "product", "distance": "l1", "factor_dim": 4}, set()),
+        ({"geometry": "product", "distance": "l2", "factor_dim": 4, "learn_curv": False}, {"log_curv"}),
+        ({"other_scales": {"box_scale": 3.0, "box_whole_scale": 5.0}}, set()),
     ],
 )
 def test_scalars_that_play_no_part_are_frozen(config, frozen):
@@ -131,7 +182,7 @@ def test_scalars_that_play_no_part_are_frozen(config, frozen):
     images, texts = batch()
     output = model(images, texts)
     total = sum(x.square().sum() + x.sum() for x in output.features.values())
-    (total + output.curv + output.logit_scale).backward()
+    (total + output.curv.sum() + sum(output.scales.values())).backward()
     without_gradient = {name for name, p in model.named_parameters() if p.grad is None}
     assert without_gradient == frozen
 
@@ -152,6 +203,47 @@ def test_clamp_scalars_brings_each_back_into_its_range():
     assert model.curv.item() == pytest.approx(0.1, rel=1e-6)
     kept = (model.log_logit_scale, model.log_image_scale, model.log_text_scale)
     assert [scalar.item() for scalar in kept] == [-9.0] * 3
+
+
+def test_a_product_has_a_curvature_and_scales_for_each_factor():
+    model = tiny_model(geometry="product", distance="l1", factor_dim=2, curv_init=0.3)
+    torch.testing.assert_close(model.curv, torch.full((8,), 0.3))
+    for scale in (model.log_image_scale, model.log_text_scale):
+        torch.testing.assert_close(scale.exp(), torch.full((8,), 2**-0.5))
+    assert model.logit_scale.shape == ()
+    for space in ("lorentz", "sphere", "euclidean"):
+        single = tiny_model(geometry=space)
+        assert single.curv.shape == single.log_image_scale.shape == single.log_text_scale.shape == ()
+
+
+def test_the_scalars_of_a_product_are_clamped_one_by_one():
+    model = tiny_model(geometry="product", distance="l1", factor_dim=8)
+    with torch.no_grad():
+        for scalars in (model.log_curv, model.log_image_scale, model.log_text_scale):
+            scalars.copy_(torch.tensor([-9.0, 9.0]))
+    model.clamp_scalars()
+    torch.testing.assert_close(model.curv, torch.tensor([0.1, 10.0]))
+    for scale in (model.log_image_scale, model.log_text_scale):
+        assert scale.tolist() == [-9.0, 0.0]
+
+
+def test_other_scales_start_as_set_and_are_learned_and_clamped():
+    model = tiny_model(other_scales={"box_scale": 3.0, "box_whole_scale": 5.0}, logit_scale_init=20.0)
+    assert {name: scale.item() for name, scale in model.scales.items()} == pytest.approx(
+        {"logit_scale": 20.0, "box_scale": 3.0, "box_whole_scale": 5.0}, rel=1e-6
+    )
+    output = model(*batch())
+    assert output.scales.keys() == model.scales.keys()
+    (output.scales["box_scale"] + output.scales["logit_scale"]).backward()
+    learned = {name: parameter.grad is not None for name, parameter in model.log_other_scales.items()}
+    assert learned == {"box_scale": True, "box_whole_scale": False}
+    with torch.no_grad():
+        model.log_other_scales["box_scale"].fill_(9.0)
+        model.log_other_scales["box_whole_scale"].fill_(-9.0)
+    model.clamp_scalars()
+    assert model.scales["box_scale"].item() == pytest.approx(100.0, rel=1e-6)
+    assert model.log_other_scales["box_whole_scale"].item() == -9.0
+    assert tiny_model().scales.keys() == {"logit_scale"}
 
 
 def test_forward_does_not_clamp():
@@ -203,8 +295,54 @@ def test_embeddings_on_the_sphere_have_length_one():
         torch.testing.assert_close(x.norm(dim=-1), torch.ones(len(x)), rtol=0, atol=1e-6)
 
 
-def test_nothing_to_embed_is_no_rows():
-    model = tiny_model()
+def test_embeddings_in_flat_space_are_scaled_tower_features():
+    model = tiny_model(geometry="euclidean").eval()
+    with torch.no_grad():
+        model.log_image_scale.fill_(-1.0)
+        features = model.image_tower(torch.stack([model.transform(p) for p in pictures()]))
+    torch.testing.assert_close(model.embed_image(pictures()), features * math.exp(-1.0), rtol=0, atol=1e-6)
+
+
+def test_embeddings_in_a_product_are_lifted_factor_by_factor():
+    model = tiny_model(geometry="product", distance="l1", factor_dim=8).eval()
+    with torch.no_grad():
+        model.log_curv.copy_(torch.tensor([0.2, 5.0]).log())
+        model.log_text_scale.copy_(torch.tensor([-0.5, -1.5]))
+        features = model.text_tower(model.tokenizer(TEXTS))
+    got = model.embed_text(TEXTS)
+    for part, curv, scale in ((slice(8), 0.2, math.exp(-0.5)), (slice(8, None), 5.0, math.exp(-1.5))):
+        torch.testing.assert_close(got[:, part].double(), lifted(features[:, part] * scale, curv), rtol=1e-5, atol=1e-6)
+
+
+@each_space
+def test_every_space_embeds_and_compares(space):
+    model = tiny_model(**space)
+    texts, images = model.embed_text(TEXTS), model.embed_image(pictures())
+    assert (texts.shape, images.shape) == ((4, 16), (5, 16))
+    similarity = model.similarity(texts, images)
+    assert similarity.shape == (4, 5)
+    assert similarity.isfinite().all()
+    assert not similarity.requires_grad
+    assert torch.equal(model.similarity(texts, texts).argmax(-1), torch.arange(4))
+    torch.testing.assert_close(model.similarity(images, texts), similarity.T, rtol=0, atol=1e-5)
+
+
+@each_space
+def test_every_space_is_learned_from_texts_and_images(space):
+    model = tiny_model(**space)
+    output = model(*batch())
+    assert all(x.shape == (3, 16) for x in output.features.values())
+    curv = output.curv
+    pairs = -model.metric.pairwise_similarity(output.features["image"], output.features["text"], curv)
+    (pairs.sum() * output.scales["logit_scale"]).backward()
+    learned = [p for p in (model.log_curv, model.log_image_scale, model.log_text_scale) if p.requires_grad]
+    assert all(p.grad.isfinite().all() and (p.grad != 0).all() for p in (*learned, model.log_logit_scale))
+    assert model.image_tower.conv1.weight.grad.norm() > 0
+
+
+@each_space
+def test_nothing_to_embed_is_no_rows(space):
+    model = tiny_model(**space)
     assert model.embed_text([]).shape == model.embed_image([]).shape == (0, 16)
 
 
@@ -270,7 +408,8 @@ def test_forward_embeds_every_role():
         torch.testing.assert_close(output.features[role], alone, rtol=0, atol=1e-5)
     assert output.curv is not None
     torch.testing.assert_close(output.curv, model.curv, rtol=0, atol=0)
-    torch.testing.assert_close(output.logit_scale, model.logit_scale, rtol=0, atol=0)
+    assert output.scales.keys() == {"logit_scale"}
+    torch.testing.assert_close(output.scales["logit_scale"], model.logit_scale, rtol=0, atol=0)
 
 
 def test_pictures_of_one_size_share_a_pass():
@@ -281,9 +420,9 @@ def test_pictures_of_one_size_share_a_pass():
     assert seen == [6]
 
 
-@pytest.mark.parametrize("geometry", ["lorentz", "sphere"])
-def test_half_precision_towers_give_float32_points(geometry):
-    model = tiny_model(geometry=geometry)
+@each_space
+def test_half_precision_towers_give_float32_points(space):
+    model = tiny_model(**space)
     images, texts = batch()
     exact = model(images, texts).features
     with torch.autocast("cpu", torch.bfloat16):
@@ -308,6 +447,21 @@ def test_similarity_is_what_the_model_is_trained_with():
         rtol=0,
         atol=1e-6,
     )
+
+
+def test_similarity_in_flat_space_and_in_a_product_is_minus_their_distance():
+    x, y = torch.randn(3, 16), torch.randn(2, 16)
+    for distance, power in (("geodesic", 1), ("squared", 2)):
+        flat = tiny_model(geometry="euclidean", distance=distance)
+        torch.testing.assert_close(flat.similarity(x, y), -(torch.cdist(x, y) ** power), rtol=1e-5, atol=1e-5)
+    model = tiny_model(geometry="product", distance="l1", factor_dim=8)
+    with torch.no_grad():
+        model.log_curv.copy_(torch.tensor([0.2, 5.0]).log())
+    apart = sum(lorentz.pairwise_dist(x[:, p], y[:, p], c) for p, c in ((slice(8), 0.2), (slice(8, None), 5.0)))
+    torch.testing.assert_close(model.similarity(x, y), -apart, rtol=1e-5, atol=1e-5)
+    mean, l2 = (tiny_model(geometry="product", distance=d, factor_dim=8, curv_init=0.2) for d in ("l1_mean", "l2"))
+    torch.testing.assert_close(mean.similarity(x, y), -product.pairwise_dist(x, y, 0.2, 8, "l1_mean"))
+    torch.testing.assert_close(l2.similarity(x, y), -product.pairwise_dist(x, y, 0.2, 8, "l2"))
 
 
 def test_similarity_refuses_half_precision():

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from data_helpers import write_pairs
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from training_helpers import (
+    ROLES,
+    SCALES,
     command,
     read_log,
     run_config,
@@ -31,7 +35,8 @@ from training_helpers import (
 )
 
 import hypclip
-from hypclip.objective import Loss, Objective
+from hypclip.objective import Loss, Objective, recipe_from
+from hypclip.objective.recipe import RECIPES, Recipe
 from hypclip.training.metrics import MetricsLog
 from hypclip.training.optim import learning_rate_at
 from train import pretrain
@@ -45,6 +50,10 @@ PARTS = {
     "entail/box_text-box_image",
     "entail/box_image-image",
     "entail/box_text-text",
+}
+EDGES = ("text-image", "box_text-box_image", "box_image-image", "box_text-text")
+SEEN = {f"{figure}/{edge}" for figure in ("violation", "margin", "clamped") for edge in EDGES} | {
+    f"radius/{role}/q{percent}" for role in ROLES for percent in ("05", "50", "95")
 }
 CLOCK = ("samples_per_s", "data_wait_s")
 """The fields of a log line that no two runs share."""
@@ -109,15 +118,22 @@ def assert_same_run(got: Path, want: Path) -> None:
 def test_every_logged_step_has_every_figure(whole):
     lines = read_log(whole)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    fields = {"step", "loss", "lr", "curv", "logit_scale", "grad_norm", "skipped", *CLOCK, *PARTS}
+    fields = {"step", "loss", "lr", "curv", "logit_scale", "grad_norm", "skipped", "warnings", *CLOCK, *PARTS, *SEEN}
     for line in lines:
         assert line.keys() == fields
+        assert line["warnings"] == []
         assert line["samples_per_s"] > 0
         assert line["data_wait_s"] >= 0
         assert line["grad_norm"] > 0
         assert line["skipped"] == {}
         weights = {name: 0.25 if name.startswith("contrast") else 0.1 for name in PARTS}
         assert line["loss"] == pytest.approx(sum(weights[name] * line[name] for name in PARTS), rel=1e-5)
+        for role in ROLES:
+            assert 0 < line[f"radius/{role}/q05"] <= line[f"radius/{role}/q50"] <= line[f"radius/{role}/q95"]
+        for edge in EDGES:
+            assert 0 <= line[f"clamped/{edge}"] <= 1
+            assert 0 <= line[f"violation/{edge}"] <= 1 + 1e-6
+            assert (line[f"violation/{edge}"] > 0.5) == (line[f"margin/{edge}"] < 0)
         assert line["lr"] == learning_rate_at(line["step"] - 1, peak=1e-3, warmup_steps=2, steps=6)
     assert [line["curv"] for line in lines] != [1.0] * 6
     assert lines[-1]["logit_scale"] == pytest.approx(1 / 0.07, rel=0.01)
@@ -129,7 +145,7 @@ def test_tensorboard_has_the_same_figures(whole):
     for event in EventFileLoader(str(events)).Load():
         for value in event.summary.value:
             logged.setdefault(value.tag, []).append((event.step, value.tensor.float_val[0]))
-    for name in ("loss", "lr", "curv", "logit_scale", "grad_norm", *CLOCK, *PARTS):
+    for name in ("loss", "lr", "curv", "logit_scale", "grad_norm", *CLOCK, *PARTS, *SEEN):
         assert logged[name] == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in read_log(whole)]
 
 
@@ -176,6 +192,145 @@ def test_pairs_alone_train_clip_on_the_sphere(config, tmp_path):
         assert {name for name in line if "/" in name} == {"contrast/image-text", "contrast/text-image"}
         assert line["curv"] == 1.0
     assert hypclip.load(tmp_path / "run" / "checkpoint").config.geometry == "sphere"
+
+
+# Recipes --------------------------------------------------------------------------------------------------------------
+
+
+def parts_of(recipe: Recipe) -> set[str]:
+    """The names of the terms of a loss, as the log has them."""
+    return (
+        {f"contrast/{term.query}-{term.key}" for term in recipe.contrast}
+        | {f"entail/{edge.general}-{edge.specific}" for edge in recipe.edges}
+        | {f"calibrate/{edge.general}-{edge.specific}" for edge in recipe.edges if edge.calibration}
+        | {f"{term.kind}/{term.role}" for term in recipe.regularisers}
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_by_its_name_alone(name, config, tmp_path):
+    """What the model needs to know of it, it is told; what is left can be loaded without the config."""
+    assert run(config, f"objective={name}", "train.steps=3", "data.workers=0") == 0
+    recipe = recipe_from(name)
+    lines = read_log(tmp_path / "run")
+    always = {"step", "loss", "lr", "curv", "logit_scale", "grad_norm", *CLOCK}
+    seen = {f"{figure}/{e.general}-{e.specific}" for figure in ("violation", "margin", "clamped") for e in recipe.edges}
+    if recipe.metric.has_cones:
+        seen |= {f"radius/{role}/q{percent}" for role in recipe.roles for percent in ("05", "50", "95")}
+    numbers = always | parts_of(recipe) | recipe.scales.keys() | seen
+    assert len(lines) == 3
+    for line in lines:
+        assert line.keys() == numbers | {"skipped", "warnings"}
+        assert {field for field in numbers if type(line[field]) not in (int, float)} == set()
+        assert line["warnings"] == []
+    assert (lines[-1]["curv"] != 1.0) == recipe.metric.is_hyperbolic
+
+    model = hypclip.load(tmp_path / "run" / "checkpoint")
+    assert model.metric == recipe.metric
+    assert {"logit_scale": model.config.logit_scale_init, **model.config.other_scales} == recipe.scales
+    assert {scale: value.item() for scale, value in model.scales.items()} == {s: lines[-1][s] for s in recipe.scales}
+    assert model.curv.mean().item() == lines[-1]["curv"]
+    assert model.curv.shape == ((2,) if name == "phyclip" else ())
+    notes = hypclip.checkpoint.read_config(tmp_path / "run" / "checkpoint")
+    assert recipe_from(notes["objective"]) == recipe
+    texts = model.embed_text(["a red square", "a blue square"])
+    assert model.similarity(texts, texts).isfinite().all()
+
+
+def test_a_recipe_may_be_a_file_or_stand_in_the_config(tmp_path, shards):
+    """The same recipe, written three ways, is the same run."""
+    mine = {"base": "hycoclip", "skip_duplicates": True, "min_radius": 0.2}
+    path = write_config(tmp_path / "recipes" / "mine.yaml", mine)
+    whole = asdict(recipe_from(mine))
+    losses = []
+    for name, objective in {"inline": mine, "file": str(path), "whole": whole, "other": "hycoclip"}.items():
+        settings = run_config(tmp_path / name, shards, objective=objective, train__steps=2, data__workers=0)
+        assert run(write_config(tmp_path / f"{name}.yaml", json.loads(json.dumps(settings)))) == 0
+        losses.append([line["loss"] for line in read_log(tmp_path / name)])
+    assert losses[0] == losses[1] == losses[2] != losses[3]
+
+
+SEVERAL = {"base": "uncha", "max_boxes": 3}
+
+
+@pytest.fixture
+def several(tmp_path, shards) -> Path:
+    """The config of a run with up to three boxes a sample, in two parts a batch."""
+    settings = run_config(tmp_path / "run", shards, objective=SEVERAL, train__accumulate=2)
+    return write_config(tmp_path / "several.yaml", settings)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_parts_of_a_batch_train_as_the_whole_does(accumulate, several, tmp_path):
+    """Four samples in parts of two, and of one and two; without the dropped patches, which are drawn in other order."""
+    quiet = ["model.towers.vision_cfg.patch_dropout=0", "train.steps=4", "data.workers=0"]
+    assert run(several, *quiet, f"train.accumulate={accumulate}") == 0
+    assert run(several, *quiet, "train.accumulate=1", f"output_dir={tmp_path}/whole") == 0
+    for ours, theirs in zip(read_log(tmp_path / "run"), read_log(tmp_path / "whole"), strict=True):
+        assert without(ours, *CLOCK, "warnings", "skipped") == pytest.approx(
+            without(theirs, *CLOCK, "warnings", "skipped"), rel=2e-3, abs=1e-4
+        )
+
+
+def test_a_run_of_several_boxes_in_parts_goes_on_bit_for_bit(several, tmp_path):
+    """With patches dropped at random in each part."""
+    assert run(several, "train.keep_checkpoints=3") == 0
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    rewind(tmp_path / "again", 2)
+    assert run(several, "train.keep_checkpoints=3", f"output_dir={tmp_path}/again", "--resume") == 0
+    assert_same_run(tmp_path / "again", tmp_path / "run")
+    assert SCALES.keys() <= read_log(tmp_path / "run")[-1].keys()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_pairs_without_boxes_train_too(accumulate, several, tmp_path):
+    """In the terms of whole pictures; of boxes there is nothing to say."""
+    write_pairs(tmp_path / "pairs", [8, 8])
+    arguments = [f"data.shards={tmp_path}/pairs", "train.steps=2", "data.workers=0", f"train.accumulate={accumulate}"]
+    assert run(several, *arguments) == 0
+    for line in read_log(tmp_path / "run"):
+        assert 0 < line["loss"] < 10
+        assert line["contrast/image-text"] > 0
+        assert {line[name] for name in parts_of(recipe_from(SEVERAL)) if "box" in name} == {0.0}
+        assert line["radius/box_image/q50"] is None
+        assert line["radius/image/q50"] > 0
+
+
+def test_a_factor_that_does_not_divide_is_refused_before_training(config, capsys):
+    towers = "model.towers.embed_dim=20"
+    assert_refused(config, capsys, "factor_dim 8 does not divide the embedding's 20", "objective=phyclip", towers)
+
+
+# Warnings -------------------------------------------------------------------------------------------------------------
+
+
+def warnings_in(captured: str) -> list[str]:
+    return re.findall("warning: [^\r\n]*", captured)
+
+
+def test_a_curvature_at_its_bound_is_warned_of_once(config, tmp_path, capfd):
+    """So slow a run does not leave it."""
+    assert run(config, "model.curv_init=0.1", "train.learning_rate=1e-6", "data.workers=0") == 0
+    (warning,) = warnings_in(capfd.readouterr().err)
+    assert warning.startswith("warning: step 1: the curvature is at its lowest value 0.1 ")
+    assert [line["warnings"] for line in read_log(tmp_path / "run")] == [["curv lowest"]] * 6
+    assert run(config, "model.curv_init=0.1", "model.learn_curv=false", "train.steps=2", "data.workers=0") == 0
+    assert warnings_in(capfd.readouterr().err) == []
+    assert [line["warnings"] for line in read_log(tmp_path / "run")] == [[]] * 2
+
+
+def test_cones_that_have_opened_are_warned_of(config, tmp_path, capfd):
+    """Those of a min_radius that no point is beyond."""
+    wide = ["objective.base=hycoclip", "objective.min_radius=100", "train.steps=2", "data.workers=0"]
+    assert run(config, *wide) == 0
+    (warning,) = warnings_in(capfd.readouterr().err)
+    assert warning.startswith("warning: step 1: every entailment cone has opened to a half-space")
+    for line in read_log(tmp_path / "run"):
+        assert line["warnings"] == ["cones open"]
+        assert [line[f"clamped/{edge}"] for edge in EDGES] == [pytest.approx(1.0)] * 4
+
+
+# Precision, held-out data ---------------------------------------------------------------------------------------------
 
 
 def test_half_precision_trains_weights_of_full_precision(config, tmp_path):
@@ -302,9 +457,14 @@ def assert_refused(config: Path, capsys: pytest.CaptureFixture[str], message: st
         ("data.shards={dir}/nowhere", "data.shards: there is no shard .*/nowhere"),
         ("evaluate.shards={dir}/nowhere", "there is no shard .*/nowhere"),
         ("data.workers=3", "2 shards, but 1 processes .* 3 workers need at least 3"),
-        ("model.geometry=sphere", "model.geometry is 'sphere' and the objective's is 'lorentz': set both alike"),
-        ("objective=clip", "model.geometry is 'lorentz' and the objective's is 'sphere'"),
-        ("objective=hyclip", "no recipe named 'hyclip'; known: clip, meru, hycoclip"),
+        (
+            "model.geometry=sphere",
+            "model.geometry is 'sphere' and the objective's geometry is 'lorentz': leave model.geometry out",
+        ),
+        ("objective=hyclip", "no recipe named 'hyclip'; known: clip, euclip, meru, hycoclip"),
+        ("objective={dir}/mine.yaml", "there is no config file .*/mine.yaml"),
+        ("objective.base=hyclip", "no recipe named 'hyclip'"),
+        ("train.accumulate=0", "train.accumulate: .*greater than 0, got 0"),
         ("model.towers=ViT-Z", "open_clip has no model config named 'ViT-Z'"),
     ],
 )
@@ -341,6 +501,14 @@ def test_what_the_data_workers_find_ends_in_one_line_too(config, capfd, tmp_path
     (line,) = error_lines(captured.err)
     assert "10 of 10 samples are bad (unreadable picture 10), more than data.max_bad_fraction = 0.01" in line
     assert "Traceback" not in captured.err
+
+
+def test_boxes_alone_train_or_are_refused(tmp_path, shards):
+    """A recipe of no role but boxes."""
+    pair = {"query": "box_image", "key": "box_text"}
+    boxes = {"geometry": "lorentz", "max_boxes": 3, "contrast": [pair]}
+    settings = run_config(tmp_path / "run", shards, objective=boxes, train__steps=2, data__workers=0)
+    assert run(write_config(tmp_path / "config.yaml", settings)) in (0, 1)
 
 
 # Numbers that are none ------------------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -6,8 +7,11 @@ from training_helpers import ROOT, TOWERS, run_config
 from hypclip.config import build, read
 from hypclip.data.augment import AugmentConfig
 from hypclip.errors import ConfigError
+from hypclip.geometry.metric import Metric
 from hypclip.objective import recipe_from
+from hypclip.objective.recipe import RECIPES
 from hypclip.training.settings import EvaluateConfig, RunConfig, TrainConfig
+from train.pretrain import configure
 
 LEAST = {
     "output_dir": "runs/x",
@@ -27,6 +31,7 @@ def test_defaults_are_those_of_the_papers():
         weight_decay=0.2,
         warmup_steps=0,
         clip_norm=1.0,
+        accumulate=1,
         precision="auto",
         seed=0,
         threads=0,
@@ -36,7 +41,8 @@ def test_defaults_are_those_of_the_papers():
     )
     assert config.output_dir == Path("runs/x")
     assert config.objective == "hycoclip"
-    assert config.model.geometry == "lorentz"
+    assert config.model.metric == Metric("lorentz", "geodesic", None)
+    assert config.model.other_scales == {}
     assert (config.model.curv_init, config.model.logit_scale_init) == (1.0, 1 / 0.07)
     assert config.data.augment == AugmentConfig(crop_scale=(0.5, 1.0))
     assert config.data.box_margin == 0.0
@@ -56,8 +62,9 @@ def test_every_setting_can_be_set(tmp_path):
     "path", [*sorted(ROOT.glob("configs/pretrain/*.yaml")), ROOT / "configs/quickstart.yaml"], ids=str
 )
 def test_the_configs_in_the_repository_are_right(path):
-    config = build(RunConfig, read(path))
-    assert recipe_from(config.objective).geometry == config.model.geometry
+    config, objective = configure(read(path))
+    assert objective.recipe == recipe_from(config.objective)
+    assert config.model.metric == objective.recipe.metric
 
 
 @pytest.mark.parametrize(
@@ -69,12 +76,15 @@ def test_the_configs_in_the_repository_are_right(path):
         ("train", {"batch_size": -4}, "train.batch_size: .*greater than 0"),
         ("train", {"precision": "fp16"}, "train.precision: .*'auto', 'fp32' or 'bf16', got 'fp16'"),
         ("train", {"betas": [0.9]}, "train.betas"),
+        ("train", {"accumulate": 0}, "train.accumulate: .*greater than 0, got 0"),
         ("train", {"warmup_steps": -1}, "train.warmup_steps"),
         ("data", {"workers": -1}, "data.workers: .*got -1"),
         ("data", {"shards": 3}, "data.shards"),
         ("data", {"max_bad_fraction": 1.5}, "data.max_bad_fraction: .*less than or equal to 1, got 1.5"),
         ("data", {"augment": {"crop": 1}}, "unknown key 'data.augment.crop'"),
-        ("model", {"geometry": "ball"}, "model.geometry: .*'lorentz' or 'sphere', got 'ball'"),
+        ("model", {"geometry": "ball"}, "model.geometry: .*'lorentz', 'sphere', .*, got 'ball'"),
+        ("model", {"distance": "l3"}, "model.distance: .*'geodesic', .*got 'l3'"),
+        ("model", {"other_scales": {"box_scale": 0}}, "model.other_scales.box_scale: .*greater than 0, got 0"),
         ("model", {"curv_init": 0}, "model.curv_init: .*greater than 0, got 0"),
         ("model", {"logit_scale_init": -1}, "model.logit_scale_init: .*greater than 0, got -1"),
         ("model", {"image_mean": [0.5, 0.5]}, "model.image_mean: .*3 items"),
@@ -92,3 +102,86 @@ def test_mistakes_are_named(part, change, message):
 def test_what_has_no_default_is_asked_for(key):
     with pytest.raises(ConfigError, match=f"the config lacks '{key}'"):
         build(RunConfig, {k: v for k, v in LEAST.items() if k != key})
+
+
+# What the recipe says of the model ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_model_follows_its_objective(name):
+    config, objective = configure({**LEAST, "objective": name})
+    recipe = objective.recipe
+    assert recipe == recipe_from(name)
+    assert config.model.metric == recipe.metric
+    assert {"logit_scale": config.model.logit_scale_init, **config.model.other_scales} == recipe.scales
+    assert (config.model.curv_init, config.model.learn_curv) == (1.0, True)
+    assert config.train == build(RunConfig, LEAST).train
+
+
+def test_a_model_may_start_its_scales_elsewhere():
+    scales = {"box_scale": 2.0, "box_whole_scale": 3.0}
+    model = {"towers": "ViT-B-32", "logit_scale_init": 5.0, "other_scales": scales, "curv_init": 0.5}
+    config, _ = configure({**LEAST, "model": model, "objective": "uncha"})
+    assert (config.model.logit_scale_init, config.model.other_scales, config.model.curv_init) == (5.0, scales, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("objective", "model"),
+    [
+        ("hycoclip", {"geometry": "lorentz"}),
+        ("hycoclip", {"geometry": "lorentz", "distance": "geodesic", "factor_dim": None}),
+        ("clip", {"geometry": "sphere"}),
+        ("euclip", {"geometry": "euclidean"}),
+        ("euclip", {"geometry": "euclidean", "distance": "squared"}),
+        ("euclip", {"distance": "squared"}),
+        ("phyclip", {"geometry": "product", "distance": "l1", "factor_dim": 8}),
+        ("phyclip", {"geometry": "product"}),
+        ("phyclip", {"factor_dim": 8}),
+    ],
+)
+def test_a_model_may_say_again_what_its_objective_says(objective, model):
+    """All of it or some: the rest follows."""
+    config, built = configure({**LEAST, "model": {**LEAST["model"], **model}, "objective": objective})
+    assert config.model.metric == built.recipe.metric
+
+
+@pytest.mark.parametrize(
+    ("objective", "model", "message"),
+    [
+        ("hycoclip", {"geometry": "sphere"}, "model.geometry is 'sphere' and the objective's geometry is 'lorentz'"),
+        ("clip", {"geometry": "lorentz"}, "model.geometry is 'lorentz' and the objective's geometry is 'sphere'"),
+        ("hycoclip", {"geometry": "product"}, "model.geometry is 'product' and the objective's geometry is 'lorentz'"),
+        (
+            "euclip",
+            {"geometry": "euclidean", "distance": "geodesic"},
+            "model.distance is 'geodesic' and the objective's distance is 'squared'",
+        ),
+        (
+            "phyclip",
+            {"geometry": "product", "distance": "l1", "factor_dim": 16},
+            "model.factor_dim is 16 and the objective's factor_dim is 8",
+        ),
+        ("uncha", {"other_scales": {"box_scale": 2.0}}, "model.other_scales lacks .'box_whole_scale'."),
+        ("hyclip", {}, "no recipe named 'hyclip'; known: clip, euclip, meru, hycoclip, hce, phyclip, uncha, argent"),
+        ({"base": "phyclip", "factor_dim": 7}, {}, "model: factor_dim 7 does not divide the embedding's 512 dim"),
+        ({"base": "meru", "edge": []}, {}, "unknown key 'objective.edge', did you mean 'edges'"),
+    ],
+)
+def test_a_model_that_contradicts_its_objective_is_refused(objective, model, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        configure({**LEAST, "model": {**LEAST["model"], **model}, "objective": objective})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_recipes_are_in_the_wheel():
+    """Files that are not Python are, where pyproject.toml says so."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packaged = {
+        file
+        for package, patterns in project["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for file in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    recipes = {ROOT / "hypclip" / "objective" / "recipes" / f"{name}.yaml" for name in RECIPES}
+    assert all(file.is_file() for file in recipes)
+    assert recipes <= packaged

@@ -14,6 +14,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
+from hypclip.data.batch import Batch
 from hypclip.geometry import lorentz
 from hypclip.model import HypCLIP, ModelConfig
+from hypclip.roles import BOX_ROLES, MISSING
 
 ROOT = Path(__file__).parent.parent
 ROLES = ("image", "text", "box_image", "box_text")
@@ -50,6 +53,60 @@ def points(
         role: lorentz.exp_map0(torch.randn(rows, dim, generator=generator, dtype=torch.float64) * scale, curv)
         for role in roles
     }
+
+
+SCALES = {"box_scale": 20.0, "box_whole_scale": 16.7}
+"""The inverse temperatures of uncha besides logit_scale."""
+
+
+def make_batch(
+    boxes: Sequence[int] | None = None, samples: int = 6, max_boxes: int = 3, seed: int = 5, size: int = 32
+) -> Batch:
+    """Draw pixels and tokens; the first and the fifth sample share a caption, the last has its caption for a phrase.
+
+    Args:
+        boxes: how many each sample has, packed as `collate` packs them; None is one each, but for the third sample.
+        samples: how many, where `boxes` does not say.
+        max_boxes: N, of packed boxes.
+        seed: of the pixels and tokens.
+        size: side of the pictures.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    samples = samples if boxes is None else len(boxes)
+    found = samples if boxes is None else sum(boxes)
+    images = {
+        role: torch.randn(n, 3, size, size, generator=generator)
+        for role, n in (("image", samples), ("box_image", found))
+    }
+    texts = {
+        role: torch.randint(1, 49406, (n, length), generator=generator)
+        for role, n, length in (("text", samples, 9), ("box_text", found, 5))
+    }
+    content = {"image": torch.arange(samples), "text": torch.arange(samples) + 100}
+    if samples > 4:
+        content["text"][4] = content["text"][0]
+    if boxes is None:
+        content |= {"box_image": torch.arange(samples) + 200, "box_text": torch.arange(samples) + 300}
+        content["box_text"][-1] = content["text"][-1]
+        for role in ("box_image", "box_text"):
+            content[role][2] = MISSING
+        return Batch(images, texts, content)
+    there = torch.arange(max_boxes) < torch.tensor(boxes).unsqueeze(1)
+    ids = torch.arange(samples * max_boxes).view(samples, max_boxes)
+    content |= {"box_image": (ids + 200).where(there, MISSING), "box_text": (ids + 300).where(there, MISSING)}
+    if boxes[-1]:
+        content["box_text"][-1, 0] = content["text"][-1]
+    weight = torch.rand(samples, max_boxes, generator=generator) + 0.1
+    return Batch(images, texts, content, weight * there, there.flatten().nonzero().flatten())
+
+
+def stand_in(batch: Batch) -> Batch:
+    """Give packed boxes of which there are none the one row that counts nothing, as `collate` does."""
+    if batch.box_rows is None or len(batch.box_rows):
+        return batch
+    images = {r: x.new_zeros(1, *x.shape[1:]) if r in BOX_ROLES else x for r, x in batch.images.items()}
+    texts = {r: x.new_zeros(1, *x.shape[1:]) if r in BOX_ROLES else x for r, x in batch.texts.items()}
+    return replace(batch, images=images, texts=texts, box_rows=batch.box_rows.new_zeros(1))
 
 
 # Shards ---------------------------------------------------------------------------------------------------------------

@@ -21,9 +21,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hypclip.errors import InputError
+from hypclip.geometry._pairwise import pairwise_lorentz_dist
 from hypclip.geometry._precision import Curv, as_curv, full_precision, safe_sqrt
 from hypclip.geometry._quotients import asinhc, sinh_ratio, sinhc
-from hypclip.geometry.acosh import acosh1p
 
 
 @full_precision
@@ -80,8 +81,8 @@ def pairwise_dist(
     """Return the geodesic distance of all pairs by one matmul, d = acosh(1 + w)/√c.
 
     w = 2 sinh²(√c d/2) = h_x + h_y + h_x h_y − c x·y, with h = √c x_t − 1 = c|x|²/(1 + √c x_t), is the polar form
-    2 sinh²((ρ_x − ρ_y)/2) + sinh ρ_x sinh ρ_y (1 − cos θ) multiplied out, and one matmul of two more columns. A sum
-    that comes out below 0 is a rounding error: distance and gradient are 0 there.
+    2 sinh²((ρ_x − ρ_y)/2) + sinh ρ_x sinh ρ_y (1 − cos θ) multiplied out. A sum that comes out below 0 is a rounding
+    error: distance and gradient are 0 there. The gradient cannot be differentiated again.
 
     Args:
         x: n points.
@@ -95,16 +96,12 @@ def pairwise_dist(
     ρ_x + ρ_y ≤ 88.
     """
     c = as_curv(curv, x)
-    root = c.sqrt()
-    left, right = x * -root, y * root
-    hx, hy = _cosh_minus_one(left), _cosh_minus_one(right)
-    one = torch.ones_like(hx)
-    w = torch.cat([left, hx, one], -1) @ torch.cat([right, 1 + hy, hy], -1).T
-    d = acosh1p(w) / root
+    d: Tensor = pairwise_lorentz_dist(x, y, c)[0] / c.sqrt()
     if exact_within is None:
         return d
-    sinh = hx.detach() * (hx.detach() + 2), hy.detach() * (hy.detach() + 2)
-    unsure = w < 1e-4 * torch.finfo(w.dtype).eps / 1e-7 * (sinh[0] * sinh[1].T).sqrt()
+    # The rounding of w, a part of sinh ρ_x sinh ρ_y, reaches 1 % of d where cosh(√c d) − 1 is less than this.
+    sinh_x, sinh_y = (c.sqrt() * torch.linalg.vector_norm(points.detach(), dim=-1) for points in (x, y))
+    unsure = torch.cosh(c.sqrt() * d.detach()) - 1 < 500 * torch.finfo(x.dtype).eps * sinh_x.unsqueeze(1) * sinh_y
     i, j = torch.nonzero((d < exact_within) | unsure, as_tuple=True)
     return d.index_put((i, j), dist(x[i], y[j], c))
 
@@ -113,9 +110,21 @@ def pairwise_dist(
 def exp_map0(v: Float[Tensor, "*batch d"], curv: Curv) -> Float[Tensor, "*batch d"]:
     """Map tangent vectors at the origin onto the hyperboloid: x = sinh(√c|v|)/(√c|v|) · v.
 
-    Numerics: relative error ≤ 2e-6 in float32 for √c|v| up to 15 and 5e-6 up to 32; infinite from √c|v| = 90 on.
+    Raises:
+        InputError: a finite v with √c|v| beyond 88 in float32 or 709 in float64, where sinh overflows. It is looked for
+            on the CPU and not under torch.compile; elsewhere the point comes out infinite.
+
+    Numerics: relative error ≤ 2e-6 in float32 for √c|v| up to 15 and 5e-6 up to 32.
     """
-    return sinhc(as_curv(curv, v) * _squared(v)) * v
+    squared = as_curv(curv, v) * _squared(v)
+    if v.device.type == "cpu" and not torch.compiler.is_compiling():
+        limit = 88.0 if v.dtype == torch.float32 else 709.0
+        far = squared.detach() > limit**2
+        if bool(far.any()) and bool((far & v.detach().isfinite().all(-1, keepdim=True)).any()):
+            raise InputError(
+                f"a tangent vector v has √c|v| beyond {limit:.0f}, where sinh overflows {v.dtype}: scale it down"
+            )
+    return sinhc(squared) * v
 
 
 @full_precision
@@ -267,12 +276,6 @@ def _unit(x: Tensor) -> Tensor:
     """Return x/|x|, and 0 for 0."""
     squared = _squared(x)
     return x / torch.where(squared > 0, squared, 1).sqrt()
-
-
-def _cosh_minus_one(x: Tensor) -> Tensor:
-    """Return cosh ρ − 1 of points at curvature −1, without the subtraction."""
-    squared = _squared(x)
-    return squared / (1 + torch.sqrt(1 + squared))
 
 
 def _split(x: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,13 +35,14 @@ def _norms_and_gaps(
 ) -> tuple[Tensor, Tensor]:
     size = _size(rows)
     norms = [torch.linalg.vector_norm(x, dim=-1) for x in rows]
-    units = [x[:, start:stop] * _inverse(n)[:, start:stop, :, None] for x, n in zip(rows, norms, strict=True)]
+    inverse = [_inverse(n)[:, start:stop, :, None] for n in norms]
     gaps = norms[0].new_empty(len(first), size[0], stop - start, size[2])
     spare: dict[torch.Size, Tensor] = {}
     for gap, a, b in zip(gaps, first, second, strict=True):
-        shape = max(units[a].shape, units[b].shape)
-        difference = torch.sub(units[a], units[b], out=spare.setdefault(shape, units[a].new_empty(shape)))
-        gap.copy_(torch.linalg.vector_norm(difference, dim=-1))
+        x, y = rows[a][:, start:stop], rows[b][:, start:stop]
+        shape = max(x.shape, y.shape)
+        work = torch.mul(x.expand(shape), inverse[a], out=spare.setdefault(shape, x.new_empty(shape)))
+        gap.copy_(torch.linalg.vector_norm(work.addcmul_(y, inverse[b], value=-1.0), dim=-1))
     return torch.stack([n.expand(size) for n in norms]).double(), gaps.double()
 
 

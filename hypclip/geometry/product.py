@@ -43,17 +43,25 @@ def split(x: Float[Tensor, "*batch dim"], factor_dim: int) -> Float[Tensor, "*ba
 def unit_curvature(
     x: Float[Tensor, "*batch dim"], curv: Curv, factor_dim: int
 ) -> tuple[Float[Tensor, "*batch factors d"], Tensor]:
-    """Return the factors scaled to curvature −1, √c_f x_f, and √c_f, of shape (F,) or ().
+    """Return the factors scaled to curvature −1, √c_f x_f, and √c_f (F,).
 
     Raises:
         InputError: `curv` is neither one number nor one a factor.
     """
     factors = split(x, factor_dim)
-    c = as_curv(curv, x)
-    if c.dim() > 1 or (c.dim() == 1 and c.shape[0] not in (1, factors.shape[-2])):
-        raise InputError(f"curv must be one number or one a factor ({factors.shape[-2]}), got shape {tuple(c.shape)}")
-    root = c.sqrt()
+    root = curv_of_factors(as_curv(curv, x), factors.shape[-2]).sqrt()
     return factors * root.unsqueeze(-1), root
+
+
+def curv_of_factors(curv: Tensor, factors: int) -> Float[Tensor, " factors"]:
+    """Return the c of each factor.
+
+    Raises:
+        InputError: `curv` is neither one number nor one a factor.
+    """
+    if curv.dim() > 1 or (curv.dim() == 1 and curv.shape[0] not in (1, factors)):
+        raise InputError(f"curv must be one number or one a factor ({factors}), got shape {tuple(curv.shape)}")
+    return curv.expand(factors)
 
 
 @full_precision
@@ -88,10 +96,9 @@ def pairwise_dist(
 ) -> Float[Tensor, "n m"]:
     """Return the distance of all pairs, one matmul a factor; numerics of `lorentz.pairwise_dist`."""
     (xs, root), (ys, _) = unit_curvature(x, curv, factor_dim), unit_curvature(y, curv, factor_dim)
-    roots = root.expand(xs.shape[-2])
     total = x.new_zeros(x.shape[0], y.shape[0])
     for f in range(xs.shape[-2]):
-        d = lorentz.pairwise_dist(xs[:, f], ys[:, f], 1.0) / roots[f]
+        d = lorentz.pairwise_dist(xs[:, f], ys[:, f], 1.0) / root[f]
         total = total + (d.square() if combine == "l2" else d)
     match combine:
         case "l1":

@@ -11,7 +11,7 @@ Similarities are −scale · distance, the distance being computed from one matm
     dot         −q·k                                   the cosine of rows of length 1, as a distance
     squared     |q − k|² = |q|² + |k|² − 2 q·k
     euclidean   its root
-    lorentz     acosh(1 + w), w = h_q + h_k + h_q h_k − q·k, with h = cosh ρ − 1 for points at curvature −1
+    lorentz     acosh(1 + w), w = h_q + h_k + h_q h_k − c q·k, with h = cosh ρ − 1: the distance times √c
 
 `lorentz` is the polar form: the rounding of w is that of sinh ρ_q sinh ρ_k, not of cosh ρ_q cosh ρ_k, so that it serves
 small radii as well, where published models live. Several factors, stacked in front, give a product of such spaces.
@@ -20,6 +20,8 @@ The similarity of a query and its own key, where the matmul may cancel, comes in
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -56,25 +58,10 @@ class Bars(NamedTuple):
     absent_query: Tensor
 
 
-def contrast(
-    query: Points,
-    key: Points,
-    own: Tensor,
-    scale: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    bars: Bars,
-    *,
-    form: Form,
-    factor_weight: Tensor,
-    reduce: Reduce = "sum",
-    key_weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return Σ_i weight_i CE_i, differentiable, and its value again, without the gradient, for each direction apart.
+class Term(NamedTuple):
+    """Σ_i weight_i CE_i, CE_i the cross-entropy of the logits −scale_i · distance(i, ·) at key target_i.
 
-    CE_i is the cross-entropy of the logits −scale_i · distance(i, ·) at key target_i.
-
-    Args:
+    Attributes:
         query: n queries.
         key: m keys.
         own: (n,) logit of each query and its own key, computed row by row.
@@ -82,83 +69,210 @@ def contrast(
         target: (n,) int64, the own key of each query.
         weight: (n,), what each cross-entropy counts.
         bars: see Bars.
-        form: see the module.
-        factor_weight: (F,), what the distance in each factor counts.
-        reduce: the distance is Σ_f a_f d_f, or for "l2" the root of Σ_f (a_f d_f)².
         key_weight: (m,), what the cross-entropy of each key over the queries counts. It adds the other direction; then
             m = n, target_i = i, and all scales must be the same.
     """
-    gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (*query, *key, own, scale, factor_weight))
+
+    query: Points
+    key: Points
+    own: Tensor
+    scale: Tensor
+    target: Tensor
+    weight: Tensor
+    bars: Bars
+    key_weight: Tensor | None = None
+
+
+def contrast(
+    terms: Sequence[Term],
+    *,
+    form: Form,
+    factor_weight: Tensor,
+    reduce: Reduce = "sum",
+    curv: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the sum of all terms, differentiable, and the value of each term and direction, (T, 2), which is not.
+
+    Terms that share their `Points` share their gradients, and all share the working memory. The gradient cannot be
+    differentiated again.
+
+    Args:
+        terms: see Term.
+        form: see the module.
+        factor_weight: (F,), what the distance in each factor counts.
+        reduce: the distance is Σ_f a_f d_f, or for "l2" the root of Σ_f (a_f d_f)².
+        curv: (F,), the c of the lorentz form, 1 when absent.
+    """
+    scales = [term.scale for term in terms]
+    if len(factor_weight) == 1:
+        scales, factor_weight = [scale * factor_weight for scale in scales], torch.ones_like(factor_weight)
+    sides: dict[int, Points] = {}
+    for term in terms:
+        sides.setdefault(id(term.query.rows), term.query)
+        sides.setdefault(id(term.key.rows), term.key)
+    places = {name: place for place, name in enumerate(sides)}
+    curv = torch.ones_like(factor_weight) if curv is None else curv
+    rows, h = [side.rows for side in sides.values()], [side.h for side in sides.values()]
+    own = [term.own for term in terms]
+    gradient = torch.is_grad_enabled() and any(
+        tensor.requires_grad for tensor in (*rows, *h, *own, *scales, factor_weight, curv)
+    )
     loss, values, *_ = _contrast(
-        *query, *key, own, scale, factor_weight, target, weight, key_weight, *bars, form, reduce, gradient
+        rows, h, own, scales, factor_weight, curv,
+        [term.target for term in terms], [term.weight for term in terms],
+        [own[0].new_empty(0) if term.key_weight is None else term.key_weight for term in terms],
+        *([term.bars[part] for term in terms] for part in range(4)),
+        [places[id(term.query.rows)] for term in terms], [places[id(term.key.rows)] for term in terms],
+        form, reduce, gradient,
     )  # fmt: skip
     return loss, values
 
 
 _SCHEMA = (
-    "(Tensor query, Tensor query_h, Tensor key, Tensor key_h, Tensor own, Tensor scale, Tensor factor_weight, "
-    "Tensor target, Tensor weight, Tensor? key_weight, Tensor query_ids, Tensor key_ids, Tensor absent, "
-    "Tensor absent_query, str form, str reduce, bool gradient) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "(Tensor[] rows, Tensor[] h, Tensor[] own, Tensor[] scale, Tensor factor_weight, Tensor curv, Tensor[] target, "
+    "Tensor[] weight, Tensor[] key_weight, Tensor[] query_ids, Tensor[] key_ids, Tensor[] absent, "
+    "Tensor[] absent_query, int[] query, int[] key, str form, str reduce, bool gradient) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
 @torch.library.custom_op("hypclip::contrast", mutates_args=(), schema=_SCHEMA)
 def _contrast(
-    query: Tensor,
-    query_h: Tensor,
-    key: Tensor,
-    key_h: Tensor,
-    own: Tensor,
-    scale: Tensor,
+    rows: list[Tensor],
+    h: list[Tensor],
+    own: list[Tensor],
+    scale: list[Tensor],
     factor_weight: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    key_weight: Tensor | None,
-    query_ids: Tensor,
-    key_ids: Tensor,
-    absent: Tensor,
-    absent_query: Tensor,
+    curv: Tensor,
+    target: list[Tensor],
+    weight: list[Tensor],
+    key_weight: list[Tensor],
+    query_ids: list[Tensor],
+    key_ids: list[Tensor],
+    absent: list[Tensor],
+    absent_query: list[Tensor],
+    query: list[int],
+    key: list[int],
     form: str,
     reduce: str,
     gradient: bool,
 ) -> tuple[Tensor, ...]:
-    """Return the loss, its value by direction, and its gradients with respect to the first seven arguments."""
-    with torch.autocast(query.device.type, enabled=False):
-        sweep = _Sweep(
-            Points(query, query_h), Points(key, key_h), own, scale, target, weight,
-            Bars(query_ids, key_ids, absent, absent_query), form, factor_weight, reduce,
-        )  # fmt: skip
-        values = sweep.rows_only(gradient) if key_weight is None else sweep.both(key_weight, gradient)
-    return values.sum(), values, *sweep.gradients()
+    """Return the loss, the values, and the gradients of the first six arguments, those of lists end to end."""
+    flat = [_like(parts) if gradient else own[0].new_empty(_length(parts)) for parts in (rows, h, own, scale)]
+    d_rows, d_h, d_own, d_scale = (
+        _views(whole, parts) for whole, parts in zip(flat, (rows, h, own, scale), strict=True)
+    )
+    d_factor_weight, d_curv = torch.zeros_like(factor_weight), torch.zeros_like(curv)
+    values = own[0].new_zeros(len(own), 2)
+    if form == "lorentz":
+        # d = acosh(1 + h_q + h_k + h_q h_k − c q·k): one number for a matmul, or scaled rows for one a factor.
+        alpha = -1.0 if len(curv) > 1 else -float(curv)
+        scaled = [x * curv.view(-1, 1, 1) for x in rows] if len(curv) > 1 else rows
+    else:
+        alpha, scaled = -1.0 if form == "dot" else -2.0, rows
+    work = _Work(rows[0], max(rows[q].shape[1] for q in query), max(rows[k].shape[1] for k in key))
+    fresh = set(range(len(rows)))
+    with torch.autocast(own[0].device.type, enabled=False):
+        for t, (q, k) in enumerate(zip(query, key, strict=True)):
+            sweep = _Sweep(
+                work, Points(rows[q], h[q]), Points(rows[k], h[k]), scaled[q], scaled[k], alpha, own[t], scale[t],
+                target[t], weight[t], Bars(query_ids[t], key_ids[t], absent[t], absent_query[t]), form, factor_weight,
+                reduce, Gradients(d_rows[q], d_h[q], d_rows[k], d_h[k], d_own[t], d_scale[t], d_factor_weight),
+                q in fresh, k in fresh,
+            )  # fmt: skip
+            fresh -= {q, k}
+            if len(key_weight[t]):
+                sweep.both(key_weight[t], gradient, values[t])
+            else:
+                sweep.rows_only(gradient, values[t])
+        if gradient and form == "lorentz":
+            # −Σ G_ij q_i·k_j: the rows' own gradients hold it twice, once as a query's and once as a key's, times c.
+            for x, d_x in zip(rows, d_rows, strict=True):
+                d_curv += torch.linalg.vecdot(x, d_x).sum(1)
+            d_curv /= 2 * curv
+    return values.sum(), values, *flat, d_factor_weight, d_curv
 
 
 @_contrast.register_fake
-def _(query: Tensor, query_h: Tensor, key: Tensor, key_h: Tensor, own: Tensor, scale: Tensor, factor_weight: Tensor,
-      *_: Any) -> tuple[Tensor, ...]:  # fmt: skip
-    inputs = (query, query_h, key, key_h, own, scale, factor_weight)
-    return query.new_empty(()), query.new_empty(2), *(torch.empty_like(t) for t in inputs)
+def _(
+    rows: list[Tensor], h: list[Tensor], own: list[Tensor], scale: list[Tensor], factor_weight: Tensor, curv: Tensor,
+    *_: Any
+) -> tuple[Tensor, ...]:  # fmt: skip
+    flat = [own[0].new_empty(_length(parts)) for parts in (rows, h, own, scale)]
+    values = own[0].new_empty(len(own), 2)
+    return own[0].new_empty(()), values, *flat, torch.empty_like(factor_weight), torch.empty_like(curv)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*output[2:])
+    ctx.shapes = [[part.shape for part in parts] for parts in inputs[:4]]
 
 
-def _multiply(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    return *(upstream * found for found in ctx.saved_tensors), *[None] * 10
+def _multiply(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Any, ...]:
+    found = ctx.saved_tensors
+    if torch.compiler.is_compiling() or upstream.device.type != "cpu" or float(upstream) != 1:
+        found = tuple(upstream * part for part in found)
+    lists = [_split(whole, shapes) for whole, shapes in zip(found[:4], ctx.shapes, strict=True)]
+    constant = [[None] * len(ctx.shapes[2]) for _ in range(7)]
+    return *lists, *found[4:], *constant, *[None] * 5
 
 
 _contrast.register_autograd(_multiply, setup_context=_keep)
 
 
+def _length(parts: list[Tensor]) -> int:
+    return sum(part.numel() for part in parts)
+
+
+def _like(parts: list[Tensor]) -> Tensor:
+    return parts[0].new_empty(_length(parts))
+
+
+def _views(whole: Tensor, parts: list[Tensor]) -> list[Tensor]:
+    return _split(whole, [part.shape for part in parts])
+
+
+def _split(whole: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
+    lengths = [shape.numel() for shape in shapes]
+    return [part.view(shape) for part, shape in zip(torch.split(whole, lengths), shapes, strict=True)]
+
+
+class Gradients(NamedTuple):
+    """Where a term leaves its gradients."""
+
+    query_rows: Tensor
+    query_h: Tensor
+    key_rows: Tensor
+    key_h: Tensor
+    own: Tensor
+    scale: Tensor
+    factor_weight: Tensor
+
+
+class _Work:
+    """The memory that terms work in, for blocks of at most BLOCK similarities and chunks of CHUNK."""
+
+    def __init__(self, like: Tensor, most_queries: int, most_keys: int):
+        self.factors = like.shape[0]
+        block = min(most_queries * most_keys, max(BLOCK // self.factors, most_keys))
+        chunk = min(block, max(CHUNK // self.factors, most_keys))
+        self.sim, self.slope = (like.new_empty(self.factors * block) for _ in range(2))
+        self.spare = [like.new_empty(self.factors * chunk) for _ in range(2 if self.factors == 1 else 3)]
+        self.logits = like.new_empty(block) if self.factors > 1 else self.sim
+
+
 class _Sweep:
-    """The work arrays of one call, and what it has found so far."""
+    """One term, block by block."""
 
     def __init__(
         self,
+        work: _Work,
         query: Points,
         key: Points,
+        scaled_query: Tensor,
+        scaled_key: Tensor,
+        alpha: float,
         own: Tensor,
         scale: Tensor,
         target: Tensor,
@@ -167,45 +281,45 @@ class _Sweep:
         form: str,
         factor_weight: Tensor,
         reduce: str,
+        gradients: Gradients,
+        query_fresh: bool,
+        key_fresh: bool,
     ):
         self.query, self.key, self.own, self.target, self.weight = query, key, own, target, weight
+        self.scaled_query, self.scaled_key, self.alpha = scaled_query, scaled_key, alpha
         self.bars, self.form, self.factor_weight, self.reduce = bars, form, factor_weight, reduce
+        self.d, self.query_fresh, self.key_fresh = gradients, query_fresh, key_fresh
         self.minus_scale = -scale
         self.barred = any(part.numel() > 0 for part in bars)
         self.factors, self.n, _ = query.rows.shape
         self.m = key.rows.shape[1]
         self.rows = max(1, min(self.n, BLOCK // (self.factors * self.m)))
         self.chunk = max(1, min(self.rows, CHUNK // (self.factors * self.m)))
-        self.sim, self.slope = (query.rows.new_empty(self.factors, self.rows, self.m) for _ in range(2))
-        self.work = query.rows.new_empty(3, self.factors, self.chunk, self.m)
-        self.logits = query.rows.new_empty(self.rows, self.m) if self.factors > 1 else self.sim[0]
-        self.d_query, self.d_key = Points(*map(torch.empty_like, query)), Points(*map(torch.empty_like, key))
-        self.d_own, self.d_scale, self.d_factor_weight = map(torch.zeros_like, (own, scale, factor_weight))
+        block, chunk = (self.factors, self.rows, self.m), (self.factors, self.chunk, self.m)
+        self.sim, self.slope = (_view(part, block) for part in (work.sim, work.slope))
+        self.work = [_view(part, chunk) for part in work.spare]
+        self.logits = _view(work.logits, block[1:])
 
-    def gradients(self) -> tuple[Tensor, ...]:
-        return *self.d_query, *self.d_key, self.d_own, self.d_scale, self.d_factor_weight
-
-    def rows_only(self, gradient: bool) -> Tensor:
+    def rows_only(self, gradient: bool, values: Tensor) -> None:
         """Sweep once: a row is complete within its block."""
-        values = self.own.new_zeros(2)
+        if gradient:
+            torch.neg(self.weight, out=self.d.own)
         for a, b in self._blocks():
             self._similarities(a, b)
             for i, j in self._chunks(a, b):
                 logits = self._logits(a, i, j)
                 top = logits.amax(1, keepdim=True)
-                p = torch.sub(logits, top, out=self.work[0, 0, : j - i]).exp_()
+                p = torch.sub(logits, top, out=self.work[0][0, : j - i]).exp_()
                 total = p.sum(1, keepdim=True)
                 lse = (top + total.log()).squeeze(1)
                 values[0] += torch.dot(self.weight[i:j], lse - self.own[i:j])
                 if gradient:
                     p.mul_((self.weight[i:j] * self.minus_scale[i:j]).unsqueeze(1) / total)
-                    self.d_own[i:j] = -self.weight[i:j]
                     self._from_logits(a, i, j, p)
             if gradient:
                 self._products(a, b)
-        return values
 
-    def both(self, key_weight: Tensor, gradient: bool) -> Tensor:
+    def both(self, key_weight: Tensor, gradient: bool, values: Tensor) -> None:
         """Sweep for the log-sum-exp of rows and columns, then for the gradient; one block is computed only once."""
         highest, row_total = torch.empty_like(self.own), torch.empty_like(self.own)
         top, total = torch.full_like(self.own, -torch.inf), torch.zeros_like(self.own)
@@ -213,7 +327,7 @@ class _Sweep:
             self._similarities(a, b)
             for i, j in self._chunks(a, b):
                 logits = self._logits(a, i, j)
-                p, by_key = (self.work[k, 0, : j - i] for k in (0, 1))
+                p, by_key = (self.work[k][0, : j - i] for k in (0, 1))
                 torch.amax(logits, 1, out=highest[i:j])
                 torch.sub(logits, highest[i:j].unsqueeze(1), out=p).exp_()
                 torch.sum(p, 1, out=row_total[i:j])
@@ -222,17 +336,18 @@ class _Sweep:
                 total = total * (top - raised).exp() + by_key.sum(0)
                 top = raised
         lse, key_lse = highest + row_total.log(), top + total.log()
-        values = torch.stack([self.weight.dot(lse - self.own), key_weight.dot(key_lse - self.own)])
+        values[0] = self.weight.dot(lse - self.own)
+        values[1] = key_weight.dot(key_lse - self.own)
         if not gradient:
-            return values
-        self.d_own -= self.weight + key_weight
+            return
+        torch.add(self.weight, key_weight, out=self.d.own).neg_()
         # Softmax as exp(logits − max) · weight/sum: the rounding of a log-sum-exp would shift whole rows.
         row_factor, key_factor = self.weight / row_total * self.minus_scale, key_weight / total
         for a, b in self._blocks():
             if self.rows < self.n:
                 self._similarities(a, b)
             for i, j in self._chunks(a, b):
-                p, by_key = (self.work[k, 0, : j - i] for k in (0, 1))
+                p, by_key = (self.work[k][0, : j - i] for k in (0, 1))
                 if self.chunk < self.n:  # else both still hold what the first sweep left
                     logits = self._logits(a, i, j) if self.rows < self.n else self.logits[i - a : j - a]
                     torch.sub(logits, highest[i:j].unsqueeze(1), out=p).exp_()
@@ -240,7 +355,6 @@ class _Sweep:
                 by_key.mul_(self.minus_scale[i:j].unsqueeze(1) * key_factor)
                 self._from_logits(a, i, j, p.mul_(row_factor[i:j].unsqueeze(1)).add_(by_key))
             self._products(a, b)
-        return values
 
     def _blocks(self) -> list[tuple[int, int]]:
         return [(a, min(a + self.rows, self.n)) for a in range(0, self.n, self.rows)]
@@ -250,27 +364,25 @@ class _Sweep:
 
     def _similarities(self, a: int, b: int) -> None:
         """Fill the block with w, or what takes its place in another form."""
-        out, q, k = self.sim[:, : b - a], self.query.rows[:, a:b], self.key.rows
-        if self.form == "dot":
-            beta, alpha = 0.0, -1.0
-        else:
+        out, q, k = self.sim[:, : b - a], self.scaled_query[:, a:b], self.key.rows
+        beta = 0.0 if self.form == "dot" else 1.0
+        if self.form != "dot":
             hq, hk = self.query.h[:, a:b].unsqueeze(2), self.key.h.unsqueeze(1)
             if self.form == "lorentz":
                 torch.addcmul(hk, hq, 1 + hk, out=out)
             else:
                 torch.add(hq, hk, out=out)
-            beta, alpha = 1.0, -1.0 if self.form == "lorentz" else -2.0
         if self.factors == 1:
-            out[0].addmm_(q[0], k[0].T, beta=beta, alpha=alpha)
+            out[0].addmm_(q[0], k[0].T, beta=beta, alpha=self.alpha)
         else:
-            out.baddbmm_(q, k.mT, beta=beta, alpha=alpha)
+            out.baddbmm_(q, k.mT, beta=beta, alpha=self.alpha)
 
     def _logits(self, a: int, i: int, j: int) -> Tensor:
         """Turn rows i…j of the block into logits; leave what the backward needs in `slope` and `sim`."""
         sim, slope = self.sim[:, i - a : j - a], self.slope[:, i - a : j - a]
         match self.form:
             case "lorentz":
-                acosh1p_(sim, slope, self.work[0, :, : j - i], self.work[1, :, : j - i])
+                acosh1p_(sim, slope, self.work[0][:, : j - i], self.work[1][:, : j - i])
             case "euclidean":
                 torch.mul(sim.clamp_(min=0), 2, out=slope).add_(torch.finfo(sim.dtype).tiny)
                 torch.div(sim.sqrt_(), slope, out=slope)  # 1 / 2d, and 0 at 0
@@ -278,9 +390,9 @@ class _Sweep:
         if self.factors > 1:
             weights = self.factor_weight.view(-1, 1, 1)
             if self.reduce == "sum":
-                torch.sum(torch.mul(sim, weights, out=self.work[0, :, : j - i]), 0, out=logits)
+                torch.sum(torch.mul(sim, weights, out=self.work[0][:, : j - i]), 0, out=logits)
             else:
-                squares = torch.mul(sim, weights, out=self.work[0, :, : j - i]).square_()
+                squares = torch.mul(sim, weights, out=self.work[0][:, : j - i]).square_()
                 torch.sum(squares, 0, out=logits).sqrt_()
         logits.mul_(self.minus_scale[i:j].unsqueeze(1))
         own = self.target[i:j].unsqueeze(1)
@@ -303,12 +415,12 @@ class _Sweep:
         sim, slope = self.sim[:, i - a : j - a], self.slope[:, i - a : j - a]
         logits, minus_scale = self.logits[i - a : j - a], self.minus_scale[i:j]
         own = self.target[i:j].unsqueeze(1)
-        self.d_own[i:j] += p.gather(1, own).squeeze(1) / minus_scale
+        self.d.own[i:j] += p.gather(1, own).squeeze(1) / minus_scale
         p.scatter_(1, own, 0)
-        spare = self.work[1, 0, : j - i]
-        self.d_scale[i:j] = -torch.mul(p, logits, out=spare).sum(1) / minus_scale.square()
+        spare = self.work[1][0, : j - i]
+        self.d.scale[i:j] = -torch.mul(p, logits, out=spare).sum(1) / minus_scale.square()
         if self.factors > 1:
-            self._from_factors(sim, logits, minus_scale, p, self.work[1:, :, : j - i])
+            self._from_factors(sim, logits, minus_scale, p, self.work[2][:, : j - i])
             p = sim
         else:
             p = p.unsqueeze(0)
@@ -321,25 +433,26 @@ class _Sweep:
         """Share out `p` among the factors, in place of their distances."""
         weights = self.factor_weight.view(-1, 1, 1)
         if self.reduce == "sum":
-            self.d_factor_weight += torch.mul(sim, p, out=work[1]).sum((1, 2))
+            self.d.factor_weight.add_(torch.mul(sim, p, out=work).sum((1, 2)))
             torch.mul(p, weights, out=sim)
         else:
             distance = logits / minus_scale.unsqueeze(1)
             p = torch.where(distance > 0, p / distance, 0)
-            self.d_factor_weight += torch.mul(sim.square(), p, out=work[1]).sum((1, 2)) * self.factor_weight
+            self.d.factor_weight.add_(torch.mul(sim.square(), p, out=work).sum((1, 2)) * self.factor_weight)
             sim.mul_(p).mul_(weights.square())
 
     def _products(self, a: int, b: int) -> None:
         """Add what the block's gradient with respect to w gives queries, keys and their h."""
-        g, q, k = self.sim[:, : b - a], self.query.rows[:, a:b], self.key.rows
-        alpha = -2.0 if self.form in ("squared", "euclidean") else -1.0
-        beta = 1.0 if a else 0.0  # the first block finds the sums of the keys uninitialised
+        g, q, k = self.sim[:, : b - a], self.scaled_query[:, a:b], self.scaled_key
+        # What no term has written yet is not initialised.
+        keep_query, keep_key = float(not self.query_fresh), float(not self.key_fresh or a > 0)
+        d_query, d_key = self.d.query_rows[:, a:b], self.d.key_rows
         if self.factors == 1:
-            self.d_query.rows[0, a:b].addmm_(g[0], k[0], beta=0.0, alpha=alpha)
-            self.d_key.rows[0].addmm_(g[0].T, q[0], beta=beta, alpha=alpha)
+            d_query[0].addmm_(g[0], k[0], beta=keep_query, alpha=self.alpha)
+            d_key[0].addmm_(g[0].T, q[0], beta=keep_key, alpha=self.alpha)
         else:
-            self.d_query.rows[:, a:b].baddbmm_(g, k, beta=0.0, alpha=alpha)
-            self.d_key.rows.baddbmm_(g.mT, q, beta=beta, alpha=alpha)
+            d_query.baddbmm_(g, k, beta=keep_query, alpha=self.alpha)
+            d_key.baddbmm_(g.mT, q, beta=keep_key, alpha=self.alpha)
         if self.form == "dot":
             return
         if self.form == "lorentz":
@@ -347,5 +460,9 @@ class _Sweep:
             by_key = ((1 + self.query.h[:, a:b]).unsqueeze(1) @ g).squeeze(1)
         else:
             by_query, by_key = g.sum(2), g.sum(1)
-        self.d_query.h[:, a:b] = by_query
-        self.d_key.h.add_(by_key) if a else self.d_key.h.copy_(by_key)
+        for out, found, keep in ((self.d.query_h[:, a:b], by_query, keep_query), (self.d.key_h, by_key, keep_key)):
+            out.add_(found) if keep else out.copy_(found)
+
+
+def _view(flat: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return flat[: math.prod(shape)].view(shape)

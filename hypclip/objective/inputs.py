@@ -47,15 +47,15 @@ class Inputs(NamedTuple):
             raise InputError(f"features lack {sorted(missing)}, which the recipe needs; got {sorted(features)}")
         roles = sorted(recipe.roles)
         shapes = {role: tuple(features[role].shape) for role in roles}
-        sizes = {(s[0], s[-1]) for s in shapes.values()}
+        sizes = {(s[:1], s[1:][-1:]) for s in shapes.values()}
         boxes = {s[1] for role, s in shapes.items() if role in BOX_ROLES and len(s) == 3}
         flat = {role for role, s in shapes.items() if len(s) == 2}
         if len(sizes) > 1 or len(boxes) > 1 or not flat >= set(roles) - BOX_ROLES or (flat & BOX_ROLES and boxes):
             raise InputError(
                 f"features must be (B, D), of one shape for every role, or for box roles (B, N, D), got {shapes}"
             )
-        size, dim = sizes.pop()
-        if not size or not dim:
+        size, count = shapes[roles[0]][0], boxes.pop() if boxes else 1
+        if any(0 in shape for shape in shapes.values()):
             raise InputError(f"features are empty: {shapes}")
         for role in roles:
             if features[role].dtype not in (torch.float32, torch.float64):
@@ -72,21 +72,27 @@ class Inputs(NamedTuple):
         if unknown := recipe.scales.keys() - logit_scale.keys():
             raise InputError(f"logit_scale lacks {sorted(unknown)}, which the recipe names; got {sorted(logit_scale)}")
         scales = {name: _positive(logit_scale[name], like, name) for name in recipe.scales}
-        count = boxes.pop() if boxes else 1
+        if not recipe.roles & BOX_ROLES:
+            box_weight = None
         if box_weight is not None:
             if tuple(box_weight.shape) != (size, count):
                 raise InputError(f"box_weight must have shape {(size, count)}, got {tuple(box_weight.shape)}")
             box_weight = box_weight.to(like)
         ids: dict[str, Tensor] = {}
-        for name, rows in content.items():
+        for name in roles:
+            if name not in content:
+                continue
+            rows = content[name]
             shape = (size, count) if name in BOX_ROLES else (size, 1)
             ids[name] = rows.unsqueeze(1) if rows.dim() == 1 else rows
             if tuple(ids[name].shape) != shape:
                 wanted = shape if name in BOX_ROLES and count > 1 else shape[:1]
                 raise InputError(f"content[{name!r}] must have shape {wanted}, got {tuple(rows.shape)}")
+            if name in BOX_ROLES and box_weight is not None:
+                ids[name] = torch.where(box_weight > 0, ids[name], MISSING)
         local = slice(*(local or slice(None)).indices(size))
-        if local.stop <= local.start:
-            raise InputError(f"local must hold at least one of the {size} rows, got {local}")
+        if local.step != 1 or local.stop <= local.start:
+            raise InputError(f"local must be rows in sequence, at least one of the {size}, got {local}")
         processes = size / (local.stop - local.start)
         return cls(points, as_curv(curv, like), scales, ids, box_weight, local, processes)
 
@@ -94,6 +100,16 @@ class Inputs(NamedTuple):
     def device(self) -> torch.device:
         """Where the points are."""
         return self.curv.device
+
+    @property
+    def size(self) -> int:
+        """Number of samples B, of all processes."""
+        return next(iter(self.points.values())).shape[0]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this process owns the terms of all samples."""
+        return self.local == slice(0, self.size, 1)
 
     def present(self, *roles: Role) -> Tensor:
         """Return which rows of all samples have all of these roles, (B, n)."""
@@ -113,6 +129,10 @@ class Inputs(NamedTuple):
         The rows of a sample share its weight in proportion to `box_weight`; samples without any are left out. With
         `distinct`, so are rows whose first two roles have equal content.
         """
+        if not self.content and self.box_weight is None:
+            boxes = max(self.points[role].shape[1] for role in roles)
+            rows = self.local.stop - self.local.start
+            return self.curv.new_full((rows, boxes), 1 / (rows * boxes))
         valid = self.present(*roles)
         if distinct and all(role in self.content for role in roles[:2]):
             valid = valid & (self.content[roles[0]] != self.content[roles[1]])
@@ -132,6 +152,9 @@ class Inputs(NamedTuple):
 def _positive(value: Scale, like: Tensor, name: str) -> Tensor:
     """Return a scale as a tensor of the dtype and device of `like`; refuse what is not positive and finite."""
     scale = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    if scale.numel() != 1:
+        raise InputError(f"{name} must be one number, got shape {tuple(scale.shape)}")
+    scale = scale.view(())
     if not torch.compiler.is_compiling() and not 0 < float(scale.detach()) < torch.inf:
         raise InputError(f"{name} must be positive and finite, got {float(scale.detach())}")
     return scale

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from hypclip.objective import blockwise
-from hypclip.objective.blockwise import Bars, Form, Points
+from hypclip.objective.blockwise import Bars, Form, Points, Term
 from hypclip.objective.inputs import Inputs, Scale
 from hypclip.objective.recipe import Contrast, Edge, Recipe, recipe_from
 from hypclip.objective.relations import Relations
@@ -106,10 +106,8 @@ class Objective:
             if self.recipe.edges:
                 relations = _relations(self.recipe, batch)
                 assert relations is not None
-                pairs = [(e.general, e.specific) for e in self.recipe.edges]
-                angles = relations.angles(pairs)
-                apertures = relations.apertures([e.general for e in self.recipe.edges], self.recipe.min_radius)
-                for edge, angle, aperture in zip(self.recipe.edges, angles, apertures, strict=True):
+                both = zip(relations.angles(), relations.apertures(self.recipe.min_radius), strict=True)
+                for edge, (angle, aperture) in zip(self.recipe.edges, both, strict=True):
                     share = batch.shares(edge.general, edge.specific, distinct=True)
                     margin = edge.eta * aperture - angle
                     for name, value in (
@@ -132,98 +130,110 @@ def _relations(recipe: Recipe, batch: Inputs) -> Relations | None:
     """Return the row-wise geometry of all pairs of the recipe; on the sphere there is none to share."""
     if not recipe.metric.has_cones:
         return None
-    pairs: dict[frozenset[Role], tuple[Role, Role]] = {}
-    for general, specific in [(e.general, e.specific) for e in recipe.edges] + [
-        (c.query, c.key) for c in recipe.contrast
-    ]:
-        pairs.setdefault(frozenset((general, specific)), (general, specific))
-    return Relations(batch.points, recipe.metric, batch.curv, list(pairs.values()), batch.local)
+    edges = [(e.general, e.specific) for e in recipe.edges]
+    pairs = [(c.query, c.key) for c in recipe.contrast]
+    return Relations(batch.points, recipe.metric, batch.curv, edges, pairs, batch.local)
 
 
 def _contrasts(recipe: Recipe, batch: Inputs, relations: Relations | None, parts: dict[str, Tensor]) -> Tensor:
     """Return the weighted sum of the contrastive terms; both directions of a pair go together where they can."""
-    whole = batch.local == slice(0, next(iter(batch.points.values())).shape[0], 1)
-    total: list[Tensor] = []
-    done: set[int] = set()
-    for place, term in enumerate(recipe.contrast):
-        if place in done:
-            continue
-        back = None
-        for other, reverse in enumerate(recipe.contrast[place + 1 :], place + 1):
-            same = (reverse.query, reverse.key, reverse.scale) == (term.key, term.query, term.scale)
-            alike = batch.points[term.query].shape == batch.points[term.key].shape
-            if same and alike and whole and not (term.soften or reverse.soften):
-                back = reverse
-                done.add(other)
-        loss, values = _contrast(recipe, batch, relations, term, back)
-        total.append(loss)
-        for direction, value in zip((term, back), values, strict=True):
-            if direction is not None:
-                parts[f"contrast/{direction.query}-{direction.key}"] = value.detach() / direction.weight
-    return torch.stack(total).sum()
-
-
-def _contrast(
-    recipe: Recipe, batch: Inputs, relations: Relations | None, term: Contrast, back: Contrast | None
-) -> tuple[Tensor, Tensor]:
-    query, key = batch.points[term.query], batch.points[term.key]
-    size, boxes = query.shape[0], max(query.shape[1], key.shape[1])
-    rows = torch.arange(size * boxes, device=batch.device).view(size, boxes)[batch.local].flatten()
-    target = rows if key.shape[1] == boxes else rows // boxes
-    shares = batch.shares(term.query, term.key).flatten()
-    scale = batch.scales[term.scale].expand(len(rows))
-    factors = torch.ones(1, dtype=query.dtype, device=batch.device)
-    if relations is None:
-        unit_query, unit_key = normalize(query, dim=-1), normalize(key, dim=-1)
-        sides = [Points(x.flatten(0, 1).unsqueeze(0), x.new_empty(0)) for x in (unit_query, unit_key)]
-        here = unit_query[batch.local]
-        own = scale * torch.linalg.vecdot(here, unit_key[batch.local]).flatten()
-        form: Form = "dot"
+    directions: list[tuple[Contrast, Contrast | None]] = []
+    for term in recipe.contrast:
+        for place, (other, back) in enumerate(directions):
+            if back is None and _is_reverse(term, other, batch):
+                directions[place] = (other, term)
+                break
+        else:
+            directions.append((term, None))
+    sides = {role: _side(role, batch, relations) for role in batch.points}
+    terms = [_term(recipe, batch, relations, sides, *direction) for direction in directions]
+    if relations is None or not recipe.metric.is_hyperbolic:
+        factors, curv = torch.ones_like(batch.curv).expand(1).contiguous(), None
     else:
-        spreads = [relations.spread(role).to(query.dtype).flatten(1) for role in (term.query, term.key)]
-        coordinates = [relations.points[role].flatten(1, 2) for role in (term.query, term.key)]
-        sides = [Points(x, h) for x, h in zip(coordinates, spreads, strict=True)]
-        own = relations.distance(term.query, term.key)[:, :boxes].flatten()
-        form = _form(recipe)
-        if term.soften:
-            softened = torch.exp(-relations.uncertainty(term.query)[batch.local].detach() / 2).to(query.dtype)
-            scale = scale * softened.expand(-1, boxes).flatten()
-        own = -(scale * own).to(query.dtype)
-        if recipe.metric.geometry == "product":
-            factors = (1 / relations.root).expand(coordinates[0].shape[0])
-            factors = factors / len(factors) if recipe.metric.distance == "l1_mean" else factors
-        elif recipe.metric.geometry == "lorentz":
-            scale = scale / relations.root
-    queries = _take(sides[0], query.shape[1], boxes, batch.local, size)
-    weights = [direction.weight * shares for direction in (term, back) if direction is not None]
-    return blockwise.contrast(
-        queries,
-        sides[1],
-        own,
-        scale.contiguous(),
-        target,
-        weights[0],
-        _bars(recipe, batch, term, rows, boxes),
-        form=form,
-        factor_weight=factors.contiguous(),
+        factors, curv = 1 / relations.root, relations.curv.contiguous()
+        factors = factors / len(factors) if recipe.metric.distance == "l1_mean" else factors
+    loss, values = blockwise.contrast(
+        terms,
+        form=_form(recipe),
+        factor_weight=factors,
         reduce="l2" if recipe.metric.distance == "l2" else "sum",
-        key_weight=weights[1] if back is not None else None,
+        curv=curv,
+    )
+    for both, found in zip(directions, values, strict=True):
+        for direction, value in zip(both, found, strict=True):
+            if direction is not None:
+                parts[f"contrast/{direction.query}-{direction.key}"] = value / direction.weight
+    return loss
+
+
+def _is_reverse(term: Contrast, other: Contrast, batch: Inputs) -> bool:
+    """Return whether one block of similarities can serve both terms."""
+    return (
+        (term.query, term.key, term.scale) == (other.key, other.query, other.scale)
+        and not (term.soften or other.soften)
+        and batch.points[term.query].shape == batch.points[term.key].shape
+        and batch.is_whole
+    )
+
+
+def _side(role: Role, batch: Inputs, relations: Relations | None) -> Points:
+    if relations is None:
+        unit = normalize(batch.points[role], dim=-1)
+        return Points(unit.flatten(0, 1).unsqueeze(0), unit.new_empty(0))
+    return Points(relations.points[role].flatten(1, 2), relations.spread(role).flatten(1))
+
+
+def _term(
+    recipe: Recipe,
+    batch: Inputs,
+    relations: Relations | None,
+    sides: Mapping[Role, Points],
+    term: Contrast,
+    back: Contrast | None,
+) -> Term:
+    query_boxes, key_boxes = batch.points[term.query].shape[1], batch.points[term.key].shape[1]
+    size, boxes = batch.size, max(query_boxes, key_boxes)
+    rows = torch.arange(size * boxes, device=batch.device).view(size, boxes)[batch.local].flatten()
+    target = rows if key_boxes == boxes else rows // boxes
+    query, key = _take(sides[term.query], query_boxes, boxes, batch), sides[term.key]
+    scale = batch.scales[term.scale]
+    if relations is None:
+        own = scale * torch.linalg.vecdot(query.rows[0], key.rows[0, target])
+    else:
+        if term.soften:
+            softened = torch.exp(-relations.uncertainty(term.query)[batch.local].detach() / 2).to(scale.dtype)
+            scale = scale * softened.expand(-1, boxes).flatten()
+        own = -(scale * relations.distance(term.query, term.key)[:, :boxes].flatten()).to(scale.dtype)
+    shares = batch.shares(term.query, term.key).flatten()
+    return Term(
+        query,
+        key,
+        own,
+        scale.expand(len(rows)).contiguous(),
+        target,
+        term.weight * shares,
+        _bars(recipe, batch, term, rows, boxes),
+        None if back is None else back.weight * shares,
     )
 
 
 def _form(recipe: Recipe) -> Form:
-    if recipe.metric.is_hyperbolic:
-        return "lorentz"
-    return "squared" if recipe.metric.distance == "squared" else "euclidean"
+    match recipe.metric.geometry:
+        case "lorentz" | "product":
+            return "lorentz"
+        case "sphere":
+            return "dot"
+        case "euclidean":
+            return "squared" if recipe.metric.distance == "squared" else "euclidean"
 
 
-def _take(side: Points, own_boxes: int, boxes: int, local: slice, size: int) -> Points:
+def _take(side: Points, own_boxes: int, boxes: int, batch: Inputs) -> Points:
     """Return the local rows of a side, repeated where a whole is to meet every box of its sample."""
-    if own_boxes == boxes and local == slice(0, size, 1):
+    if own_boxes == boxes and batch.is_whole:
         return side
 
     def take(x: Tensor) -> Tensor:
-        x = x.reshape(x.shape[0], size, own_boxes, *x.shape[2:])[:, local]
+        x = x.reshape(x.shape[0], batch.size, own_boxes, *x.shape[2:])[:, batch.local]
         return x.expand(-1, -1, boxes, *x.shape[3:]).flatten(1, 2)
 
     return Points(take(side.rows), take(side.h) if side.h.numel() else side.h)
@@ -264,32 +274,41 @@ def _bars(recipe: Recipe, batch: Inputs, term: Contrast, rows: Tensor, boxes: in
 def _edges(recipe: Recipe, batch: Inputs, relations: Relations | None, parts: dict[str, Tensor]) -> Tensor:
     """Return the weighted sum of the entailment terms."""
     assert relations is not None
-    angles = relations.angles([(e.general, e.specific) for e in recipe.edges])
-    apertures = relations.apertures([e.general for e in recipe.edges], recipe.min_radius)
-    total: list[Tensor] = []
-    for edge, angle, aperture in zip(recipe.edges, angles, apertures, strict=True):
-        shares = batch.shares(edge.general, edge.specific, distinct=True)
-        penalty = _penalty(edge, angle, aperture, relations)
-        value = batch.total(penalty, shares)
-        parts[f"entail/{edge.general}-{edge.specific}"] = value.detach().to(shares.dtype)
-        total.append(edge.weight * value)
+    penalties = _penalties(recipe.edges, relations.angles(), relations.apertures(recipe.min_radius), relations)
+    shares = [batch.shares(edge.general, edge.specific, distinct=True) for edge in recipe.edges]
+    boxes = penalties.shape[-1]
+    padded = torch.stack([torch.nn.functional.pad(share, (0, boxes - share.shape[1])) for share in shares])
+    values = (penalties.mean(1) * padded).sum((1, 2))
+    total = (values * values.new_tensor([edge.weight for edge in recipe.edges])).sum()
+    for edge, value, found in zip(recipe.edges, values.detach().to(padded.dtype), penalties.detach(), strict=True):
+        parts[f"entail/{edge.general}-{edge.specific}"] = value
         if edge.calibration:
-            value = _calibration(edge, penalty.mean(0).detach(), shares, batch, relations)
-            parts[f"calibrate/{edge.general}-{edge.specific}"] = value.detach().to(shares.dtype)
-            total.append(edge.calibration * value)
-    return torch.stack(total).sum().to(next(iter(batch.points.values())).dtype)
+            share = shares[recipe.edges.index(edge)]
+            term = _calibration(edge, found.mean(0), share, batch, relations)
+            parts[f"calibrate/{edge.general}-{edge.specific}"] = term.detach().to(share.dtype)
+            total = total + edge.calibration * term
+    return total.to(padded.dtype)
 
 
-def _penalty(edge: Edge, angle: Tensor, aperture: Tensor, relations: Relations) -> Tensor:
-    match edge.penalty:
-        case "cone":
-            excess = angle - edge.eta * aperture
-            hinge = torch.where(excess > 0, excess, 0)
-            return hinge + edge.angle_weight * angle if edge.angle_weight else hinge
-        case "angle":
-            return angle
-        case "adaptive_angle":
-            return -torch.expm1(-relations.distance(edge.general, edge.specific)) * angle
+def _penalties(edges: Sequence[Edge], angles: Tensor, apertures: Tensor, relations: Relations) -> Tensor:
+    """Return what each pair of each edge costs, (E, F, B', N)."""
+
+    def column(values: list[float]) -> Tensor:
+        return angles.new_tensor(values).view(-1, 1, 1, 1)
+
+    excess = angles - column([edge.eta for edge in edges]) * apertures
+    penalties = torch.where(excess > 0, excess, 0)
+    if any(edge.angle_weight for edge in edges):
+        penalties = penalties + column([edge.angle_weight for edge in edges]) * angles
+    if all(edge.penalty == "cone" for edge in edges):
+        return penalties
+    rows = list(penalties)
+    for place, edge in enumerate(edges):
+        if edge.penalty == "angle":
+            rows[place] = angles[place]
+        elif edge.penalty == "adaptive_angle":
+            rows[place] = -torch.expm1(-relations.distance(edge.general, edge.specific)) * angles[place]
+    return torch.stack(rows)
 
 
 def _calibration(edge: Edge, residual: Tensor, shares: Tensor, batch: Inputs, relations: Relations) -> Tensor:
@@ -308,7 +327,7 @@ def _regularisers(recipe: Recipe, batch: Inputs, relations: Relations | None, pa
     assert relations is not None
     total: list[Tensor] = []
     for term in recipe.regularisers:
-        n = relations.lengths([term.role])[0].clamp(min=1e-6)
+        n = relations.lengths(term.role).clamp(min=1e-6)
         lowest = 0.5 + 0.5 * torch.log(torch.tensor(2.0, dtype=n.dtype, device=n.device))
         value = batch.total(n.square() - n.log() - lowest, batch.shares(term.role))
         parts[f"{term.kind}/{term.role}"] = value.detach().to(batch.curv.dtype)

@@ -28,7 +28,8 @@ class Relations:
         points: role → (B, n, D), n = 1 or N.
         metric: the space.
         curv: c, one number or one a factor.
-        pairs: which roles are to be related; the order within a pair makes no difference.
+        edges: (general, specific) pairs whose angles are wanted.
+        pairs: roles whose distances are wanted.
         local: the samples whose pairs are wanted; lengths are there for all.
 
     Raises:
@@ -36,69 +37,87 @@ class Relations:
     """
 
     def __init__(
-        self, points: Mapping[Role, Tensor], metric: Metric, curv: Tensor, pairs: Sequence[Pair], local: slice
+        self,
+        points: Mapping[Role, Tensor],
+        metric: Metric,
+        curv: Tensor,
+        edges: Sequence[Pair],
+        pairs: Sequence[Pair],
+        local: slice,
     ):
         self.metric, self.local = metric, local
         self.points: dict[Role, Tensor] = {}
-        """Role → (F, B, n, d) at curvature −1."""
+        """Role → (F, B, n, d)."""
         for role, x in points.items():
-            match metric.geometry:
-                case "product":
-                    assert metric.factor_dim is not None
-                    scaled, self.root = product.unit_curvature(x, curv, metric.factor_dim)
-                    self.points[role] = scaled.movedim(-2, 0)
-                case "lorentz":
-                    self.root = curv.sqrt()
-                    self.points[role] = (x * self.root).unsqueeze(0)
-                case _:
-                    self.root = torch.ones_like(curv)
-                    self.points[role] = x.unsqueeze(0)
+            if metric.geometry == "product":
+                assert metric.factor_dim is not None
+                self.points[role] = product.split(x, metric.factor_dim).movedim(-2, 0)
+            else:
+                self.points[role] = x.unsqueeze(0)
+        factors = next(iter(self.points.values())).shape[0]
+        self.curv = product.curv_of_factors(curv, factors) if metric.is_hyperbolic else curv.new_ones(1)
+        """(F,)."""
+        self.root = self.curv.sqrt()
         self._roles = {role: place for place, role in enumerate(points)}
-        self._pairs = {frozenset(pair): place for place, pair in enumerate(pairs)}
-        places = [(self._roles[a], self._roles[b]) for a, b in pairs]
-        self.norms, self.gaps = polar.norms_and_gaps(list(self.points.values()), places, local)
+        related = list(edges)
+        self._pairs = {frozenset(pair): place for place, pair in enumerate(related)}
+        for pair in pairs:
+            if frozenset(pair) not in self._pairs:
+                self._pairs[frozenset(pair)] = len(related)
+                related.append(pair)
+        places = [(self._roles[a], self._roles[b]) for a, b in related]
+        lengths, self._gaps = polar.norms_and_gaps(list(self.points.values()), places, local)
+        self.norms = lengths * self.root.view(-1, 1, 1)
         self._refuse_far()
-        here = self.norms[:, :, local]
-        first, second = (torch.tensor(side, device=here.device) for side in zip(*places, strict=True))
-        norm_a, norm_b = here.index_select(0, first), here.index_select(0, second)
-        measure = polar.distance if metric.is_hyperbolic else polar.flat_distance
-        self._distances = measure(norm_a, norm_b, self.gaps)
-        self._om = self.gaps.square() / 2
+        here, device = self.norms[:, :, local], self.norms.device
+        self._first, self._second = (
+            here.index_select(0, torch.tensor(side, device=device)) for side in zip(*places, strict=True)
+        )
+        self._edges = len(edges)
+        dtype = next(iter(points.values())).dtype
+        spreads = polar.cosh_minus_one(self.norms) if metric.is_hyperbolic else self.norms.square()
+        self._spreads = spreads.to(dtype).unbind(0)
+        self._distances = self._in_metric().unbind(0)
 
     def distance(self, a: Role, b: Role) -> Tensor:
         """Return the distance of a pair of roles in the metric, (B', N)."""
-        d = self._distances[self._pairs[frozenset((a, b))]]
-        if self.metric.is_hyperbolic:
-            d = d / self.root.view(-1, 1, 1)
-        if self.metric.geometry == "product":
-            assert self.metric.distance in ("l1", "l1_mean", "l2")
-            return product.combine_distances(d.movedim(0, -1), self.metric.distance)
-        return d[0].square() if self.metric.distance == "squared" else d[0]
+        return self._distances[self._pairs[frozenset((a, b))]]
 
-    def angles(self, edges: Sequence[Pair]) -> Tensor:
-        """Return the exterior angle of each (general, specific) pair at the general point, (E, F, B', N)."""
-        general, specific = zip(*edges, strict=True)
-        om = self._om[[self._pairs[frozenset(edge)] for edge in edges]]
+    def angles(self) -> Tensor:
+        """Return the exterior angle of each edge at the general point, (E, F, B', N)."""
+        om = self._gaps[: self._edges].square() / 2
         measure = polar.exterior_angle if self.metric.is_hyperbolic else polar.flat_angle
-        return measure(self.lengths(general), self.lengths(specific), om, 2 - om)
+        return measure(self._first[: self._edges], self._second[: self._edges], om, 2 - om)
 
-    def apertures(self, roles: Sequence[Role], min_radius: float) -> Tensor:
-        """Return the half apertures of the cones, (R, F, B', N); flat cones have K/|x| for 2K/(√c|x|)."""
-        return polar.half_aperture(self.lengths(roles), min_radius if self.metric.is_hyperbolic else min_radius / 2)
+    def apertures(self, min_radius: float) -> Tensor:
+        """Return the half aperture at the general point of each edge, (E, F, B', N); flat cones have K/|x|, not 2K."""
+        return polar.half_aperture(
+            self._first[: self._edges], min_radius if self.metric.is_hyperbolic else min_radius / 2
+        )
 
-    def lengths(self, roles: Sequence[Role]) -> Tensor:
-        """Return √c|x| of the local rows, (R, F, B', N)."""
-        return self.norms[[self._roles[role] for role in roles]][:, :, self.local]
+    def lengths(self, role: Role) -> Tensor:
+        """Return √c|x| of the local rows, (F, B', N)."""
+        return self.norms[self._roles[role]][:, self.local]
 
     def spread(self, role: Role) -> Tensor:
         """Return what the matmul form of the distance adds to −2 q·k or −q·k, (F, B, n): |x|², or cosh ρ − 1."""
-        norms = self.norms[self._roles[role]][..., : self.points[role].shape[2]]
-        return polar.cosh_minus_one(norms) if self.metric.is_hyperbolic else norms.square()
+        return self._spreads[self._roles[role]][..., : self.points[role].shape[2]]
 
     def uncertainty(self, role: Role) -> Tensor:
         """Return u = softplus(−|x|) of all rows, (B, n), |x| the length of all space components."""
         norms = self.norms[self._roles[role]][..., : self.points[role].shape[2]] / self.root.view(-1, 1, 1)
         return torch.nn.functional.softplus(-torch.linalg.vector_norm(norms, dim=0))
+
+    def _in_metric(self) -> Tensor:
+        """Return the distances of all pairs, (P, B', N)."""
+        if not self.metric.is_hyperbolic:
+            d = polar.flat_distance(self._first, self._second, self._gaps)[:, 0]
+            return d.square() if self.metric.distance == "squared" else d
+        d = polar.distance(self._first, self._second, self._gaps) / self.root.view(-1, 1, 1)
+        if self.metric.geometry == "lorentz":
+            return d[:, 0]
+        assert self.metric.distance in ("l1", "l1_mean", "l2")
+        return product.combine_distances(d.movedim(1, -1), self.metric.distance)
 
     def _refuse_far(self) -> None:
         if not self.metric.is_hyperbolic or torch.compiler.is_compiling():
