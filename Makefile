@@ -41,8 +41,11 @@ format: install  ## format the code and sort imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## measured errors and speeds
+bench: install  ## measured errors, speeds and memory, beside peers; about 10 minutes
 	$(BIN)/python tests/benchmarks/bench_geometry.py
+	$(BIN)/python tests/benchmarks/bench_peers.py
+	$(BIN)/python tests/benchmarks/bench_objective.py
+	$(BIN)/python tests/benchmarks/bench_gromov.py
 	$(BIN)/python tests/benchmarks/bench_scenes.py
 	$(BIN)/python tests/benchmarks/bench_data.py
 

@@ -190,13 +190,15 @@ def stumble(rank: int, port: int, folder: Path) -> None:
         for _ in range(2):
             seen["losses"].append(forward_backward(wrapped, model, objective, pairs)[0].loss.item())
 
+    edge = {"general": "box_text", "specific": "box_image", "penalty": "angle"}
+    objective = Objective.from_recipe({"base": "meru", "edges": [edge]})
     wrapped = DistributedDataParallel(model := tiny_model())
     for name in ("finite", "not finite"):
         share = make_batch().split(PROCESSES)[rank]
         if name == "not finite" and rank == 1:
             share.images["box_image"][1] = torch.nan
         model.zero_grad()
-        loss, _ = forward_backward(wrapped, model, Objective.from_recipe("hce"), share)
+        loss, _ = forward_backward(wrapped, model, objective, share)
         own = bool(loss.loss.isfinite())
         of_any = not distributed.any_process(not own, torch.device("cpu"))
         seen[name] = {"own": own, "all": of_any, "gradients": any(p.grad is not None for p in model.parameters())}

@@ -503,14 +503,6 @@ def test_what_the_data_workers_find_ends_in_one_line_too(config, capfd, tmp_path
     assert "Traceback" not in captured.err
 
 
-def test_boxes_alone_train_or_are_refused(tmp_path, shards):
-    """A recipe of no role but boxes."""
-    pair = {"query": "box_image", "key": "box_text"}
-    boxes = {"geometry": "lorentz", "max_boxes": 3, "contrast": [pair]}
-    settings = run_config(tmp_path / "run", shards, objective=boxes, train__steps=2, data__workers=0)
-    assert run(write_config(tmp_path / "config.yaml", settings)) in (0, 1)
-
-
 # Numbers that are none ------------------------------------------------------------------------------------------------
 
 
@@ -633,3 +625,11 @@ def test_two_processes_train_one_model_and_resume_bit_for_bit(config, tmp_path):
     rewind(tmp_path / "again", 2)
     assert launch_two(config, f"output_dir={tmp_path}/again", "--resume").count("resuming from") == 1
     assert_same_run(tmp_path / "again", tmp_path / "run")
+
+
+def test_boxes_alone_train_or_are_refused(tmp_path, shards):
+    """A recipe of no role but boxes."""
+    pair = {"query": "box_image", "key": "box_text"}
+    boxes = {"geometry": "lorentz", "max_boxes": 3, "contrast": [pair]}
+    settings = run_config(tmp_path / "run", shards, objective=boxes, train__steps=2, data__workers=0)
+    assert run(write_config(tmp_path / "config.yaml", settings)) in (0, 1)

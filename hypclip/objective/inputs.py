@@ -91,8 +91,10 @@ class Inputs(NamedTuple):
             if name in BOX_ROLES and box_weight is not None:
                 ids[name] = torch.where(box_weight > 0, ids[name], MISSING)
         local = slice(*(local or slice(None)).indices(size))
-        if local.step != 1 or local.stop <= local.start:
-            raise InputError(f"local must be rows in sequence, at least one of the {size}, got {local}")
+        if local.step != 1:
+            raise InputError(f"local must be rows in sequence, got {local}")
+        if local.stop <= local.start:
+            raise InputError(f"local must hold at least one of the {size} rows, got {local}")
         processes = size / (local.stop - local.start)
         return cls(points, as_curv(curv, like), scales, ids, box_weight, local, processes)
 

@@ -280,10 +280,11 @@ def _edges(recipe: Recipe, batch: Inputs, relations: Relations | None, parts: di
     padded = torch.stack([torch.nn.functional.pad(share, (0, boxes - share.shape[1])) for share in shares])
     values = (penalties.mean(1) * padded).sum((1, 2))
     total = (values * values.new_tensor([edge.weight for edge in recipe.edges])).sum()
-    for edge, value, found in zip(recipe.edges, values.detach().to(padded.dtype), penalties.detach(), strict=True):
+    for edge, share, value, found in zip(
+        recipe.edges, shares, values.detach().to(padded.dtype), penalties.detach(), strict=True
+    ):
         parts[f"entail/{edge.general}-{edge.specific}"] = value
         if edge.calibration:
-            share = shares[recipe.edges.index(edge)]
             term = _calibration(edge, found.mean(0), share, batch, relations)
             parts[f"calibrate/{edge.general}-{edge.specific}"] = term.detach().to(share.dtype)
             total = total + edge.calibration * term
