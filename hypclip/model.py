@@ -32,7 +32,7 @@ from hypclip.towers.text import Tokenizer
 
 T = TypeVar("T")
 
-MAX_LOG_LOGIT_SCALE = math.log(100.0)
+LOG_SCALE_RANGE = (math.log(0.01), math.log(100.0))
 LOG_CURV_RANGE = (math.log(0.1), math.log(10.0))
 
 
@@ -60,9 +60,6 @@ class ModelConfig:
     learn_curv: bool = True
     logit_scale_init: PositiveFloat = 1 / 0.07
     other_scales: dict[str, PositiveFloat] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.metric.factors(tower_config(self.towers)["embed_dim"])
 
     @property
     def metric(self) -> Metric:
@@ -101,6 +98,9 @@ class HypCLIP(nn.Module):
         self.transform = evaluation_transform(self.image_size, config.image_mean, config.image_std)
 
         factors = self.metric.factors(self.dim)
+        for name in config.other_scales:
+            if not name.isidentifier() or name == "logit_scale" or hasattr(nn.ParameterDict, name):
+                raise ConfigError(f"model.other_scales cannot name a scale {name!r}: choose another name")
 
         def learned(value: float, *shape: int) -> nn.Parameter:
             return nn.Parameter(torch.full(shape, value))
@@ -153,7 +153,7 @@ class HypCLIP(nn.Module):
         self,
         images: Mapping[str, Tensor],
         texts: Mapping[str, Tensor],
-        boxes: int = 1,
+        shape: tuple[int, int] | None = None,
         box_rows: Int[Tensor, " m"] | None = None,
     ) -> Output:
         """Embed every role of a batch, roles of equal shape in one pass of their tower.
@@ -161,7 +161,7 @@ class HypCLIP(nn.Module):
         Args:
             images: role → pixels (B, 3, H, W).
             texts: role → token ids (B, L).
-            boxes: N, how many boxes a sample may have.
+            shape: (B, N), N being how many boxes a sample may have; needed with `box_rows` only.
             box_rows: with several boxes, box roles have M rows; the place of each among B · N. Their features are
                 (B, N, D), at the origin where there is no box.
         """
@@ -171,18 +171,17 @@ class HypCLIP(nn.Module):
             features.update(zip(roles, embedded.chunk(len(roles)), strict=True))
         for role, tokens in texts.items():
             features[role] = self.encode_text(tokens)
-        if box_rows is not None:
-            size = next(len(x) for role, x in features.items() if role not in BOX_ROLES)
+        if box_rows is not None and shape is not None:
             for role in features.keys() & BOX_ROLES:
-                padded = features[role].new_zeros(size * boxes, self.dim)
-                features[role] = padded.index_copy(0, box_rows, features[role]).view(size, boxes, self.dim)
+                padded = features[role].new_zeros(shape[0] * shape[1], self.dim)
+                features[role] = padded.index_copy(0, box_rows, features[role]).view(*shape, self.dim)
         return Output(features, self.curv, self.scales)
 
     @torch.no_grad()
     def clamp_scalars(self) -> None:
         """Bring the learned scalars back into their ranges; called once after each optimiser step."""
         for scale in (self.log_logit_scale, *self.log_other_scales.values()):
-            scale.clamp_(max=MAX_LOG_LOGIT_SCALE)
+            scale.clamp_(*LOG_SCALE_RANGE)
         self.log_curv.clamp_(*LOG_CURV_RANGE)
         self.log_image_scale.clamp_(max=0.0)
         self.log_text_scale.clamp_(max=0.0)

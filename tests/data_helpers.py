@@ -153,6 +153,7 @@ class KnownModel(HypCLIP):
     ):
         torch.nn.Module.__init__(self)
         self.config = ModelConfig(TOWERS, geometry)
+        self.metric = self.config.metric
         self.texts, self.images = texts, images
         self.log_curv = torch.nn.Parameter(torch.tensor(curv).log())
         self.asked: list[str] = []

@@ -284,7 +284,7 @@ def test_packed_rows_land_at_their_sample_and_box() -> None:
     torch.manual_seed(1)
     batch = widened(several((), FIVE, (), FIVE[:1], UNSCORED)[1])
     with torch.no_grad():
-        features = model(batch.images, batch.texts, 3, batch.box_rows).features
+        features = model(batch.images, batch.texts, (batch.size, 3), batch.box_rows).features
         crops, phrases = model.encode_image(batch.images["box_image"]), model.encode_text(batch.texts["box_text"])
         whole = model.encode_image(batch.images["image"])
     places = [(1, 0), (1, 1), (1, 2), (3, 0), (4, 0), (4, 1)]
@@ -314,7 +314,7 @@ def test_a_batch_without_any_box_has_the_loss_of_whole_pictures(recipe: str | di
     assert batch.box_weight is not None
     assert not batch.box_weight.any()
     model = tiny_model(other_scales={"box_scale": 20.0, "box_whole_scale": 16.7})
-    output = model(batch.images, batch.texts, 3, batch.box_rows)
+    output = model(batch.images, batch.texts, (batch.size, 3), batch.box_rows)
     common = {"curv": output.curv, "logit_scale": output.scales}
     loss = objective(output.features, **common, content=batch.content, box_weight=batch.box_weight)
 

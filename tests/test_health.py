@@ -75,9 +75,15 @@ def test_cones_that_are_all_half_spaces_are_trouble(learned: bool) -> None:
     assert "half-space" in trouble["cones open"]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.98, math.nan])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
 def test_some_open_cones_are_none(share: float) -> None:
     assert find_trouble({**OPEN, "clamped/box_image-image": share}, curv(0.0)) == {}
+
+
+def test_an_edge_that_no_pair_had_says_nothing_of_the_others() -> None:
+    nothing = dict.fromkeys(OPEN, math.nan)
+    assert find_trouble({**OPEN, "clamped/box_image-image": math.nan}, curv(0.0)).keys() == {"cones open"}
+    assert find_trouble(nothing, curv(0.0)) == {}
 
 
 def test_without_cones_nothing_is_said_of_them() -> None:

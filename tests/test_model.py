@@ -201,8 +201,9 @@ def test_clamp_scalars_brings_each_back_into_its_range():
             scalar.fill_(-9.0)
     model.clamp_scalars()
     assert model.curv.item() == pytest.approx(0.1, rel=1e-6)
-    kept = (model.log_logit_scale, model.log_image_scale, model.log_text_scale)
-    assert [scalar.item() for scalar in kept] == [-9.0] * 3
+    assert model.logit_scale.item() == pytest.approx(0.01, rel=1e-6)
+    kept = (model.log_image_scale, model.log_text_scale)
+    assert [scalar.item() for scalar in kept] == [-9.0] * 2
 
 
 def test_a_product_has_a_curvature_and_scales_for_each_factor():
@@ -242,7 +243,7 @@ def test_other_scales_start_as_set_and_are_learned_and_clamped():
         model.log_other_scales["box_whole_scale"].fill_(-9.0)
     model.clamp_scalars()
     assert model.scales["box_scale"].item() == pytest.approx(100.0, rel=1e-6)
-    assert model.log_other_scales["box_whole_scale"].item() == -9.0
+    assert model.scales["box_whole_scale"].item() == pytest.approx(0.01, rel=1e-6)
     assert tiny_model().scales.keys() == {"logit_scale"}
 
 

@@ -180,7 +180,7 @@ def test_the_order_of_the_samples_makes_no_difference(order, name):
     torch.testing.assert_close(made(name)(shuffled, curv=1.0, logit_scale=5.0).loss, expected, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "uncha"])
+@pytest.mark.parametrize("name", ["clip", "euclip", "euclip-geodesic", "meru", "phyclip", "phyclip-l2", "argent"])
 def test_gradients_are_those_of_finite_differences(name):
     """Of uncha, softened rows and calibration are not differentiated as they stand: see the formula above."""
     inputs = leaves(samples(3), curvs(name))
@@ -205,7 +205,7 @@ for name in RECIPES:
     torch._dynamo.reset()
     objective = Objective.from_recipe(SETTINGS[name])
     inputs = leaves(samples(4, 2 if name == "uncha" else None), [0.5, 1.0, 2.0] if name == "phyclip" else 1.0)
-    backend = "aot_eager" if name in ("clip", "phyclip", "uncha") else "eager"  # a fifth of the time
+    backend = "aot_eager" if name in ("clip", "uncha") else "eager"  # a fifth of the time
     compiled = torch.compile(lambda tensors: apply(objective, tensors).loss, backend=backend, fullgraph=True)
     try:
         found, expected = compiled(inputs), apply(objective, inputs).loss
@@ -472,4 +472,4 @@ def test_describe_needs_neither_boxes_nor_gradients(name):
     assert all(math.isfinite(value) for key, value in seen.items() if "box" not in key)
     for key in seen:
         if key.startswith(("violation/box", "margin/box", "clamped/box")):
-            assert seen[key] == 0
+            assert math.isnan(seen[key])  # no pair has that edge

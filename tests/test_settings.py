@@ -163,7 +163,6 @@ def test_a_model_may_say_again_what_its_objective_says(objective, model):
         ),
         ("uncha", {"other_scales": {"box_scale": 2.0}}, "model.other_scales lacks .'box_whole_scale'."),
         ("hyclip", {}, "no recipe named 'hyclip'; known: clip, euclip, meru, hycoclip, hce, phyclip, uncha, argent"),
-        ({"base": "phyclip", "factor_dim": 7}, {}, "model: factor_dim 7 does not divide the embedding's 512 dim"),
         ({"base": "meru", "edge": []}, {}, "unknown key 'objective.edge', did you mean 'edges'"),
     ],
 )

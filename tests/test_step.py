@@ -162,7 +162,7 @@ def test_what_towers_drop_at_random_is_dropped_again(case: str, parts: int) -> N
     as far as one pass over the parts takes it."""
     model, objective, batch = model_for(case, random=True), objective_for(case), batch_for(case)
     torch.manual_seed(3)
-    outputs = [model(c.images, c.texts, objective.recipe.max_boxes, c.box_rows) for c in batch.split(parts)]
+    outputs = [model(c.images, c.texts, (c.size, objective.recipe.max_boxes), c.box_rows) for c in batch.split(parts)]
     after = torch.get_rng_state()
     features = {role: torch.cat([output.features[role] for output in outputs]) for role in outputs[0].features}
     whole = evaluate(objective, Output(features, outputs[0].curv, outputs[0].scales), batch)

@@ -7,7 +7,6 @@ accelerate launch train/pretrain.py --config configs/quickstart.yaml --resume tr
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import signal
 import sys
@@ -30,7 +29,7 @@ from hypclip.data.shards import find_shards
 from hypclip.data.stream import BatchStream, StreamConfig, StreamState
 from hypclip.errors import ConfigError, HypclipError, TrainingError
 from hypclip.evaluation.retrieval import read_pairs, retrieval
-from hypclip.model import HypCLIP, ModelConfig
+from hypclip.model import HypCLIP
 from hypclip.objective import Loss, Objective
 from hypclip.objective.recipe import LOGIT_SCALE
 from hypclip.training import distributed
@@ -74,28 +73,29 @@ def configure(settings: Mapping[str, Any]) -> tuple[RunConfig, Objective]:
     Raises:
         ConfigError: an unknown key, a value out of range, or a model whose space is not that of the recipe.
     """
-    config = build(RunConfig, settings)
-    objective = Objective.from_recipe(config.objective)
+    given = settings.get("model")
+    objective = Objective.from_recipe(settings.get("objective", RunConfig.objective))
+    if not isinstance(given, Mapping):
+        return build(RunConfig, settings), objective  # which says what is wrong with it
     recipe = objective.recipe
-    others = {name: value for name, value in recipe.scales.items() if name != LOGIT_SCALE}
-    wanted = {
+    wanted: dict[str, Any] = {
         "geometry": recipe.geometry,
         "distance": recipe.distance,
         "factor_dim": recipe.factor_dim,
-        "logit_scale_init": recipe.scales.get(LOGIT_SCALE, config.model.logit_scale_init),
-        "other_scales": others,
+        "other_scales": {name: value for name, value in recipe.scales.items() if name != LOGIT_SCALE},
     }
-    given = settings["model"]
+    if LOGIT_SCALE in recipe.scales:
+        wanted["logit_scale_init"] = recipe.scales[LOGIT_SCALE]
     for name in ("geometry", "distance", "factor_dim"):
         if name in given and given[name] != wanted[name]:
             raise ConfigError(
                 f"model.{name} is {given[name]!r} and the objective's {name} is {wanted[name]!r}: "
                 f"leave model.{name} out, and it follows the objective"
             )
-    if missing := others.keys() - given.get("other_scales", others).keys():
+    config = build(RunConfig, {**settings, "model": {**wanted, **given}})
+    if missing := wanted["other_scales"].keys() - config.model.other_scales.keys():
         raise ConfigError(f"model.other_scales lacks {sorted(missing)}, which the objective names")
-    model = build(ModelConfig, {**wanted, **given}, "model")
-    return dataclasses.replace(config, model=model), objective
+    return config, objective
 
 
 def train(config: RunConfig, objective: Objective, *, resume: bool = False) -> None:
@@ -217,7 +217,7 @@ def train(config: RunConfig, objective: Objective, *, resume: bool = False) -> N
             trouble = find_trouble(values, seen.curv, learned=learned)
             for name in trouble.keys() - warned:
                 bar.write(f"warning: step {state.step}: {trouble[name]}", file=sys.stderr)
-            warned = set(trouble)
+            warned |= trouble.keys()
             log.write(values | {"warnings": sorted(trouble)})
             accelerator.log({k: v for k, v in values.items() if isinstance(v, float)}, step=state.step)
             bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['samples_per_s']:.0f} samples/s")

@@ -78,15 +78,19 @@ class Batch:
         boxes = self.box_weight.shape[1]
         first, last = torch.searchsorted(self.box_rows.cpu(), torch.tensor([start * boxes, stop * boxes])).tolist()
 
+        alone = first == last  # towers do not take empty batches: one row that counts nothing stands in
+
         def rows(role: str, x: Tensor) -> Tensor:
-            return x[first:last] if role in BOX_ROLES else x[start:stop]
+            if role not in BOX_ROLES:
+                return x[start:stop]
+            return x.new_zeros(1, *x.shape[1:]) if alone else x[first:last]
 
         return Batch(
             {role: rows(role, x) for role, x in self.images.items()},
             {role: rows(role, x) for role, x in self.texts.items()},
             content,
             self.box_weight[start:stop],
-            self.box_rows[first:last] - start * boxes,
+            self.box_rows.new_zeros(1) if alone else self.box_rows[first:last] - start * boxes,
         )
 
 

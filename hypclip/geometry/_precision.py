@@ -15,7 +15,7 @@ from hypclip.errors import InputError
 P = ParamSpec("P")
 R = TypeVar("R")
 Curv = float | Tensor
-"""c > 0, a float or a 0-dim tensor; the sectional curvature is −c."""
+"""c > 0, a float or a 0-dim tensor (one number a factor for a product); the sectional curvature is −c."""
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:

@@ -101,7 +101,10 @@ def pairwise_dist(
         return d
     # The rounding of w, a part of sinh ρ_x sinh ρ_y, reaches 1 % of d where cosh(√c d) − 1 is less than this.
     sinh_x, sinh_y = (c.sqrt() * torch.linalg.vector_norm(points.detach(), dim=-1) for points in (x, y))
-    unsure = torch.cosh(c.sqrt() * d.detach()) - 1 < 500 * torch.finfo(x.dtype).eps * sinh_x.unsqueeze(1) * sinh_y
+    unsure = (
+        2 * torch.sinh(c.sqrt() * d.detach() / 2).square()
+        < 500 * torch.finfo(x.dtype).eps * sinh_x.unsqueeze(1) * sinh_y
+    )
     i, j = torch.nonzero((d < exact_within) | unsure, as_tuple=True)
     return d.index_put((i, j), dist(x[i], y[j], c))
 

@@ -44,6 +44,8 @@ class Metric:
         if self.distance not in _DISTANCES[self.geometry]:
             known = ", ".join(_DISTANCES[self.geometry])
             raise ConfigError(f"distance must be one of {known} for geometry {self.geometry}, got {self.distance!r}")
+        if self.factor_dim is not None and self.factor_dim < 1:
+            raise ConfigError(f"factor_dim must be at least 1, got {self.factor_dim}")
         if (self.factor_dim is not None) != (self.geometry == "product"):
             raise ConfigError(
                 f"factor_dim, the dimension of one factor, belongs to geometry product and only there; "

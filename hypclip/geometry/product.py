@@ -86,8 +86,8 @@ def dist(
 
     Numerics: relative error ≤ 2e-7 in float32 for separations of 1e-6 and more in each factor.
     """
-    (xs, root), (ys, _) = unit_curvature(x, curv, factor_dim), unit_curvature(y, curv, factor_dim)
-    return combine_distances(lorentz.dist(xs, ys, 1.0) / root, combine)
+    (xs, root), (ys, _) = (unit_curvature(points.double(), curv, factor_dim) for points in (x, y))
+    return combine_distances(lorentz.dist(xs, ys, 1.0) / root, combine).to(x.dtype)
 
 
 @full_precision

@@ -211,7 +211,10 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _multiply(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Any, ...]:
     found = ctx.saved_tensors
-    if torch.compiler.is_compiling() or upstream.device.type != "cpu" or float(upstream) != 1:
+    traced = torch.compiler.is_compiling() or type(upstream) is not Tensor
+    if not traced and torch.is_grad_enabled():
+        raise NotImplementedError("the gradient of contrast cannot be differentiated again")
+    if traced or upstream.device.type != "cpu" or float(upstream) != 1:
         found = tuple(upstream * part for part in found)
     lists = [_split(whole, shapes) for whole, shapes in zip(found[:4], ctx.shapes, strict=True)]
     constant = [[None] * len(ctx.shapes[2]) for _ in range(7)]

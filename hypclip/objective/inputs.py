@@ -78,11 +78,19 @@ class Inputs(NamedTuple):
             if tuple(box_weight.shape) != (size, count):
                 raise InputError(f"box_weight must have shape {(size, count)}, got {tuple(box_weight.shape)}")
             box_weight = box_weight.to(like)
+            if not torch.compiler.is_compiling() and not bool(((box_weight >= 0) & box_weight.isfinite()).all()):
+                raise InputError("box_weight must be finite and not negative")
+            held = (box_weight > 0).unsqueeze(-1)
+            points = {r: torch.where(held, x, 0) if r in BOX_ROLES else x for r, x in points.items()}
         ids: dict[str, Tensor] = {}
         for name in roles:
             if name not in content:
                 continue
             rows = content[name]
+            if not isinstance(rows, Tensor) or rows.dtype != torch.int64:
+                raise InputError(
+                    f"content[{name!r}] must be an int64 tensor of ids, got {getattr(rows, 'dtype', rows)}"
+                )
             shape = (size, count) if name in BOX_ROLES else (size, 1)
             ids[name] = rows.unsqueeze(1) if rows.dim() == 1 else rows
             if tuple(ids[name].shape) != shape:

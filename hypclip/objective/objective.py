@@ -96,8 +96,8 @@ class Objective:
 
         Per edge, over the pairs that count, on average over the factors of a product: the share outside their cone
         φ > η ω (`violation`), the mean of η ω − φ in radians (`margin`), and the share of general points so near the
-        origin that their cone is a half-space (`clamped`). Per role: the 5 %, 50 % and 95 % quantiles of the distance
-        to the origin.
+        origin that their cone is a half-space (`clamped`); NaN where no pair counts. Per role: the 5 %, 50 % and 95 %
+        quantiles of the distance to the origin.
         """
         scales = dict.fromkeys(self.recipe.scales, 1.0)
         batch = Inputs.of(self.recipe, features, curv, scales, content or {}, box_weight, None)
@@ -115,7 +115,8 @@ class Objective:
                         ("margin", margin),
                         ("clamped", (aperture >= torch.pi / 2).double()),
                     ):
-                        seen[f"{name}/{edge.general}-{edge.specific}"] = batch.total(value, share)
+                        found = batch.total(value, share) if share.any() else torch.full((), torch.nan)
+                        seen[f"{name}/{edge.general}-{edge.specific}"] = found
             if self.recipe.metric.has_cones:
                 levels = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=batch.device)
                 for role, x in batch.points.items():
@@ -298,7 +299,7 @@ def _penalties(edges: Sequence[Edge], angles: Tensor, apertures: Tensor, relatio
         return angles.new_tensor(values).view(-1, 1, 1, 1)
 
     excess = angles - column([edge.eta for edge in edges]) * apertures
-    penalties = torch.where(excess > 0, excess, 0)
+    penalties = torch.where(excess <= 0, 0, excess)  # a NaN stays one
     if any(edge.angle_weight for edge in edges):
         penalties = penalties + column([edge.angle_weight for edge in edges]) * angles
     if all(edge.penalty == "cone" for edge in edges):

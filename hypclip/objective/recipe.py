@@ -51,8 +51,9 @@ class Edge:
     """`general` entails `specific`, with φ the exterior angle at the general point and ω its half aperture.
 
     The penalty of a pair is max(0, φ − eta · ω) + angle_weight · φ for `cone`, φ for `angle`, and (1 − exp(−d)) φ for
-    `adaptive_angle`. `calibration` adds that much of ½ sg(penalty) exp(−u) + ½ u, with u = softplus(−|x|) of the
-    general point, and of the entropy of softmax(u) over the batch (arXiv:2603.22042).
+    `adaptive_angle`; the latter two have no use for eta. `calibration`, which `weight` does not multiply, adds that
+    much of ½ sg(penalty) exp(−u) + ½ u, with u = softplus(−|x|) of the general point, and of the entropy of softmax(u)
+    over the batch (arXiv:2603.22042).
     """
 
     general: Role
@@ -141,27 +142,40 @@ RECIPES = ("clip", "euclip", "meru", "hycoclip", "hce", "phyclip", "uncha", "arg
 """Names of the recipes that come with the library."""
 
 
-def recipe_from(config: str | Mapping[str, Any]) -> Recipe:
+def recipe_from(config: str | Path | Mapping[str, Any]) -> Recipe:
     """Return a recipe by name, from a YAML file, or from plain data, as such a file holds it.
 
-    Plain data may start from another recipe (`base: hycoclip`) and replace its fields; `contrast`, `edges` and
-    `regularisers` are lists of mappings with the fields of `Contrast`, `Edge` and `Regulariser`.
+    Plain data may start from another recipe (`base: hycoclip`, or a file beside its own) and replace its fields;
+    `contrast`, `edges` and `regularisers` are lists of mappings with the fields of `Contrast`, `Edge` and
+    `Regulariser`.
 
     Raises:
-        ConfigError: an unknown recipe, key, role, geometry or scale, or a number out of range.
+        ConfigError: an unknown recipe, key, role, geometry or scale, a number out of range, or files that are each
+            other's base.
     """
+    return _recipe_from(config, Path(), ())
+
+
+def _recipe_from(config: object, folder: Path, bases: tuple[Path, ...]) -> Recipe:
+    """Return a recipe; a file is looked for in `folder`, and may not be one of those that start from it."""
+    if isinstance(config, Path) or (isinstance(config, str) and config.endswith((".yaml", ".yml"))):
+        path = (folder / config).resolve()
+        if path in bases:
+            raise ConfigError(f"base: {path} starts from itself, by way of {', '.join(str(base) for base in bases)}")
+        return _built(read(path), path.parent, (*bases, path))
     if isinstance(config, str):
-        return _built(read(Path(config))) if config.endswith((".yaml", ".yml")) else _named(config)
-    return _built(config)
+        return _named(config)
+    if isinstance(config, Mapping):
+        return _built(config, folder, bases)
+    raise ConfigError(f"a recipe is a name, a YAML file or a mapping, got {config!r}")
 
 
-def _built(config: Mapping[str, Any]) -> Recipe:
+def _built(config: Mapping[str, Any], folder: Path, bases: tuple[Path, ...]) -> Recipe:
     data = dict(config)
     if "base" in data:
-        base = data.pop("base")
-        if not isinstance(base, str):
-            raise ConfigError(f"base must be the name of a recipe or a YAML file, got {base!r}")
-        data = {**asdict(recipe_from(base)), **data}
+        if not isinstance(data["base"], str | Path):
+            raise ConfigError(f"base must be the name of a recipe or a YAML file, got {data['base']!r}")
+        data = {**asdict(_recipe_from(data.pop("base"), folder, bases)), **data}
     return build(Recipe, data, "objective")
 
 

@@ -13,11 +13,11 @@ _AT_BOUND = 1e-3
 _ALL = 0.99
 
 
-def find_trouble(seen: Mapping[str, float], curv: Tensor, *, learned: bool = True) -> dict[str, str]:
+def find_trouble(seen: Mapping[str, object], curv: Tensor, *, learned: bool = True) -> dict[str, str]:
     """Return warnings by a short name that stays the same from step to step; none for a healthy run.
 
     Args:
-        seen: what `Objective.describe` returned, as numbers.
+        seen: what `Objective.describe` returned, as numbers; anything else in it is passed over.
         curv: c, one number or one a factor.
         learned: whether the curvature is; one that is given may be where it likes.
     """
@@ -32,8 +32,9 @@ def find_trouble(seen: Mapping[str, float], curv: Tensor, *, learned: bool = Tru
                     f"the curvature is at its {name} value {math.exp(bound):g} and no longer learns: points would "
                     "rather be further apart"
                 )  # fmt: skip
-    clamped = {name: value for name, value in seen.items() if name.startswith("clamped/")}
-    if clamped and all(value >= _ALL for value in clamped.values()):
+    values = [value for name, value in seen.items() if name.startswith("clamped/") and isinstance(value, float)]
+    clamped = [value for value in values if not math.isnan(value)]  # NaN: no pair had that edge
+    if clamped and min(clamped) >= _ALL:
         found["cones open"] = (
             "every entailment cone has opened to a half-space (general points within √c · radius asinh 2K of the "
             "origin): the order edges no longer order anything; see violation, clamped and radius in the log"

@@ -10,6 +10,7 @@ once, not once a part. Source: Gao et al. 2021, arXiv:2101.06983.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -45,12 +46,12 @@ def forward_backward(
         parts: into how many to cut them. Normalisation over a batch, as in ResNets, then runs over a part, and its
             running statistics see every part twice.
 
-    Gradients are left out where the loss is not finite.
+    Gradients are left out in every process where the loss is not finite in one.
     """
     if parts == 1:
         output = _embed(wrapped, batch, objective)
         loss, seen = _loss(output, objective, batch)
-        if bool(loss.loss.isfinite()):
+        if _is_finite_everywhere(loss, model.device):
             torch.autograd.backward(loss.loss)
         return loss, seen
     chunks = batch.split(parts)
@@ -66,7 +67,7 @@ def forward_backward(
     curv = cached[0].curv.clone().requires_grad_()
     scales = {name: scale.clone().requires_grad_() for name, scale in cached[0].scales.items()}
     loss, seen = _loss(Output(features, curv, scales), objective, batch)
-    if not bool(loss.loss.isfinite()):
+    if not _is_finite_everywhere(loss, model.device):
         return loss, seen
     torch.autograd.backward(loss.loss)
     done = 0
@@ -86,8 +87,14 @@ def forward_backward(
 
 
 def _embed(wrapped: nn.Module, batch: Batch, objective: Objective) -> Output:
-    output: Output = wrapped(batch.images, batch.texts, objective.recipe.max_boxes, batch.box_rows)
+    shape = (batch.size, objective.recipe.max_boxes)
+    output: Output = wrapped(batch.images, batch.texts, shape, batch.box_rows)
     return output
+
+
+def _is_finite_everywhere(loss: Loss, device: torch.device) -> bool:
+    """Ask all processes before the backward pass, in which they wait for each other."""
+    return not distributed.any_process(not bool(loss.loss.isfinite()), device)
 
 
 def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Loss, Embedded]:
@@ -103,6 +110,9 @@ def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Loss, Emb
         box_weight=box_weight,
         local=slice(first, first + batch.size),
     )
+    # A scale that the recipe does not name takes part too: DistributedDataParallel waits for the gradient of each.
+    every_scale = torch.stack(list(output.scales.values())).sum()
+    loss = dataclasses.replace(loss, loss=loss.loss + 0 * every_scale)
     detached = {role: x.detach() for role, x in features.items()}
     return loss, Embedded(detached, output.curv.detach(), content, box_weight)
 
