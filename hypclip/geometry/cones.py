@@ -6,12 +6,11 @@ Source: Ganea et al. 2018 (arXiv:1804.01882), in Lorentz form Desai et al. 2023 
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hypclip.geometry._precision import Curv, as_curv, full_precision, safe_sqrt
-from hypclip.geometry.lorentz import polar
+from hypclip.geometry import lorentz, polar
+from hypclip.geometry._precision import Curv, as_curv, full_precision
 
 MIN_RADIUS = 0.1
 """K of the cones: at √c|x| ≤ 2K the half aperture is π/2 and the cone is a half-space."""
@@ -25,9 +24,8 @@ def half_aperture(x: Float[Tensor, "*batch d"], curv: Curv, min_radius: float = 
 
     Numerics: absolute error ≤ 1e-7 rad in float32 and float64; the edge of the half-space limits the latter.
     """
-    squared = (as_curv(curv, x).double() * x.double().square().sum(-1, keepdim=True)).squeeze(-1)
-    adjacent = safe_sqrt(squared - (2 * min_radius) ** 2)
-    return torch.atan2(torch.full_like(adjacent, 2 * min_radius), adjacent).to(x.dtype)
+    _, sinh, _ = lorentz.polar(x.double(), as_curv(curv, x).double())
+    return polar.half_aperture(sinh, min_radius).squeeze(-1).to(x.dtype)
 
 
 @full_precision
@@ -43,12 +41,11 @@ def oxy_angle(x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], curv: 
     separations of 1e-6 and more.
     """
     c = as_curv(curv, x).double()
-    rho_x, sinh_x, unit_x = polar(x.double(), c)
-    rho_y, sinh_y, unit_y = polar(y.double(), c)
+    _, sinh_x, unit_x = lorentz.polar(x.double(), c)
+    _, sinh_y, unit_y = lorentz.polar(y.double(), c)
     om = (unit_x - unit_y).square().sum(-1, keepdim=True) / 2
     op = (unit_x + unit_y).square().sum(-1, keepdim=True) / 2
-    angle = _angle(rho_x, sinh_x, rho_y, sinh_y, om, op).squeeze(-1)
-    return angle.to(x.dtype)
+    return polar.exterior_angle(sinh_x, sinh_y, om, op).squeeze(-1).to(x.dtype)
 
 
 @full_precision
@@ -60,15 +57,7 @@ def pairwise_oxy_angle(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], curv: C
     means nothing for nearer pairs: use `oxy_angle` on those rows.
     """
     c = as_curv(curv, x)
-    rho_x, sinh_x, unit_x = polar(x, c)
-    rho_y, sinh_y, unit_y = polar(y, c)
+    _, sinh_x, unit_x = lorentz.polar(x, c)
+    _, sinh_y, unit_y = lorentz.polar(y, c)
     cos = unit_x @ unit_y.T
-    return _angle(rho_x, sinh_x, rho_y.T, sinh_y.T, 1 - cos, 1 + cos)
-
-
-def _angle(rho_x: Tensor, sinh_x: Tensor, rho_y: Tensor, sinh_y: Tensor, om: Tensor, op: Tensor) -> Tensor:
-    """Return the angle from om = 1 − cos θ and op = 1 + cos θ, each computed where it does not cancel."""
-    along = torch.sinh(rho_y - rho_x) - torch.sqrt(1 + sinh_x.square()) * sinh_y * om
-    across = sinh_y * safe_sqrt(om * op)
-    undefined = (along.square() + across.square() == 0) | (sinh_x == 0)
-    return torch.atan2(torch.where(undefined, 0, across), torch.where(undefined, 1, along))
+    return polar.exterior_angle(sinh_x, sinh_y.T, 1 - cos, 1 + cos)
