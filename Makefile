@@ -19,6 +19,7 @@ install: .venv/.installed  ## create .venv with everything
 demo: install  ## scenes → training → scores on an unseen art style → an index ready to serve, on the CPU
 	$(BIN)/python train/prepare_data.py quickstart --output $(RUN)/data
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train/pretrain.py --config configs/quickstart.yaml
+	rm -rf $(RUN)/index  # of an earlier model, whose points are not comparable
 	$(BIN)/python train/embed.py --checkpoint $(RUN)/checkpoint --index $(RUN)/index \
 	    --shards $(RUN)/data/validation --images $(RUN)/data/zero_shot/images --classes $(RUN)/data/zero_shot/classes.json
 	$(BIN)/python train/evaluate.py --checkpoint $(RUN)/checkpoint --config configs/evaluate/quickstart.yaml \
