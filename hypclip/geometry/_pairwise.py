@@ -10,7 +10,7 @@ from torch import Tensor
 from hypclip.geometry.acosh import acosh1p_
 from hypclip.geometry.polar import cosh_minus_one
 
-CHUNK = 1 << 16
+CHUNK = 1 << 18
 """Pairs worked on at once: small enough to stay in the cache from one elementwise pass to the next."""
 
 
