@@ -6,6 +6,8 @@ differentiated at 0. Below `_SERIES_BELOW` they are summed as series, exact to f
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,10 +17,30 @@ _LIMIT_BELOW = 1e-6
 
 def sinhc(squared: Tensor) -> Tensor:
     """Return sinh(z)/z of z²."""
-    small = squared < _SERIES_BELOW
-    z = torch.where(small, 1, squared).sqrt()
-    series = 1 + squared / 6 * (1 + squared / 20 * (1 + squared / 42 * (1 + squared / 72)))
-    return torch.where(small, series, torch.sinh(z) / z)
+    found: Tensor = _Sinhc.apply(squared)
+    return found
+
+
+class _Sinhc(torch.autograd.Function):
+    """With its slope in closed form, (cosh z − sinh(z)/z)/(2z²): every lift takes it, and half the steps are saved."""
+
+    @staticmethod
+    def forward(ctx: Any, squared: Tensor) -> Tensor:
+        small = squared < _SERIES_BELOW
+        z = torch.where(small, 1, squared).sqrt()
+        series = 1 + squared / 6 * (1 + squared / 20 * (1 + squared / 42 * (1 + squared / 72)))
+        value = torch.where(small, series, torch.sinh(z) / z)
+        ctx.save_for_backward(squared, value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        squared, value = ctx.saved_tensors
+        small = squared < _SERIES_BELOW
+        safe = torch.where(small, 1, squared)
+        series = (1 + squared / 10 * (1 + squared / 28 * (1 + squared / 54))) / 6
+        slope: Tensor = torch.where(small, series, (torch.cosh(safe.sqrt()) - value) / (2 * safe))
+        return upstream * slope
 
 
 def asinhc(squared: Tensor) -> Tensor:
