@@ -253,7 +253,7 @@ def _step(
         )
     optimizer.zero_grad()
     loss, seen = forward_backward(wrapped, model, objective, batch, config.train.accumulate)
-    if distributed.any_process(not bool(loss.loss.isfinite()), model.device):
+    if not seen.finite:
         raise TrainingError(_non_finite(step, loss, model, seen.features))
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
     if not bool(norm.isfinite()):

@@ -158,9 +158,10 @@ def _contrast(
     gradient: bool,
 ) -> tuple[Tensor, ...]:
     """Return the loss, the values, and the gradients of the first six arguments, those of lists end to end."""
-    flat = [_like(parts) if gradient else own[0].new_empty(_length(parts)) for parts in (rows, h, own, scale)]
+    lists = (rows, h, own, scale)
+    flat = [own[0].new_empty(_length(parts)) for parts in lists]
     d_rows, d_h, d_own, d_scale = (
-        _views(whole, parts) for whole, parts in zip(flat, (rows, h, own, scale), strict=True)
+        _split(whole, [part.shape for part in parts]) for whole, parts in zip(flat, lists, strict=True)
     )
     d_factor_weight, d_curv = torch.zeros_like(factor_weight), torch.zeros_like(curv)
     values = own[0].new_zeros(len(own), 2)
@@ -226,14 +227,6 @@ _contrast.register_autograd(_multiply, setup_context=_keep)
 
 def _length(parts: list[Tensor]) -> int:
     return sum(part.numel() for part in parts)
-
-
-def _like(parts: list[Tensor]) -> Tensor:
-    return parts[0].new_empty(_length(parts))
-
-
-def _views(whole: Tensor, parts: list[Tensor]) -> list[Tensor]:
-    return _split(whole, [part.shape for part in parts])
 
 
 def _split(whole: Tensor, shapes: list[torch.Size]) -> list[Tensor]:

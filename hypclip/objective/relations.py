@@ -8,6 +8,7 @@ Shapes: F factors (1 but for a product), B samples, N boxes (1 for whole images 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -127,7 +128,7 @@ class Relations:
         limit = 44.0 if float32 else 354.0  # cosh of two such radii is the largest number there is
         for role, norm in zip(self._roles, highest.tolist(), strict=True):
             x = self.points[role]
-            if norm > torch.tensor(limit, dtype=torch.float64).sinh().item() and bool(x.isfinite().all()):
+            if norm > math.sinh(limit) and bool(x.isfinite().all()):
                 raise InputError(
                     f"features[{role!r}] has a point beyond √c · radius {limit:.0f}, where {x.dtype} cannot hold the "
                     "distance to another such point: scale the features down before the lift"

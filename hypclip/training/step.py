@@ -25,12 +25,16 @@ from hypclip.training import distributed
 
 @dataclass(frozen=True)
 class Embedded:
-    """What the objective saw: features and contents of all processes, and the curvature, detached."""
+    """What the objective saw, features and contents of all processes and the curvature, detached.
+
+    `finite` says whether the loss is a finite number in every process.
+    """
 
     features: dict[str, Tensor]
     curv: Tensor
     content: dict[str, Tensor]
     box_weight: Tensor | None
+    finite: bool
 
 
 def forward_backward(
@@ -51,7 +55,7 @@ def forward_backward(
     if parts == 1:
         output = _embed(wrapped, batch, objective)
         loss, seen = _loss(output, objective, batch)
-        if _is_finite_everywhere(loss, model.device):
+        if seen.finite:
             torch.autograd.backward(loss.loss)
         return loss, seen
     chunks = batch.split(parts)
@@ -67,7 +71,7 @@ def forward_backward(
     curv = cached[0].curv.clone().requires_grad_()
     scales = {name: scale.clone().requires_grad_() for name, scale in cached[0].scales.items()}
     loss, seen = _loss(Output(features, curv, scales), objective, batch)
-    if not _is_finite_everywhere(loss, model.device):
+    if not seen.finite:
         return loss, seen
     torch.autograd.backward(loss.loss)
     done = 0
@@ -92,11 +96,6 @@ def _embed(wrapped: nn.Module, batch: Batch, objective: Objective) -> Output:
     return output
 
 
-def _is_finite_everywhere(loss: Loss, device: torch.device) -> bool:
-    """Ask all processes before the backward pass, in which they wait for each other."""
-    return not distributed.any_process(not bool(loss.loss.isfinite()), device)
-
-
 def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Loss, Embedded]:
     features = {role: distributed.gather_rows_with_gradient(x) for role, x in output.features.items()}
     content = {role: distributed.gather_rows(ids) for role, ids in batch.content.items()}
@@ -114,7 +113,9 @@ def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Loss, Emb
     every_scale = torch.stack(list(output.scales.values())).sum()
     loss = dataclasses.replace(loss, loss=loss.loss + 0 * every_scale)
     detached = {role: x.detach() for role, x in features.items()}
-    return loss, Embedded(detached, output.curv.detach(), content, box_weight)
+    # All processes agree before the backward pass, in which they wait for each other.
+    finite = not distributed.any_process(not bool(loss.loss.isfinite()), output.curv.device)
+    return loss, Embedded(detached, output.curv.detach(), content, box_weight, finite)
 
 
 def _unsynchronised(wrapped: nn.Module) -> contextlib.AbstractContextManager[None]:
