@@ -47,6 +47,7 @@ bench: install  ## measured errors, speeds and memory, beside peers; about 10 mi
 	$(BIN)/python tests/benchmarks/bench_peers.py
 	$(BIN)/python tests/benchmarks/bench_objective.py
 	$(BIN)/python tests/benchmarks/bench_gromov.py
+	$(BIN)/python tests/benchmarks/bench_search.py
 	$(BIN)/python tests/benchmarks/bench_scenes.py
 	$(BIN)/python tests/benchmarks/bench_data.py
 

@@ -45,6 +45,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Hy
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
     load_weights(model, folder)
     model.model_id = f"{config.get('name', 'hypclip')}-{config['weights_sha256'][:12]}"
+    model.revision = config["weights_sha256"]
     return model.to(device).eval()
 
 

@@ -90,6 +90,7 @@ class HypCLIP(nn.Module):
         self.config = config
         self.metric = config.metric
         self.model_id = "unsaved"
+        self.revision = ""
         towers = tower_config(config.towers)
         self.image_tower, self.text_tower = build_towers(towers)
         self.dim: int = towers["embed_dim"]

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 import hypclip
 from hypclip.errors import HypclipError
-from hypclip.search import LocalStore
 from serve.app import create_app
 from serve.engine import ModelEngine
 from serve.settings import ENV_PREFIX, Settings
+from serve.stores import open_store
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as opened:
         try:
             settings = Settings(**given)
-            store = opened.enter_context(LocalStore(settings.index, create=settings.create_index))
+            store = opened.enter_context(contextlib.closing(open_store(settings)))
             engine = opened.enter_context(ModelEngine(hypclip.load(settings.checkpoint)))
             app = create_app(settings, engine, store)
             engine.warm_up()
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     fields = Settings.model_fields
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help=_help("checkpoint"))
     parser.add_argument("--index", type=Path, metavar="DIR", help=_help("index"))
+    parser.add_argument("--qdrant-url", metavar="URL", help=_help("qdrant_url"))
     parser.add_argument("--create-index", action="store_true", default=None, help=fields["create_index"].description)
     parser.add_argument("--host", help=_help("host"))
     parser.add_argument("--port", type=int, help=_help("port"))

@@ -11,14 +11,15 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from hypclip.errors import ConfigError
-from hypclip.search import LocalStore, VectorStore
-from serve import errors
+from hypclip.search import VectorStore
+from serve import errors, hierarchy
 from serve.engine import Engine
 from serve.middleware import BodyLimit, RequestContext
 from serve.routes import router
 from serve.schemas import ErrorResponse
 from serve.service import Service
 from serve.settings import Settings
+from serve.stores import open_store
 
 DESCRIPTION = """
 Texts and pictures become points of one hyperbolic space. Points near the origin are general, points far out are
@@ -55,7 +56,7 @@ def create_app(settings: Settings, engine: Engine, store: VectorStore | None = N
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        opened = LocalStore(settings.index, create=settings.create_index) if store is None else store
+        opened = open_store(settings) if store is None else store
         with contextlib.closing(opened):
             yield {"service": Service(settings, engine, opened)}
 
@@ -70,4 +71,5 @@ def create_app(settings: Settings, engine: Engine, store: VectorStore | None = N
     )
     errors.install(app)
     app.include_router(router)
+    app.include_router(hierarchy.router)
     return app

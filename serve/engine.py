@@ -63,6 +63,7 @@ class ModelEngine:
         self._model = model
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hypclip-engine")
         self.model_id: str = model.model_id
+        self.revision: str = model.revision
         self.geometry: Geometry = model.config.geometry
         self.curv = model.curv.mean().item()  # of one number, but for a product, which the app refuses
         self.dim = model.dim

@@ -11,11 +11,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from hypclip.errors import HypclipError, InputError
-from hypclip.search import ModelMismatch, UnknownCollection, UnknownPoint
+from hypclip.search import ModelMismatch, Unavailable, UnknownCollection, UnknownField, UnknownPoint
 from serve.settings import ENV_PREFIX
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _PROBLEMS_SHOWN = 3
+_RETRY_AFTER_S = "1"
 
 
 class LimitExceeded(HypclipError):
@@ -54,8 +55,10 @@ RESPONSES: Mapping[type[HypclipError], tuple[int, str]] = {
     LimitExceeded: (422, "limit_exceeded"),
     InvalidImage: (422, "invalid_image"),
     InvalidRequest: (422, "invalid_request"),
+    UnknownField: (422, "unknown_field"),
     InputError: (422, "invalid_input"),
     NotReady: (503, "not_ready"),
+    Unavailable: (503, "store_unavailable"),
 }
 """Status and type of every error a client can cause or must know about. Any other one is ours: 500, logged."""
 
@@ -80,7 +83,8 @@ def error_response(
 
 def _handler(status: int, name: str) -> Any:
     async def handle(request: Request, error: Exception) -> JSONResponse:
-        return error_response(request.state.request_id, status, name, str(error))
+        headers = {"Retry-After": _RETRY_AFTER_S} if status == 503 else None
+        return error_response(request.state.request_id, status, name, str(error), headers)
 
     return handle
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import torch
@@ -24,14 +25,13 @@ from serve.schemas import (
     Embedded,
     EmbedRequest,
     EmbedResponse,
-    Found,
     Health,
+    IndexInfo,
     ModelInfo,
     PutPointsRequest,
     PutPointsResponse,
-    RetrieveRequest,
-    RetrieveResponse,
 )
+from serve.schemas_search import Found, RetrieveRequest, RetrieveResponse
 from serve.service import Service
 
 router = APIRouter()
@@ -72,12 +72,20 @@ async def retrieve(request: RetrieveRequest, service: Running) -> RetrieveRespon
 
     A query by `id` may return that point first, at distance 0.
     """
-    found = await service.retrieve(request.query, request.k, request.collection, request.modality, request.filter)
+    found = await service.retrieve(
+        request.query,
+        request.k,
+        request.offset,
+        request.collection,
+        request.where(),
+        max_distance=request.max_distance,
+        exact=request.exact,
+    )
     hits = [
         Found(id=h.id, distance=h.distance, radius=h.radius, modality=h.modality, metadata=dict(h.metadata))
         for h in found.hits
     ]
-    return RetrieveResponse(hits=hits, exact=found.exact)
+    return RetrieveResponse(hits=hits, exact=found.exact, total=found.total)
 
 
 @router.post("/classify", tags=["classify"], summary="Classify without training", response_model_exclude_none=True)
@@ -104,13 +112,13 @@ async def classify(request: ClassifyRequest, service: Running) -> ClassifyRespon
 @router.get("/collections", tags=["collections"], summary="List the collections")
 async def list_collections(service: Running) -> CollectionsResponse:
     """Return every collection with its size and the model its points belong to."""
-    return CollectionsResponse(collections=[_info(c) for c in service.store.collections()])
+    return CollectionsResponse(collections=[_info(c) for c in await asyncio.to_thread(service.store.collections)])
 
 
 @router.get("/collections/{name}", tags=["collections"], summary="Describe a collection")
 async def describe_collection(name: Name, service: Running) -> CollectionInfo:
     """Return one collection, also one of another model."""
-    return _info(service.store.describe(name))
+    return _info(await asyncio.to_thread(service.store.describe, name))
 
 
 @router.put("/collections/{name}/points", tags=["collections"], summary="Write points")
@@ -152,7 +160,7 @@ async def healthz() -> Health:
 @router.get("/readyz", tags=["server"], summary="Can it answer requests?")
 async def readyz(service: Running) -> Health:
     """Answer 200 when the model and the store are open, and 503 before."""
-    service.store.collections()
+    await asyncio.to_thread(service.store.collections)
     return Health(status="ready")
 
 
@@ -170,7 +178,13 @@ def _coordinates(x: Float[Tensor, "n d"], geometry: str, curv: float) -> Float[T
 
 
 def _info(collection: Collection) -> CollectionInfo:
-    space = collection.space
+    space, index = collection.space, collection.index
     return CollectionInfo(
-        name=collection.name, count=collection.count, model=space.model_id, curv=space.curv, dim=space.dim
+        name=collection.name,
+        count=collection.count,
+        model=space.model_id,
+        revision=space.revision,
+        curv=space.curv,
+        dim=space.dim,
+        index=None if index is None else IndexInfo(**vars(index)),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
 
 from hypclip.search import Modality
 
@@ -34,12 +34,6 @@ def _storable(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return metadata
 
 
-def _scalar(value: JsonValue) -> JsonValue:
-    if isinstance(value, (dict, list)):
-        raise ValueError("expected a string, a number, true, false or null")
-    return value
-
-
 def _nesting(value: JsonValue, stop: int) -> int:
     """Return how deep a value is nested, or `stop` if it is at least that deep."""
     if stop == 0 or not isinstance(value, (dict, list)):
@@ -66,14 +60,6 @@ CollectionName: TypeAlias = Annotated[
     ),
 ]
 Metadata: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
-Scalar: TypeAlias = Annotated[
-    JsonValue,
-    AfterValidator(_scalar),
-    WithJsonSchema({"anyOf": [{"type": name} for name in ("string", "number", "boolean", "null")]}),
-]
-K: TypeAlias = Annotated[
-    int, Field(ge=1, strict=True, description="How many; at most the server's limit, 1,000 unless it is set otherwise.")
-]
 
 
 class Schema(BaseModel):
@@ -135,7 +121,7 @@ Item: TypeAlias = Annotated[
     ),
 ]
 Items: TypeAlias = Annotated[list[Item], Field(fail_fast=True, min_length=1)]
-_COLLECTION = Field("default", description="Where the items given by id are stored.")
+COLLECTION = Field("default", description="Where the items given by id are stored.")
 
 
 class EmbedRequest(Schema):
@@ -148,7 +134,7 @@ class EmbedRequest(Schema):
         "lorentz: D + 1 numbers, the time component first. tangent: the logarithm at the origin, D numbers whose "
         "Euclidean norm is the radius. poincare: the point of the ball |p| < 1/√curv.",
     )
-    collection: CollectionName = _COLLECTION
+    collection: CollectionName = COLLECTION
 
 
 class Embedded(BaseModel):
@@ -169,37 +155,6 @@ class EmbedResponse(BaseModel):
     data: list[Embedded]
 
 
-class RetrieveRequest(Schema):
-    """A query and what to search."""
-
-    query: Item = Field(examples=["a photo of a dog"])
-    k: K = 10
-    collection: CollectionName = "default"
-    modality: Modality | None = Field(None, description="Only points of this modality.")
-    filter: dict[str, Scalar] | None = Field(
-        None,
-        description="Only points whose metadata has each of these fields with exactly this value.",
-        examples=[{"source": "camera"}],
-    )
-
-
-class Found(BaseModel):
-    """A point found, with its geodesic distance to the query."""
-
-    id: str
-    distance: float
-    radius: float
-    modality: Modality
-    metadata: dict[str, JsonValue]
-
-
-class RetrieveResponse(BaseModel):
-    """The nearest points, nearest first. `exact` is false when the index may have missed one."""
-
-    hits: list[Found]
-    exact: bool
-
-
 class ClassifyRequest(Schema):
     """Items to classify by labels, or by the leaves of a taxonomy."""
 
@@ -215,7 +170,7 @@ class ClassifyRequest(Schema):
         description="Texts with {} once, where the label goes. The embeddings of a label's texts are averaged in the "
         "tangent space.",
     )
-    collection: CollectionName = _COLLECTION
+    collection: CollectionName = COLLECTION
 
 
 class Classified(BaseModel):
@@ -292,14 +247,25 @@ class DeletePointsResponse(BaseModel):
     count: int
 
 
+class IndexInfo(BaseModel):
+    """How the approximate search of a collection was built. `recall` was measured then, among stored points."""
+
+    cells: int
+    probes: int
+    recall: float
+    built_at: int
+
+
 class CollectionInfo(BaseModel):
-    """A collection and the model its points belong to."""
+    """A collection and the model its points belong to. Without an `index` every search of it is exact."""
 
     name: str
     count: int
     model: str
+    revision: str
     curv: float
     dim: int
+    index: IndexInfo | None
 
 
 class CollectionsResponse(BaseModel):

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.errors import InputError
-from hypclip.search import Collection, Modality, Neighbours, Points, Space, UnknownCollection, VectorStore
+from hypclip.search import (
+    Collection,
+    Cone,
+    Found,
+    Modality,
+    Order,
+    Path,
+    Points,
+    Side,
+    Space,
+    UnknownCollection,
+    VectorStore,
+    Where,
+    relations,
+)
+from hypclip.search.traverse import Traversal, traverse
 from serve.classify import Taxonomy, probabilities, prompts, taxonomy
 from serve.engine import Engine
 from serve.errors import LimitExceeded
@@ -34,16 +50,18 @@ class Service:
     @property
     def space(self) -> Space:
         """The space of the engine's points."""
-        return Space(self.engine.model_id, self.engine.curv, self.engine.dim)
+        engine = self.engine
+        # An engine may do without a revision when its model id names the weights.
+        return Space(engine.model_id, engine.curv, engine.dim, getattr(engine, "revision", ""))
 
-    def collection(self, name: str) -> Collection:
+    async def collection(self, name: str) -> Collection:
         """Return a collection that the engine's points can be compared with.
 
         Raises:
             UnknownCollection: there is none of this name.
             ModelMismatch: it is of another model.
         """
-        found = self.store.describe(name)
+        found = await asyncio.to_thread(self.store.describe, name)
         found.check_space(self.space)
         return found
 
@@ -83,7 +101,7 @@ class Service:
         if given:
             points[list(given)] = self._given_points(given)
         if stored:
-            self.collection(collection)
+            await self.collection(collection)
             unique = list(dict.fromkeys(stored.values()))
             found = await asyncio.to_thread(self.store.get, collection, unique)
             for i, point_id in stored.items():
@@ -104,14 +122,77 @@ class Service:
         return await self.embed(inputs, collection)
 
     async def retrieve(
-        self, query: Item, k: int, collection: str, modality: Modality | None, filter: Mapping[str, Any] | None
-    ) -> Neighbours:
-        """Return the k stored points nearest to the query."""
-        if k > self.settings.max_k:
-            raise LimitExceeded("k", k, self.settings.max_k, "max_k")
-        self.collection(collection)
-        points, _ = await self.embed([query], collection)
-        return await asyncio.to_thread(self.store.knn, collection, points[0], k, modality, filter)
+        self,
+        query: Item,
+        k: int,
+        offset: int,
+        collection: str,
+        where: Where,
+        *,
+        max_distance: float | None = None,
+        exact: bool | None = None,
+    ) -> Found:
+        """Return a page of the stored points nearest to the query, of those at most a distance away if there is one."""
+        self._check_page(k, offset)
+        point = (await self._located([query], collection))[0]
+        if max_distance is not None:
+            search = partial(self.store.within, collection, point, max_distance, where, limit=k, offset=offset)
+            return await asyncio.to_thread(search)
+        nearest = partial(self.store.knn, collection, point[None], k, where, offset=offset, exact=exact)
+        return (await asyncio.to_thread(nearest))[0]
+
+    async def cone(
+        self,
+        of: Item,
+        side: Side,
+        k: int,
+        offset: int,
+        collection: str,
+        where: Where,
+        *,
+        scale: float,
+        strict: bool,
+        order: Order,
+    ) -> Found:
+        """Return a page of the ancestors or descendants of an item."""
+        self._check_page(k, offset)
+        point = (await self._located([of], collection))[0]
+        cone = Cone(eta=scale, strict=strict)
+        search = partial(self.store.cone, collection, point, side, cone, where, order=order, limit=k, offset=offset)
+        return await asyncio.to_thread(search)
+
+    async def common_ancestors(
+        self, of: Sequence[Item], k: int, offset: int, collection: str, where: Where, scale: float
+    ) -> Found:
+        """Return a page of the common ancestors of items."""
+        self._check_page(k, offset)
+        _check_count("the number of inputs", of, self.settings.max_inputs, "max_inputs")
+        points = await self._located(of, collection)
+        search = partial(
+            relations.common_ancestors, self.store, collection, points, Cone(scale), where, limit=k, offset=offset
+        )
+        return await asyncio.to_thread(search)
+
+    async def traverse(
+        self, source: Item, target: Item | None, steps: int | None, collection: str, where: Where, scale: float | None
+    ) -> Traversal:
+        """Go from an item to another or to the root; among what entails the way, unless `scale` is absent."""
+        points = await self._located([source] if target is None else [source, target], collection)
+        path = Path(points[0], self.engine.curv, None if target is None else points[1], steps)
+        cone = None if scale is None else Cone(scale)
+        return await asyncio.to_thread(traverse, self.store, collection, path, cone, where)
+
+    async def mean(
+        self, items: Sequence[Item], weights: Sequence[float] | None, collection: str
+    ) -> Float[Tensor, " d"]:
+        """Return the weighted mean of items, in float64."""
+        points, _ = await self.embed_inputs(items, collection)
+        return relations.mean(points, self.engine.curv, weights)
+
+    async def order(self, first: Item, second: Item, collection: str, scale: float) -> relations.Order:
+        """Tell which of two items is the more general."""
+        points, _ = await self.embed([first, second], collection)
+        return relations.order(points[0], points[1], self.engine.curv, Cone(scale))
 
     async def classify(
         self, inputs: Sequence[Item], collection: str, labels: Sequence[str], templates: Sequence[str]
@@ -145,19 +226,31 @@ class Service:
                 raise LimitExceeded(what, size, self.settings.max_metadata_bytes, "max_metadata_bytes")
         # Before the forward pass, for a quick refusal; `create_collection` has the last word.
         with contextlib.suppress(UnknownCollection):
-            self.collection(name)
+            await self.collection(name)
         vectors, modality = await self.embed(points, name)
         columns = Points([p.id for p in points], vectors, modality, [p.metadata for p in points])
         self.space.check_points(vectors)
         await asyncio.to_thread(self.store.create_collection, name, self.space)
         await asyncio.to_thread(self.store.upsert, name, columns)
-        return self.store.describe(name)
+        return await asyncio.to_thread(self.store.describe, name)
 
     async def delete(self, name: str, ids: Sequence[str]) -> tuple[int, Collection]:
         """Remove points; return how many there were, and the collection as it is now."""
         _check_count("the number of ids", ids, self.settings.max_points, "max_points")
         deleted = await asyncio.to_thread(self.store.delete, name, ids)
-        return deleted, self.store.describe(name)
+        return deleted, await asyncio.to_thread(self.store.describe, name)
+
+    async def _located(self, items: Sequence[Item], collection: str) -> Float[Tensor, "n d"]:
+        """Return the points of items to search a collection with, which is refused first if it is of another model."""
+        await self.collection(collection)
+        points, _ = await self.embed(items, collection)
+        return points
+
+    def _check_page(self, k: int, offset: int) -> None:
+        if k > self.settings.max_k:
+            raise LimitExceeded("k", k, self.settings.max_k, "max_k")
+        if offset + k > self.settings.max_depth:
+            raise LimitExceeded("offset + k", offset + k, self.settings.max_depth, "max_depth")
 
     def _check_texts(self, texts: Iterable[str]) -> None:
         limit = self.settings.max_text_chars

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "HYPCLIP_"
@@ -22,6 +22,11 @@ class Settings(BaseSettings):
     checkpoint: Path = Field(Path("runs/quickstart/checkpoint"), description="Directory of the model.")
     index: Path = Field(Path("runs/quickstart/index"), description="Directory of the stored points.")
     create_index: bool = Field(False, description="Start with an empty index when there is none.")
+    qdrant_url: str | None = Field(
+        None, description="URL of a Qdrant server or cluster that keeps the points, in place of the index directory."
+    )
+    qdrant_api_key: SecretStr | None = Field(None, description="Its key, if it asks for one.")
+    qdrant_timeout_s: float = Field(10.0, gt=0, description="How long to try to reach it before answering 503.")
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every network of the machine.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
 
@@ -59,5 +64,8 @@ class Settings(BaseSettings):
     )
     max_taxonomy_edges: int = Field(20_000, ge=1, description="Most edges of a taxonomy.")
     max_k: int = Field(1000, ge=1, description="Most neighbours of a search.")
+    max_depth: int = Field(
+        100_000, ge=1, description="Furthest end of a page, offset + k; all before it is ranked anew for every page."
+    )
     max_points: int = Field(10_000, ge=1, description="Most points written or deleted in one request.")
     max_metadata_bytes: int = Field(16 * 2**10, ge=1, description="Largest metadata of a point, as JSON.")

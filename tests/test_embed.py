@@ -1,12 +1,20 @@
-"""train/embed.py: pictures and texts into an index, and every way to ask for it wrongly."""
+"""train/embed.py: pictures and texts into an index, by one process or two, killed and called again, asked wrongly."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import socket
+import tarfile
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
+from data_helpers import encoded, pair, quadrants, tiny_model, write_pairs, write_tar
 from PIL import Image
 
 import hypclip
@@ -14,24 +22,26 @@ from hypclip import checkpoint
 from hypclip.data.quickstart.shards import write_shards
 from hypclip.evaluation.retrieval import read_pairs
 from hypclip.geometry import cones, lorentz
-from hypclip.model import HypCLIP, ModelConfig
+from hypclip.model import HypCLIP
+from hypclip.search import embedding
+from hypclip.search.embedding import first_samples
 from hypclip.search.local import LocalStore
+from hypclip.search.parquet import read_points, read_space
 from train.embed import main
-
-TOWERS = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16},
-    "text_cfg": {"context_length": 32, "width": 32, "heads": 2, "layers": 1},
-}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("embed")
-    torch.manual_seed(0)
-    with checkpoint.atomic_directory(root / "checkpoint") as target:
-        checkpoint.save(HypCLIP(ModelConfig(towers=TOWERS)), target)
+    for name, model in (
+        ("checkpoint", tiny_model()),
+        ("other", tiny_model(1)),
+        ("sphere", tiny_model(geometry="sphere")),
+    ):
+        with checkpoint.atomic_directory(root / name) as target:
+            checkpoint.save(model, target)
     write_shards(root / "data", "validation", 6)
+    write_pairs(root / "pairs", [3, 5, 4])
     for key, colour in (("a", "red"), ("b", "blue")):
         (root / "images" / key).mkdir(parents=True)
         Image.new("RGB", (20, 20), colour).save(root / "images" / key / "1.png")
@@ -39,16 +49,65 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_shards_and_folders_become_points_at_their_embeddings(folder: Path, tmp_path: Path) -> None:
-    arguments = ["--checkpoint", str(folder / "checkpoint"), "--index", str(tmp_path / "index")]
-    arguments += ["--shards", str(folder / "data" / "validation"), "--images", str(folder / "images")]
-    assert main([*arguments, "--classes", str(folder / "classes.json")]) == 0
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures were embedded, a number a forward pass."""
+    rows: list[int] = []
+    encode = HypCLIP.encode_image
+
+    def counting(self: HypCLIP, pixels: torch.Tensor) -> torch.Tensor:
+        rows.append(len(pixels))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(HypCLIP, "encode_image", counting)
+    return rows
+
+
+def points_in(index: Path) -> dict[str, tuple[list[float], str, Any]]:
+    found = {}
+    with LocalStore(index) as store:
+        for block in store.scan("default"):
+            rows = zip(block.ids, block.vectors.tolist(), block.modality, block.metadata, strict=True)
+            found |= {point_id: (vector, modality, dict(more)) for point_id, vector, modality, more in rows}
+    return found
+
+
+def ids_of(*numbers: int) -> set[str]:
+    return {f"{number:04}/{kind}" for number in numbers for kind in ("image", "text")}
+
+
+def call(folder: Path, *arguments: object) -> int:
+    return main(["--checkpoint", str(folder / "checkpoint"), *map(str, arguments)])
+
+
+# The whole way --------------------------------------------------------------------------------------------------------
+
+
+def test_shards_and_folders_become_points_at_their_embeddings(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the very command of the demo."""
+    demo = Path("Makefile").read_text().replace("\\\n", "").split("train/embed.py ")[1].splitlines()[0]
+    names = {
+        "$(RUN)/data/zero_shot": folder,
+        "$(RUN)/checkpoint": folder / "checkpoint",
+        "$(RUN)/data": folder / "data",
+    }
+    for name, path in {**names, "$(RUN)/index": tmp_path / "index"}.items():
+        demo = demo.replace(name, str(path))
+    assert main(demo.split()) == 0
+    said = capsys.readouterr()
+    assert said.out == f"17 points in collection 'default' of {tmp_path / 'index'}\n"
+    assert "warning" not in said.err
 
     model = hypclip.load(folder / "checkpoint")
     record = read_pairs([str(folder / "data" / "validation" / "00000.tar")], 6)[2]
     with LocalStore(tmp_path / "index") as store:
-        assert store.describe("default").count == 6 * 2 + 2 + 3
+        collection = store.describe("default")
         found = store.get("default", [f"{record.key}/image", f"{record.key}/text", "a/1.png", "a/square"])
+    assert collection.count == 6 * 2 + 2 + 3
+    assert collection.space.model_id == model.model_id
+    assert collection.space.curv == model.curv.item()
     assert list(found.modality) == ["image", "text", "image", "text"]
     assert found.metadata[0] == {"caption": record.caption}
     assert found.metadata[2] == {"class": "red square"}
@@ -61,15 +120,283 @@ def test_shards_and_folders_become_points_at_their_embeddings(folder: Path, tmp_
         ]
     )
     torch.testing.assert_close(found.vectors, expected, atol=1e-6, rtol=1e-5)
+    assert not (tmp_path / "index" / "parts").exists()
 
 
 def test_embedding_again_replaces_points(folder: Path, tmp_path: Path) -> None:
-    arguments = ["--checkpoint", str(folder / "checkpoint"), "--index", str(tmp_path / "index")]
-    arguments += ["--shards", str(folder / "data" / "validation"), "--samples", "4"]
+    for _ in range(2):
+        assert call(folder, "--index", tmp_path / "index", "--shards", folder / "pairs", "--samples", 4) == 0
+        assert points_in(tmp_path / "index").keys() == ids_of(0, 1, 2, 3)
+
+
+def test_batches_make_no_difference(folder: Path, tmp_path: Path, embedded: list[int]) -> None:
+    arguments = ["--shards", folder / "pairs", "--threads", 2]
+    assert call(folder, "--index", tmp_path / "a", *arguments, "--batch-size", 2) == 0
+    assert embedded == [2, 1, 2, 2, 1, 2, 2]
+    assert call(folder, "--index", tmp_path / "b", *arguments) == 0
+    assert embedded[7:] == [3, 5, 4]
+    a, b = points_in(tmp_path / "a"), points_in(tmp_path / "b")
+    assert a.keys() == b.keys() == ids_of(*range(12))
+    for point_id, (vector, *rest) in a.items():
+        assert vector == pytest.approx(b[point_id][0], abs=1e-6)
+        assert rest == list(b[point_id][1:])
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [(1, [1]), (3, [None]), (4, [None, 1]), (8, [None, None]), (9, [None, None, 1]), (99, [None, None, None])],
+)
+def test_the_first_samples_are_those_of_the_first_shards(
+    folder: Path, samples: int, expected: list[int | None]
+) -> None:
+    shards = sorted(map(str, (folder / "pairs").glob("*.tar")))
+    assert first_samples(shards, samples) == list(zip(shards, expected, strict=False))
+
+
+# Two processes --------------------------------------------------------------------------------------------------------
+
+
+def work(rank: int, port: int, arguments: list[str]) -> None:
+    """Be one of two processes as `accelerate launch --multi_gpu` starts them."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
     assert main(arguments) == 0
+    Path(arguments[1]).with_name(f"{rank} is through").touch()
+
+
+def test_two_processes_write_what_one_writes(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--shards", str(folder / "pairs"), "--samples", "10", "--checkpoint", str(folder / "checkpoint")]
+    arguments += ["--images", str(folder / "images"), "--classes", str(folder / "classes.json")]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(work, (port, ["--index", str(tmp_path / "two"), *arguments]), nprocs=2)
+    assert {p.name for p in tmp_path.glob("*through")} == {"0 is through", "1 is through"}
+    assert main(["--index", str(tmp_path / "one"), *arguments]) == 0
+    one, two = points_in(tmp_path / "one"), points_in(tmp_path / "two")
+    assert one == two
+    assert one.keys() == ids_of(*range(10)) | {"a/1.png", "b/1.png", "a/red square", "a/square", "b/blue square"}
+
+
+# Killed ---------------------------------------------------------------------------------------------------------------
+
+
+def work_until_killed(arguments: list[str]) -> None:
+    """Be a process that is killed while it embeds the second shard."""
+    read = embedding.read_record
+
+    def read_or_die(sample: dict[str, Any]) -> Any:
+        if sample["__key__"] == "0005":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(sample)
+
+    embedding.read_record = read_or_die  # type: ignore[attr-defined]
+    main(arguments)
+
+
+def test_a_killed_run_goes_on_at_the_shard_it_was_in(folder: Path, tmp_path: Path, embedded: list[int]) -> None:
+    index = tmp_path / "index"
+    arguments = ["--index", str(index), "--shards", str(folder / "pairs"), "--checkpoint", str(folder / "checkpoint")]
+    process = torch.multiprocessing.get_context("spawn").Process(
+        target=work_until_killed, args=([*arguments, "--threads", "1", "--batch-size", "1"],)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    done, *scratch = sorted((index / "parts").iterdir(), key=lambda path: path.name.startswith("."))
+    assert re.fullmatch(r"000-[0-9a-f]{8}-[0-9a-f]{12}\.parquet", done.name)
+    assert [path.name.startswith(".001-") for path in scratch] == [True]
+
     assert main(arguments) == 0
-    with LocalStore(tmp_path / "index") as store:
-        assert store.describe("default").count == 8
+    assert embedded == [5, 4]
+    assert points_in(index).keys() == ids_of(*range(12))
+    assert not (index / "parts").exists()
+
+
+def test_a_changed_shard_is_embedded_again(folder: Path, tmp_path: Path, embedded: list[int]) -> None:
+    shards = write_pairs(tmp_path / "pairs", [2, 3])
+    arguments = ["--parquet", tmp_path / "parts", "--shards", tmp_path / "pairs"]
+    assert call(folder, *arguments) == 0
+    assert call(folder, *arguments) == 0
+    assert embedded == [2, 3]
+    os.utime(shards[1], (0, 0))
+    assert call(folder, *arguments) == 0
+    assert embedded == [2, 3, 3]
+    assert call(folder, *arguments, "--samples", 4) == 0
+    assert embedded == [2, 3, 3, 2]
+    points = [point_id for part in (tmp_path / "parts").iterdir() for b in read_points(part) for point_id in b.ids]
+    assert sorted(points) == sorted(ids_of(0, 1, 2, 3))
+
+
+def test_a_part_that_is_damaged_is_embedded_again(
+    folder: Path, tmp_path: Path, embedded: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--parquet", tmp_path, "--shards", folder / "pairs"]
+    assert call(folder, *arguments) == 0
+    part = next(tmp_path.glob("001-*"))
+    part.write_bytes(b"")
+    assert call(folder, *arguments) == 0
+    assert embedded == [3, 5, 4, 5]
+    said = capsys.readouterr().err
+    assert f"warning: cannot read {part} as Parquet" in said
+    assert f"2 of 3 files are in {tmp_path} already" in said
+
+
+def test_the_parts_of_another_model_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--parquet", tmp_path, "--shards", folder / "pairs"]
+    assert call(folder, *arguments) == 0
+    assert call(folder, *arguments, "--checkpoint", folder / "other") == 1
+    assert re.search(r"error: \S*000-\S*\.parquet holds points of model 'hypclip-", capsys.readouterr().err)
+
+
+# Bad samples, damaged shards ------------------------------------------------------------------------------------------
+
+
+def test_bad_samples_are_counted_and_passed_over(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = write_pairs(tmp_path / "pairs", [3, 4], {1: "", 4: b"\xff", 5: "long " * 2**14})
+    write_tar(tmp_path / "pairs" / "002.tar", [*pair("0007", image=b"no picture"), *pair("0008"), *pair("\udcff", "a")])
+    images = tmp_path / "images"
+    for name, content in (("good", encoded(quadrants())), ("bad", b"no picture")):
+        (images / "a").mkdir(parents=True, exist_ok=True)
+        (images / "a" / f"{name}.png").write_bytes(content)
+    pictures = ["--images", images, "--classes", folder / "classes.json"]
+    assert call(folder, "--index", tmp_path / "index", "--shards", tmp_path / "pairs", *pictures) == 0
+    named = {"a/good.png", "a/red square", "a/square", "b/blue square"}
+    assert points_in(tmp_path / "index").keys() == ids_of(0, 2, 3, 6, 8) | named
+    said = capsys.readouterr().err
+    assert f"warning: {shards[0]}: skipped 1 of 3 samples: no caption 1\n" in said
+    assert f"warning: {shards[1]}: skipped 2 of 4 samples: unreadable text 1, caption too long 1\n" in said
+    assert f"unreadable picture {images}/a/bad.png 1" in said
+    assert "warning: skipped 6 of 15 samples: " in said
+
+
+def test_what_can_be_read_of_a_damaged_shard_is_kept(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shard,) = write_pairs(tmp_path / "pairs", [6])
+    with tarfile.open(shard) as tar:
+        cut = tar.getmember("0004.png").offset_data + 10
+    Path(shard).write_bytes(Path(shard).read_bytes()[:cut])
+    assert call(folder, "--index", tmp_path / "index", "--shards", shard) == 0
+    assert points_in(tmp_path / "index").keys() == ids_of(0, 1, 2, 3)
+    assert "damaged shard 1" in capsys.readouterr().err
+
+
+def test_a_shard_that_cannot_be_read_is_named_and_the_others_finish(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], embedded: list[int]
+) -> None:
+    shards = write_pairs(tmp_path / "pairs", [2, 3, 4])
+    whole = Path(shards[1]).read_bytes()
+    Path(shards[1]).write_bytes(b"no tar file" * 1000)
+    arguments = ["--index", tmp_path / "index", "--shards", tmp_path / "pairs"]
+    assert call(folder, *arguments) == 1
+    assert points_in(tmp_path / "index").keys() == ids_of(0, 1, 5, 6, 7, 8)
+    said = capsys.readouterr()
+    assert f"error: {shards[1]}: cannot read shard {shards[1]}" in said.err
+    assert f"could not embed 1 of 3: {shards[1]}; mend" in said.err
+    assert said.out == f"12 points in collection 'default' of {tmp_path / 'index'}\n"
+
+    Path(shards[1]).write_bytes(whole)
+    assert call(folder, *arguments) == 0
+    assert embedded == [2, 4, 3]
+    assert points_in(tmp_path / "index").keys() == ids_of(*range(9))
+
+
+def test_a_stream_that_breaks_off_is_an_error(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards = write_pairs(tmp_path / "pairs", [6])
+    broken = f"pipe:head -c 6000 {shards[0]}"
+    assert call(folder, "--parquet", tmp_path / "parts", "--shards", broken) == 1
+    assert f"error: {broken}: cannot read shard {broken}" in capsys.readouterr().err
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+def test_keys_that_come_in_two_shards_are_refused_and_the_parts_kept(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        write_tar(tmp_path / f"{name}.tar", pair("same") + pair(name))
+    index = tmp_path / "index"
+    assert call(folder, "--index", index, "--shards", tmp_path / "a.tar", tmp_path / "b.tar") == 1
+    assert re.search(r"the id 'same/image' is in both \S*a-\S*\.parquet and \S*b-\S*\.parquet", capsys.readouterr().err)
+    assert len(list((index / "parts").iterdir())) == 2
+
+
+def test_samples_that_are_all_bad_are_an_error(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shard,) = write_pairs(tmp_path / "pairs", [2], {0: "", 1: ""})
+    assert call(folder, "--index", tmp_path / "index", "--shards", shard) == 1
+    assert "there is nothing usable among 2 samples" in capsys.readouterr().err
+
+
+# Parquet files out and in ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def parts(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("parts")
+    assert call(folder, "--parquet", path, "--shards", folder / "pairs") == 0
+    return path
+
+
+def test_parquet_files_are_for_others_and_for_a_later_import(
+    folder: Path, tmp_path: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted(parts.iterdir())
+    assert [file.name.split("-")[0] for file in files] == ["000", "001", "002"]
+    assert {i for file in files for block in read_points(file) for i in block.ids} == ids_of(*range(12))
+    assert main(["--from-parquet", str(parts), str(files[0]), "--index", str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().out == f"24 points in collection 'default' of {tmp_path / 'a'}\n"
+    assert sorted(parts.iterdir()) == files
+    assert call(folder, "--index", tmp_path / "b", "--shards", folder / "pairs") == 0
+    assert points_in(tmp_path / "a") == points_in(tmp_path / "b")
+
+
+def test_files_that_name_no_model_take_that_of_the_checkpoint(
+    folder: Path, tmp_path: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = tmp_path / "foreign.parquet"
+    pq.write_table(pq.read_table(next(parts.glob("000-*"))).replace_schema_metadata(None), foreign)
+    arguments = ["--from-parquet", str(foreign), "--index", str(tmp_path / "index")]
+    assert main(arguments) == 1
+    assert "foreign.parquet does not name the model" in capsys.readouterr().err
+    assert not (tmp_path / "index").exists()
+    assert call(folder, *arguments) == 0
+    assert points_in(tmp_path / "index").keys() == ids_of(0, 1, 2)
+
+
+def test_an_import_is_of_one_model(
+    folder: Path, tmp_path: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    arguments = ["--shards", folder / "pairs", "--samples", 2]
+    assert call(folder, "--parquet", other, *arguments, "--checkpoint", folder / "other") == 0
+    assert main(["--from-parquet", str(parts), str(other), "--index", str(tmp_path / "index")]) == 1
+    assert "import them separately" in capsys.readouterr().err
+    assert call(folder, "--from-parquet", other, "--index", tmp_path / "index") == 1
+    assert f"holds points of {read_space(next(other.iterdir()))}, not of" in capsys.readouterr().err
+    assert not (tmp_path / "index").exists()
+
+
+def test_points_go_to_qdrant_too(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    qdrant = pytest.importorskip("hypclip.search.qdrant")
+    url = f"path:{tmp_path / 'qdrant'}"
+    arguments = ["--qdrant", url, "--shards", folder / "pairs", "--samples", 4]
+    assert call(folder, *arguments) == 1
+    assert "--qdrant needs --work DIR" in capsys.readouterr().err
+    assert call(folder, *arguments, "--work", tmp_path / "work") == 0
+    assert capsys.readouterr().out == f"8 points in collection 'default' of {url}\n"
+    assert not (tmp_path / "work").exists()
+    with qdrant.QdrantStore.connect(url) as store:
+        assert set(store.get("default", ["0000/image"]).ids) == {"0000/image"}
+
+
+# Asked wrongly --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -77,19 +404,53 @@ def test_embedding_again_replaces_points(folder: Path, tmp_path: Path) -> None:
     [
         ([], "nothing to embed"),
         (["--images", "nowhere"], "belong together"),
+        (["--classes", "nowhere"], "belong together"),
         (["--shards", "nowhere.tar"], "nowhere.tar"),
         (["--shards", "x.tar", "--checkpoint", "nowhere"], "nowhere is not a checkpoint directory"),
+        (["--shards", "PAIRS", "--checkpoint", "SPHERE"], "has geometry 'sphere'; an index needs 'lorentz'"),
+        (["--shards", "PAIRS", "--samples", "0"], "--samples must be at least 1, got 0"),
+        (["--shards", "PAIRS", "--batch-size", "0"], "--batch-size must be at least 1, got 0"),
+        (["--shards", "PAIRS", "--threads", "-1"], "--threads must be at least 1, got -1"),
+        (["--from-parquet", "x", "--shards", "PAIRS"], "--from-parquet imports and does nothing else"),
+        (["--from-parquet", "x.parquet"], "cannot read x.parquet as Parquet"),
+        (["--from-parquet", "PAIRS"], "there is no .parquet file in"),
     ],
 )
 def test_mistakes_are_named_and_nothing_is_written(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
 ) -> None:
     index = tmp_path / "index"
-    assert main(["--checkpoint", str(folder / "checkpoint"), "--index", str(index), *extra]) == 1
+    names = {"PAIRS": str(folder / "pairs"), "SPHERE": str(folder / "sphere")}
+    assert call(folder, "--index", index, *(names.get(word, word) for word in extra)) == 1
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
     assert not index.exists()
+
+
+def test_a_model_is_needed_to_embed(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--index", str(tmp_path / "index"), "--shards", str(folder / "pairs")]) == 1
+    assert "--checkpoint DIR" in capsys.readouterr().err
+    assert call(folder, "--parquet", tmp_path / "p", "--work", tmp_path / "w", "--shards", folder / "pairs") == 1
+    assert "leave out --work" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("targets", [[], ["--index", "a", "--qdrant", "b"], ["--index", "a", "--parquet", "b"]])
+def test_points_go_to_one_place(targets: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--checkpoint", "x", "--shards", "y", *targets])
+    assert "--index" in capsys.readouterr().err
+
+
+def test_the_collection_of_another_model_is_refused_before_any_work(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], embedded: list[int]
+) -> None:
+    arguments = ["--index", tmp_path / "index", "--shards", folder / "pairs"]
+    assert call(folder, *arguments) == 0
+    del embedded[:]
+    assert call(folder, *arguments, "--checkpoint", folder / "other") == 1
+    assert "collection 'default' holds points of model" in capsys.readouterr().err
+    assert embedded == []
 
 
 def test_the_readme_example_runs(folder: Path) -> None:

@@ -1,23 +1,31 @@
-import signal
-import sqlite3
-import subprocess
-import sys
+"""The local store: every search against brute force, and every write seen at once, whole, and by everybody."""
+
+import itertools
+import pathlib
 import threading
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from search_helpers import SPACE, cone_margins, crowd, distances, points, run_together, stored
 
 from hypclip.errors import InputError, StoreError
-from hypclip.search import LocalStore, ModelMismatch, Points, Space, UnknownCollection, UnknownPoint
-from hypclip.search.local import FILE
+from hypclip.geometry import lorentz
+from hypclip.search import (
+    Cone,
+    LocalStore,
+    Path,
+    Points,
+    Space,
+    Where,
+    table,
+)
+from hypclip.search.where import MODALITIES, matches
 
-SPACE = Space("m", 0.7, 4)
-
-
-def points(ids, seed=0, metadata=None, modality="text"):
-    vectors = torch.randn(len(ids), 4, generator=torch.Generator().manual_seed(seed))
-    return Points(ids, vectors, [modality] * len(ids), metadata or [{} for _ in ids])
+CURV, DIM = 0.7, 4
+ORIGIN = torch.zeros(1, 4)
 
 
 @pytest.fixture
@@ -25,6 +33,236 @@ def store(tmp_path):
     with LocalStore(tmp_path, create=True) as store:
         store.create_collection("c", SPACE)
         yield store
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A hard crowd in segments of 64 rows, some of it dead; what is alive, with its metadata, in the order of ids."""
+    points, query = crowd(3, DIM, CURV, 2.0, 150)
+    metadata = [{"i": i, "tags": ["even"] if i % 2 == 0 else ["odd", i], "half": i >= 200} for i in range(len(points))]
+    with pytest.MonkeyPatch.context() as patch, LocalStore(tmp_path_factory.mktemp("shared"), create=True) as store:
+        patch.setattr(table, "SEGMENT_ROWS", 64)
+        store.create_collection("c", SPACE)
+        ids = stored(store, points[::-1].copy(), [{"old": 1}] * len(points))
+        for start in range(0, len(points), 50):
+            part = slice(start, start + 50)
+            kinds = [MODALITIES[i % 3] for i in range(start, min(start + 50, len(points)))]
+            store.upsert("c", Points(ids[part], torch.from_numpy(points[part]), kinds, metadata[part]))
+        gone = np.arange(30, len(points), 7)
+        assert store.delete("c", [ids[i] for i in gone]) == len(gone)
+        assert len(store._find("c").table.snapshot) > 5
+        alive = np.ones(len(points), bool)
+        alive[gone] = False
+        yield store, points, query, ids, metadata, alive
+
+
+WHERES = [
+    Where(),
+    Where(modality="image"),
+    Where({"tags": "odd"}),
+    Where({"i": {"gte": 100, "lt": 300}, "half": False}),
+    Where({"i": [1, 2, 3, 4, 5, 400]}),
+    Where(min_radius=1.0, max_radius=6.0),
+    Where({"tags": ["even", 5]}, modality="text", max_radius=8.0),
+    Where({"i": -1}),
+]
+
+
+def counted(shared, where):
+    """Which rows a search may return, by the definitions."""
+    _, points, _, _, metadata, alive = shared
+    radius = distances(points, np.zeros(DIM), CURV)
+    return np.array(
+        [
+            alive[i]
+            and matches(metadata[i], where.conditions)
+            and (where.modality is None or MODALITIES[i % 3] == where.modality)
+            and where.min_radius <= radius[i] <= where.max_radius
+            for i in range(len(points))
+        ]
+    )
+
+
+def ids_of(found):
+    return [hit.id for hit in found.hits]
+
+
+# Nearest neighbours ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", WHERES)
+@pytest.mark.parametrize("count, k", [(1, 10), (64, 10), (70, 1), (3, 1000)])
+def test_knn_is_brute_force(shared, where, count, k):
+    store, points, query, ids, metadata, _ = shared
+    rows = counted(shared, where)
+    queries = np.concatenate([query[None], points[: count - 1]])
+    found = store.knn("c", torch.from_numpy(queries), k, where)
+    assert len(found) == count
+    for q, answer in zip(queries, found, strict=True):
+        d = np.where(rows, distances(points, q, CURV), np.inf)
+        expected = [i for i in sorted(range(len(d)), key=lambda i: (d[i], ids[i])) if rows[i]][:k]
+        assert answer.exact
+        np.testing.assert_allclose([h.distance for h in answer.hits], d[expected].astype(float), rtol=1e-9, atol=1e-300)
+        keys = [(h.distance, h.id) for h in answer.hits]
+        assert keys == sorted(keys)
+        assert len(set(ids_of(answer))) == len(expected)
+        for hit in answer.hits:
+            row = int(hit.id[1:])
+            assert rows[row]
+            assert (hit.metadata, hit.modality) == (metadata[row], MODALITIES[row % 3])
+            assert hit.distance == pytest.approx(float(d[row]), rel=1e-9)
+            assert hit.radius == pytest.approx(float(distances(points[row], np.zeros(DIM), CURV)), rel=1e-9)
+            assert hit.angle is hit.aperture is hit.margin is None
+
+
+@pytest.mark.parametrize("where", WHERES)
+@pytest.mark.parametrize("page", [1, 7, 64])
+def test_pages_concatenate_to_the_whole(shared, where, page):
+    store, points, query, *_ = shared
+    queries = torch.from_numpy(np.stack([query, points[9]]))
+    whole = store.knn("c", queries, 150, where)
+    pages = [store.knn("c", queries, page, where, offset=offset) for offset in range(0, 150, page)]
+    for i in range(2):
+        assert [hit for answers in pages for hit in answers[i].hits][:150] == whole[i].hits
+    beyond = store.knn("c", queries, page, where, offset=10_000)
+    assert [answer.hits for answer in beyond] == [[], []]
+
+
+def test_points_at_one_distance_come_by_id_on_every_page(store):
+    names = [f"{i * 7919 % 500:03}" for i in range(300)]
+    store.upsert("c", Points(names, torch.ones(300, 4), ["text"] * 300, [{}] * 300))
+    for query in (torch.ones(1, 4), ORIGIN, torch.full((1, 4), -3.0)):
+        assert ids_of(store.knn("c", query, 10)[0]) == sorted(names)[:10]
+        assert ids_of(store.knn("c", query, 10, offset=137)[0]) == sorted(names)[137:147]
+    found = store.within("c", torch.ones(4), 0.0, limit=10, offset=20)
+    assert (ids_of(found), found.total) == (sorted(names)[20:30], 300)
+
+
+def test_points_of_one_margin_come_by_id(store):
+    for seed, n in itertools.product(range(5), (2, 5, 17, 33, 65)):
+        name = f"{seed}-{n}"
+        store.create_collection(name, SPACE)
+        point = torch.randn(1, 4, generator=torch.Generator().manual_seed(seed))
+        names = [f"{i * 7919 % 500:03}" for i in range(n)]
+        store.upsert(name, Points(names, point.expand(n, 4), ["text"] * n, [{}] * n))
+        for query, side in ((point * 3, "ancestors"), (point / 2, "descendants")):
+            assert ids_of(store.cone(name, query[0], side, Cone(2.0, 0.4))) == sorted(names)
+
+
+def test_a_point_is_at_distance_0_of_itself_at_any_radius(store):
+    radii = torch.tensor([0.0, 1e-6, 1.0, 5.0, 12.0]) / CURV**0.5
+    direction = torch.nn.functional.normalize(torch.randn(5, 4), dim=-1)
+    vectors = lorentz.exp_map0(radii[:, None] * direction, CURV)
+    names = stored(store, torch.cat([vectors, lorentz.exp_map0(torch.randn(500, 4), CURV)]))
+    for row, found in enumerate(store.knn("c", vectors, 1)):
+        assert [(hit.id, hit.distance) for hit in found.hits] == [(names[row], 0.0)]
+        assert found.hits[0].radius == pytest.approx(radii[row].item(), rel=1e-6)
+
+
+def test_a_float64_query_is_not_rounded(store):
+    stored(store, torch.tensor([[1.0, 0, 0, 0]]))
+    query = torch.tensor([[1.0 + 1e-10, 0, 0, 0]], dtype=torch.float64)
+    assert store.knn("c", query, 1)[0].hits[0].distance == pytest.approx(1e-10 / 1.7**0.5, rel=1e-3)
+
+
+# Ranges and cones -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", WHERES)
+@pytest.mark.parametrize("reach", [0.0, 1e-3, 2.0, 8.0, float("inf")])
+def test_within_is_brute_force(shared, where, reach):
+    store, points, query, *_ = shared
+    rows = counted(shared, where)
+    d = distances(points, query, CURV)
+    assert not (np.abs(d - reach) < 1e-9 * d)[rows].any()
+    found = store.within("c", torch.from_numpy(query), reach, where)
+    assert {int(i[1:]) for i in ids_of(found)} == set(np.flatnonzero(rows & (d <= reach)))
+    assert (found.exact, found.total) == (True, len(found.hits))
+    keys = [(hit.distance, hit.id) for hit in found.hits]
+    assert keys == sorted(keys)
+    assert store.within("c", torch.from_numpy(query), reach, where, limit=5, offset=3).hits == found.hits[3:8]
+    assert store.within("c", torch.from_numpy(query), reach, where, limit=5, offset=3).total == found.total
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(0, 400),
+    st.sampled_from(["ancestors", "descendants"]),
+    st.floats(0.3, 2.5),
+    st.floats(0.02, 0.5),
+    st.booleans(),
+    st.sampled_from(WHERES),
+    st.sampled_from(["margin", "distance", "radius"]),
+)
+def test_cones_are_brute_force(shared, row, side, eta, min_radius, strict, where, order):
+    store, points, *_ = shared
+    rows, of = counted(shared, where), points[row]
+    margins = np.full(len(points), np.inf)
+    general, specific = (points[rows], of) if side == "ancestors" else (of, points[rows])
+    if rows.any():
+        margins[rows] = cone_margins(general, specific, CURV, eta, min_radius)
+    inside = margins <= 0
+    if strict:
+        inside &= (points != of).any(1)
+    unsure = np.abs(margins) < 1e-6
+    found = store.cone("c", torch.from_numpy(of), side, Cone(eta, min_radius, strict), where, order=order)
+    got = np.zeros(len(points), bool)
+    got[[int(i[1:]) for i in ids_of(found)]] = True
+    np.testing.assert_array_equal(got[~unsure], inside[~unsure])
+    assert (found.exact, found.total) == (True, len(found.hits))
+    keys = [(getattr(hit, order), hit.id) for hit in found.hits]
+    assert keys == sorted(keys)
+    for hit in found.hits:
+        assert hit.margin <= 0
+        assert hit.margin == hit.angle - eta * hit.aperture
+        assert hit.margin == pytest.approx(margins[int(hit.id[1:])], abs=1e-6)
+    again = store.cone(
+        "c", torch.from_numpy(of), side, Cone(eta, min_radius, strict), where, order=order, limit=3, offset=2
+    )
+    assert (again.hits, again.total) == (found.hits[2:5], found.total)
+
+
+def test_a_window_at_the_radius_of_a_hit_holds_it(shared):
+    store, *_ = shared
+    for hit in store.knn("c", ORIGIN, 500)[0].hits:
+        window = Where(min_radius=hit.radius, max_radius=hit.radius)
+        assert hit.id in ids_of(store.knn("c", ORIGIN, 500, window)[0])
+
+
+@pytest.mark.parametrize("where", WHERES)
+@pytest.mark.parametrize("end, steps", [(None, None), (None, 20), (5, None), (5, 20)])
+def test_the_nearest_along_a_path_are_contenders(shared, where, end, steps):
+    store, points, _, ids, metadata, _ = shared
+    rows = counted(shared, where)
+    path = Path(torch.from_numpy(points[11]), CURV, None if end is None else torch.from_numpy(points[end]), steps)
+    t = torch.linspace(0, 1, 50, dtype=torch.float64) if steps is None else path.fractions()
+    if not rows.any():
+        with np.errstate(invalid="ignore"):
+            found, complete = store.contenders("c", path, None, where)
+        assert (found.ids, complete) == ([], True)
+        return
+    (all_of_them, complete), (ancestors, also) = (store.contenders("c", path, c, where) for c in (None, Cone()))
+    assert complete
+    assert also
+    for found in (all_of_them, ancestors):
+        assert found.metadata == [metadata[int(i[1:])] for i in found.ids]
+        np.testing.assert_array_equal(found.vectors, points[[int(i[1:]) for i in found.ids]])
+        assert set(found.ids) <= {ids[i] for i in np.flatnonzero(rows)}
+    for place in path.places(t).numpy():
+        d = np.where(rows, distances(points, place, CURV), np.inf)
+        assert ids[int(d.argmin())] in all_of_them.ids or d.min() == np.inf
+    for place in path.places(t[::10]).numpy():
+        above = np.flatnonzero(rows)[cone_margins(points[rows], place, CURV, 1.0, 0.1) <= 0]
+        assert {ids[i] for i in above} <= set(ancestors.ids)
+
+
+def test_a_path_of_another_curvature_is_refused(shared):
+    store, points, *_ = shared
+    with pytest.raises(InputError, match="curv"):
+        store.contenders("c", Path(torch.from_numpy(points[3]), 2 * CURV))
+
+
+# Reading and writing --------------------------------------------------------------------------------------------------
 
 
 def test_points_come_back_as_they_went_in(store):
@@ -36,7 +274,8 @@ def test_points_come_back_as_they_went_in(store):
     assert torch.equal(read.vectors, written.vectors[[1, 0]])
     assert read.metadata == metadata[::-1]
     assert read.modality == ["image", "image"]
-    assert store.describe("c").count == 2
+    metadata[0]["deep"]["list"].append(2)  # what the caller does with it later does not matter
+    assert store.get("c", ["b"]).metadata[0]["deep"]["list"] == [1, None, "é"]
 
 
 def test_upsert_replaces_all_of_a_point(store):
@@ -46,230 +285,218 @@ def test_upsert_replaces_all_of_a_point(store):
     assert read.metadata == [{"new": 2}]
     assert read.modality == ["image"]
     assert torch.equal(read.vectors, points(["a", "b"], 2).vectors[:1])
-    assert store.describe("c").count == 2
+    assert store.count("c") == 2
+    assert store.count("c", Where(modality="text")) == 0
+    assert store.count("c", Where({"old": 1})) == 0
+
+
+@pytest.mark.parametrize("where", WHERES)
+def test_count_and_scan_are_what_meets_the_conditions(shared, where):
+    store, points, _, ids, metadata, _ = shared
+    expected = [ids[i] for i in np.flatnonzero(counted(shared, where))]
+    assert store.count("c", where) == len(expected)
+    for rows in (1, 7, 4096):
+        blocks = list(store.scan("c", where, rows))
+        assert [i for block in blocks for i in block.ids] == expected
+        assert all(0 < len(block.ids) <= rows for block in blocks)
+    for block in store.scan("c", where):
+        chosen = [int(i[1:]) for i in block.ids]
+        np.testing.assert_array_equal(block.vectors, points[chosen])
+        assert block.metadata == [metadata[i] for i in chosen]
+        assert block.modality == [MODALITIES[i % 3] for i in chosen]
 
 
 def test_everything_survives_a_restart(tmp_path):
-    ids = [f"p{i}" for i in range(5000)]
+    names = [f"p{i}" for i in range(5000)]
     with LocalStore(tmp_path, create=True) as store:
         store.create_collection("c", SPACE)
-        store.create_collection("empty", Space("other", 3.0, 2))
-        store.upsert("c", points(ids, metadata=[{"i": i} for i in range(5000)]))
-        store.upsert("c", points(ids[:10], 1, [{"again": True}] * 10, "embedding"))
-        assert store.delete("c", [*ids[100:200], "unknown"]) == 100
-        before = store.knn("c", torch.ones(4), 300)
-        collections = store.collections()
+        store.create_collection("empty", Space("other", 3.0, 2, "rev"))
+        store.upsert("c", points(names, metadata=[{"i": i} for i in range(5000)]))
+        store.upsert("c", points(names[:10], 1, [{"again": True}] * 10, "embedding"))
+        assert store.delete("c", [*names[100:200], "unknown"]) == 100
+
+        def answers(store):
+            query = torch.ones(4)
+            return (
+                store.collections(),
+                store.knn("c", query[None], 300),
+                store.knn("c", query[None], 300, Where({"i": {"gte": 4000}}, "text", 0.5, 3.0)),
+                store.within("c", query, 1.0),
+                store.cone("c", query, "descendants", Cone()),
+                store.cone("c", query, "ancestors", Cone(), order="radius"),
+                store.contenders("c", Path(query, 0.7))[0].ids,
+                [block.ids for block in store.scan("c")],
+            )
+
+        before = answers(store)
     with LocalStore(tmp_path) as store:
-        assert store.collections() == collections
-        assert [(c.name, c.space, c.count) for c in collections] == [
-            ("c", SPACE, 4900),
-            ("empty", Space("other", 3.0, 2), 0),
-        ]
-        assert store.knn("c", torch.ones(4), 300) == before
-        assert torch.equal(store.get("c", ids[:10]).vectors, points(ids[:10], 1).vectors)
+        assert answers(store) == before
+        described = [(c.name, c.space, c.count, c.index) for c in store.collections()]
+        assert described == [("c", SPACE, 4900, None), ("empty", Space("other", 3.0, 2, "rev"), 0, None)]
+        assert torch.equal(store.get("c", names[:10]).vectors, points(names[:10], 1).vectors)
         assert store.get("c", ["p0", "p4999"]).metadata == [{"again": True}, {"i": 4999}]
 
 
-def test_an_acknowledged_write_survives_sigkill(tmp_path):
-    code = f"""
-import time, torch
-from hypclip.search import LocalStore, Points, Space
-store = LocalStore({str(tmp_path)!r}, create=True)
-store.create_collection("c", Space("m", 0.7, 4))
-store.upsert("c", Points([f"p{{i}}" for i in range(1000)], torch.ones(1000, 4), ["text"] * 1000, [{{}}] * 1000))
-store.delete("c", ["p0"])
-print("written", flush=True)
-time.sleep(60)
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout.readline() == "written\n"
-        with pytest.raises(StoreError, match="open elsewhere"):
-            LocalStore(tmp_path)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
-    with LocalStore(tmp_path) as store:
-        assert store.describe("c").count == 999
-        assert torch.equal(store.get("c", ["p999"]).vectors, torch.ones(1, 4))
-
-
-def test_writes_are_synchronous(store):
-    def pragma(name):
-        return store._connection.execute(f"PRAGMA {name}").fetchone()[0]
-
-    assert (pragma("journal_mode"), pragma("synchronous")) == ("wal", 2)
-
-
-def test_knn_is_exact_and_honours_modality_and_filter(store):
-    store.upsert("c", points(["a", "b"], 1, [{"k": 1}, {"k": 2}]))
-    store.upsert("c", points(["x", "y"], 2, [{"k": 1}, {"k": 2}], "image"))
-    everything = store.knn("c", torch.zeros(4), 10)
-    assert everything.exact
-    assert len(everything.hits) == 4
-    assert [h.distance for h in everything.hits] == pytest.approx(sorted(h.radius for h in everything.hits))
-    assert {h.id for h in store.knn("c", torch.zeros(4), 10, modality="image").hits} == {"x", "y"}
-    assert {h.id for h in store.knn("c", torch.zeros(4), 10, filter={"k": 2}).hits} == {"b", "y"}
-    assert [h.id for h in store.knn("c", torch.zeros(4), 10, "text", {"k": 2}).hits] == ["b"]
-
-
-def test_what_the_caller_does_with_its_metadata_later_does_not_matter(store):
-    metadata = {"tags": ["a"]}
-    store.upsert("c", points(["p"], metadata=[metadata]))
-    metadata["tags"].append("b")
-    assert store.get("c", ["p"]).metadata == [{"tags": ["a"]}]
-
-
-def test_empty_calls_are_fine(store):
+def test_empty_calls_and_empty_collections_are_fine(store):
     store.upsert("c", points([]))
     assert store.delete("c", []) == 0
     assert store.get("c", []).ids == []
-    assert store.knn("c", torch.zeros(4), 5).hits == []
+    assert list(store.scan("c")) == []
+    assert store.count("c", Where({"any": 1}, min_radius=1.0)) == 0
+    assert store.knn("c", ORIGIN, 5, Where({"any": 1}))[0].hits == []
+    assert store.knn("c", torch.zeros(0, 4), 5) == []
+    assert (store.within("c", ORIGIN[0], 3.0).hits, store.within("c", ORIGIN[0], 3.0).total) == ([], 0)
+    for side in ("ancestors", "descendants"):
+        assert store.cone("c", ORIGIN[0], side, Cone()).hits == []
+    assert store.contenders("c", Path(torch.ones(4), 0.7, None, 5), Cone()) is not None
 
 
-@pytest.mark.parametrize("bad", [{"v": float("nan")}, {"v": {1, 2}}, {"v": object()}])
-def test_metadata_that_is_not_json_stops_the_whole_call(store, bad):
-    with pytest.raises(InputError, match="metadata of point 'b'"):
-        store.upsert("c", points(["a", "b"], metadata=[{}, bad]))
-    assert store.describe("c").count == 0
+# At the same time -----------------------------------------------------------------------------------------------------
 
 
-def test_a_failing_write_leaves_nothing_on_disk_or_in_memory(store):
-    store._connection.execute(
-        "CREATE TRIGGER fail BEFORE INSERT ON points WHEN NEW.id = 'b' BEGIN SELECT RAISE(ABORT, 'no'); END"
+def test_a_filter_asked_before_sees_what_was_written_since(store):
+    where = Where({"k": 1})
+    store.upsert("c", points(["a", "b"], metadata=[{"k": 1}, {"k": 2}]))
+    assert store.count("c", where) == 1
+    store.upsert("c", points(["c"], metadata=[{"k": 1}]))
+    assert ids_of(store.knn("c", ORIGIN, 9, where, offset=0)[0]) in (["a", "c"], ["c", "a"])
+    store.upsert("c", points(["a", "b"], metadata=[{"k": 2}, {"k": [3, 1]}]))  # they change places
+    assert sorted(ids_of(store.knn("c", ORIGIN, 9, where)[0])) == ["b", "c"]
+    store.delete("c", ["c"])
+    assert ids_of(store.knn("c", ORIGIN, 9, where)[0]) == ["b"]
+    store.upsert("c", points(["d"]))
+    store.delete("c", ["d"])
+    store.upsert("c", points(["e"], metadata=[{"k": 1.0}]))
+    assert sorted(ids_of(store.knn("c", ORIGIN, 9, where)[0])) == ["b", "e"]
+    # Filters that look alike are not one.
+    for wanted, count in ((1, 2), (1.0, 2), (True, 0), ("1", 0), ([1, True], 2), ({"gte": 1}, 3), ([2], 1)):
+        assert store.count("c", Where({"k": wanted})) == count
+    for value in range(100, 120):  # more of them than are remembered
+        assert store.count("c", Where({"k": value})) == 0
+    assert store.count("c", where) == 2
+
+
+def interrupted(store, monkeypatch, method, meanwhile):
+    """Let something happen once, just before the store asks the file."""
+    database = store._database
+    original = getattr(database, method)
+    calls = itertools.count()
+
+    def slow(*arguments):
+        if next(calls) == 0:
+            meanwhile()
+        return original(*arguments)
+
+    monkeypatch.setattr(database, method, slow)
+
+
+@pytest.mark.parametrize("method", ["matching", "labels", "by_key"])
+def test_a_point_replaced_during_a_search_is_found_once(store, monkeypatch, method):
+    where = Where({"k": 1})
+    store.upsert("c", points(["a", "b"], metadata=[{"k": 1}, {"k": 1}]))
+    calls = {
+        "knn": lambda: ids_of(store.knn("c", ORIGIN, 9, where)[0]),
+        "within": lambda: ids_of(store.within("c", ORIGIN[0], 99.0, where)),
+        "cone": lambda: ids_of(store.cone("c", ORIGIN[0], "descendants", Cone(), where)),
+        "contenders": lambda: store.contenders("c", Path(torch.ones(4), 0.7, None, 5), Cone(9.0, 9.0), where)[0].ids,
+        "count": lambda: ["a", "b"][: store.count("c", where)],
+    }
+    for name, call in calls.items():
+        with monkeypatch.context() as patch:
+            # Another vector in the same place of the collection, which meets the filter just the same.
+            again = points(["a"], hash(name) % 97, [{"k": 1}])
+            interrupted(store, patch, method, lambda again=again: store.upsert("c", again))
+            assert sorted(call()) == ["a", "b"], name
+            store.upsert("c", points(["new"], metadata=[{"k": 2}]))  # so that the filter is asked of the file again
+
+
+def test_a_hit_is_never_half_old_and_half_new(store):
+    """Every point says in its metadata where it lies; a writer moves them, deletes some and writes them again."""
+    n, done = 40, threading.Event()
+    names = [f"p{i}" for i in range(n)]
+    where = Where({"version": {"gte": 0}})
+
+    def move(version):
+        values = torch.full((n, 4), 0.1) * (1 + torch.arange(n)[:, None] / n + version % 7)
+        metadata = [{"version": version, "x": x} for x in values[:, 0].tolist()]
+        store.upsert("c", Points(names, values, ["text" if version % 2 else "image"] * n, metadata))
+
+    def write():
+        try:
+            for version in range(1, 120):
+                move(version)
+                if version % 10 == 0:
+                    store.delete("c", names[:10])
+                    store.upsert("c", points([f"extra-{version}"], version, [{"version": -1}]))
+        finally:
+            done.set()
+
+    def check(hits, all_of_them=False):
+        moved = [hit for hit in hits if hit.id.startswith("p")]
+        assert len({hit.metadata["version"] for hit in moved}) <= 1  # one state of the collection
+        assert not all_of_them or len(moved) in (n, n - 10)
+        for hit in moved:
+            assert hit.modality == ("text" if hit.metadata["version"] % 2 else "image")
+            assert hit.distance == pytest.approx(np.arcsinh((4 * 0.7) ** 0.5 * hit.metadata["x"]) / 0.7**0.5)
+
+    def read(ask):
+        while not done.is_set():
+            ask()
+
+    move(0)
+    run_together(
+        write,
+        lambda: read(lambda: check(store.knn("c", ORIGIN, 200)[0].hits, all_of_them=True)),
+        lambda: read(lambda: check(store.knn("c", ORIGIN, 200, where)[0].hits, all_of_them=True)),
+        lambda: read(lambda: check(store.within("c", ORIGIN[0], 0.5, where).hits)),
+        lambda: read(lambda: check(store.cone("c", ORIGIN[0], "descendants", Cone(), limit=3).hits)),
+        lambda: read(lambda: [list(store.scan("c", where, 10)), store.collections(), store.count("c", where)]),
+        lambda: read(lambda: store.contenders("c", Path(torch.ones(4), 0.7), Cone(), where)),
     )
-    with pytest.raises(StoreError, match="cannot use the index"):
-        store.upsert("c", points(["a", "b"]))
-    assert store.describe("c").count == 0
-    assert store._connection.execute("SELECT count(*) FROM points").fetchone() == (0,)
-    store.upsert("c", points(["a"]))
-    assert store.describe("c").count == 1
-
-
-@pytest.mark.parametrize("vector", [[float("nan")] * 4, [1e30] * 4, [0.0] * 3])
-def test_vectors_that_are_no_points_are_refused(store, vector):
-    with pytest.raises(InputError):
-        store.upsert("c", Points(["a"], torch.tensor([vector]), ["text"], [{}]))
-    with pytest.raises(InputError):
-        store.knn("c", torch.tensor(vector), 1)
-
-
-def test_k_starts_at_1(store):
-    with pytest.raises(InputError, match="k must be at least 1, got 0"):
-        store.knn("c", torch.zeros(4), 0)
-
-
-def test_unknown_names_are_named(store):
-    for call in (
-        lambda: store.describe("nope"),
-        lambda: store.upsert("nope", points(["a"])),
-        lambda: store.delete("nope", ["a"]),
-        lambda: store.get("nope", ["a"]),
-        lambda: store.knn("nope", torch.zeros(4), 1),
-    ):
-        with pytest.raises(UnknownCollection) as caught:
-            call()
-        assert caught.value.name == "nope"
-    with pytest.raises(UnknownPoint) as caught:
-        store.get("c", ["a"])
-    assert (caught.value.name, caught.value.point_id) == ("c", "a")
-
-
-def test_creating_a_collection_again_is_fine_for_the_same_model_only(store):
-    store.upsert("c", points(["a"]))
-    assert store.create_collection("c", SPACE).count == 1
-    with pytest.raises(ModelMismatch):
-        store.create_collection("c", Space("other", 0.7, 4))
 
 
 def test_threads_share_a_store(store):
-    errors = []
-
     def work(worker):
-        try:
-            for i in range(20):
-                store.upsert("c", points([f"{worker}-{i}-{j}" for j in range(10)], worker))
-                store.delete("c", [f"{worker}-{i}-0"])
-                assert len(store.knn("c", torch.zeros(4), 5).hits) == 5
-        except BaseException as error:
-            errors.append(error)
+        for i in range(20):
+            store.upsert("c", points([f"{worker}-{i}-{j}" for j in range(10)], worker))
+            store.delete("c", [f"{worker}-{i}-0"])
+            assert len(store.knn("c", ORIGIN, 5)[0].hits) == 5
+            store.create_collection(f"c{i}", SPACE)
 
-    threads = [threading.Thread(target=work, args=(w,)) for w in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    assert store.describe("c").count == 4 * 20 * 9
-    assert store._connection.execute("SELECT count(*) FROM points").fetchone() == (720,)
+    run_together(*(lambda w=w: work(w) for w in range(4)))
+    assert store.count("c") == 4 * 20 * 9
+    assert sum(len(block.ids) for block in store.scan("c", rows=100)) == 720
+    assert len(store.collections()) == 21
 
 
-def test_no_index_is_made_unasked(tmp_path):
-    with pytest.raises(StoreError, match="there is no index in"):
-        LocalStore(tmp_path / "nowhere")
-    assert not (tmp_path / "nowhere").exists()
+# Snapshots ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_directory_that_cannot_be_made_is_explained(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot use the index"):
-        LocalStore(tmp_path / "file" / "index", create=True)
+def test_a_snapshot_opens_as_a_store_and_has_the_collection_as_it_was(store, tmp_path):
+    store.upsert("c", points(["a", "b"], metadata=[{"k": 1}, {}]))
+    store.create_collection("other", SPACE)
+    store.upsert("other", points(["secret"]))
+    answer = store.knn("c", torch.ones(1, 4), 9)
+    first = store.snapshot("c")
+    assert first.startswith(str(tmp_path / "snapshots" / "c-"))
+    store.upsert("c", points(["a", "c"], 5))
+    second = store.snapshot("c")
+    assert first != second
+    with LocalStore(first) as copy, LocalStore(second) as later:
+        assert [(c.name, c.space, c.count) for c in copy.collections()] == [("c", SPACE, 2)]
+        assert copy.knn("c", torch.ones(1, 4), 9) == answer
+        assert copy.count("c", Where({"k": 1})) == 1
+        assert later.count("c") == 3
+        copy.upsert("c", points(["new"]))
+        assert copy.count("c") == 3
+    assert store.count("c") == 3
 
 
-def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path):
-    (tmp_path / FILE).write_bytes(b"not a database" * 100)
-    with pytest.raises(StoreError, match="not a database"):
-        LocalStore(tmp_path)
-    (tmp_path / FILE).unlink()
-    connection = sqlite3.connect(tmp_path / FILE)
-    connection.execute("CREATE TABLE other (x)")
-    connection.close()
-    before = (tmp_path / FILE).read_bytes()
-    with pytest.raises(StoreError, match="a database of something else"):
-        LocalStore(tmp_path)
-    assert (tmp_path / FILE).read_bytes() == before
-    assert list(tmp_path.iterdir()) == [tmp_path / FILE]
-
-
-def test_an_index_of_a_later_format_is_refused(tmp_path):
-    LocalStore(tmp_path, create=True).close()
-    connection = sqlite3.connect(tmp_path / FILE)
-    connection.execute("PRAGMA user_version = 2")
-    connection.close()
-    with pytest.raises(StoreError, match="has format 2; this version of hypclip reads format 1"):
-        LocalStore(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "damage, message",
-    [
-        ("UPDATE points SET vector = x'00'", "multiple of element size"),
-        ("UPDATE points SET metadata = '{'", "Expecting"),
-        ("UPDATE points SET modality = 'smell'", "unknown modality 'smell'"),
-        ("UPDATE collections SET curv = 0", "curv must be positive"),
-    ],
-)
-def test_a_damaged_index_says_where(tmp_path, damage, message):
-    with LocalStore(tmp_path, create=True) as store:
-        store.create_collection("c", SPACE)
-        store.upsert("c", points(["a"]))
-    connection = sqlite3.connect(tmp_path / FILE)
-    connection.execute(damage)
-    connection.commit()
-    connection.close()
-    with pytest.raises(StoreError, match=f"damaged, in collection 'c'.*({message})"):
-        LocalStore(tmp_path)
-
-
-def test_one_store_at_a_time(tmp_path):
-    with LocalStore(tmp_path, create=True), pytest.raises(StoreError, match="open elsewhere"):
-        LocalStore(tmp_path)
-    LocalStore(tmp_path).close()
-
-
-def test_ten_thousand_points_a_call(tmp_path):
-    n = 10_000
-    with LocalStore(tmp_path, create=True) as store:
-        store.create_collection("c", Space("m", 1.0, 64))
-        vectors = torch.from_numpy(np.random.default_rng(0).normal(size=(n, 64)).astype(np.float32))
-        store.upsert("c", Points([str(i) for i in range(n)], vectors, ["text"] * n, [{}] * n))
-        assert store.describe("c").count == n
-        assert store.knn("c", vectors[77], 1).hits[0].id == "77"
+@pytest.mark.parametrize("name", ["../outside", "a/b", "{}/absolute", "..", "x" * 300, "a\0b"])
+def test_no_name_of_a_collection_leads_out_of_the_directory(store, tmp_path, name):
+    try:
+        store.create_collection(name.format(tmp_path), SPACE)
+        copy = store.snapshot(name.format(tmp_path))
+    except (InputError, StoreError):
+        return  # to refuse such names is as well
+    assert (tmp_path / "snapshots").resolve() == pathlib.Path(copy).resolve().parent

@@ -2,7 +2,7 @@ from fastapi.testclient import TestClient
 from serve_helpers import FakeEngine
 
 from hypclip.search import LocalStore
-from hypclip.search.local import FILE
+from hypclip.search.database import FILE
 from serve.app import create_app
 from serve.settings import Settings
 
@@ -13,7 +13,7 @@ def test_a_given_store_is_served_and_closed(tmp_path):
     with TestClient(create_app(settings, FakeEngine(), store)) as client:
         client.put("/collections/default/points", json={"points": [{"id": "a", "text": "a"}]})
     # Closed means that the file is whole by itself, its write-ahead log merged, and free for the next process.
-    assert [p.name for p in (tmp_path / "index").iterdir()] == [FILE]
+    assert {p.name for p in (tmp_path / "index").iterdir()} == {FILE, "lock"}
     assert not settings.index.exists()
     with LocalStore(tmp_path / "index") as store:
         assert store.describe("default").count == 1

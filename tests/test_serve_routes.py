@@ -168,7 +168,7 @@ def test_points_are_replaced_listed_and_deleted(client):
     assert client.put(path, json={"points": [{"id": "a", "text": "x"}, {"id": "b", "text": "y"}]}).json()["count"] == 2
     assert client.put(path, json={"points": [{"id": "a", "text": "z"}]}).json() == {"upserted": 1, "count": 2}
     assert post(client, "/retrieve", query="z", k=1, collection="scratch")["hits"][0]["distance"] == 0.0
-    info = {"name": "scratch", "count": 2, "model": "fake-1", "curv": CURV, "dim": 12}
+    info = {"name": "scratch", "count": 2, "model": "fake-1", "revision": "", "curv": CURV, "dim": 12, "index": None}
     assert client.get("/collections/scratch").json() == info
     assert client.get("/collections").json()["collections"][-1] == info
     assert client.request("DELETE", path, json={"ids": ["a", "nothing"]}).json() == {"deleted": 1, "count": 1}
@@ -205,6 +205,8 @@ def test_the_docs_describe_every_route_and_the_error_shape(client):
     assert openapi["paths"].keys() == {
         *("/embed", "/retrieve", "/classify", "/collections", "/collections/{name}", "/collections/{name}/points"),
         *("/model", "/healthz", "/readyz"),
+        *(f"/hierarchy/{name}" for name in ("ancestors", "descendants", "common_ancestors")),
+        *(f"/hierarchy/{name}" for name in ("traverse", "mean", "order")),
     }
     for operation in (operation for path in openapi["paths"].values() for operation in path.values()):
         assert operation["summary"]
@@ -227,4 +229,14 @@ def test_the_examples_of_the_docs_work(client):
     inputs = example("EmbedRequest", "inputs")
     assert len(post(client, "/embed", inputs=inputs)["data"]) == len(inputs) > 0
     query, filter = example("RetrieveRequest", "query"), example("RetrieveRequest", "filter")
-    assert post(client, "/retrieve", query=query, filter=filter) == {"hits": [], "exact": True}
+    point = {"id": example("TextPoint", "id"), "text": query, "metadata": example("TextPoint", "metadata")}
+    client.put("/collections/examples/points", json={"points": [point]})
+    found = post(client, "/retrieve", query=query, filter=filter, collection="examples")
+    assert [hit["id"] for hit in found["hits"]] == [point["id"]]
+    assert (found["exact"], found["total"]) == (True, None)
+    for name, field in (("ConeRequest", "of"), ("TraverseRequest", "source"), ("CommonRequest", "of")):
+        route = {"ConeRequest": "ancestors", "TraverseRequest": "traverse", "CommonRequest": "common_ancestors"}[name]
+        assert post(client, f"/hierarchy/{route}", **{field: example(name, field)})["exact"]
+    assert post(client, "/hierarchy/mean", inputs=example("MeanRequest", "inputs"))["radius"] > 0
+    both = {field: example("OrderRequest", field) for field in ("first", "second")}
+    assert post(client, "/hierarchy/order", **both)["relation"] in ("general", "specific", "neither")

@@ -6,6 +6,7 @@ Source: Ganea et al. 2018 (arXiv:1804.01882), in Lorentz form Desai et al. 2023 
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,6 +27,28 @@ def half_aperture(x: Float[Tensor, "*batch d"], curv: Curv, min_radius: float = 
     """
     _, sinh, _ = lorentz.polar(x.double(), as_curv(curv, x).double())
     return polar.half_aperture(sinh, min_radius).squeeze(-1).to(x.dtype)
+
+
+@full_precision
+def root_angle(
+    radius: Float[Tensor, "*batch"], angle: Float[Tensor, "*batch"] | float, curv: Curv
+) -> Float[Tensor, "*batch"]:
+    """Return how far from x, as an angle at the root, the points behind an exterior angle at x can lie.
+
+    φ(x, y) ≤ α implies θ(x, y) ≤ 2 atan(exp(−√c r_x) tan(α/2)), and y far out on the border comes as near to it as one
+    likes: so one range of cosines holds a whole cone. The map is that of the directions seen from x to those seen from
+    the root, by the isometry that takes one to the other.
+
+    Args:
+        radius: distance r_x of x from the root.
+        angle: α in [0, π].
+        curv: c > 0.
+
+    Numerics: absolute error ≤ 4e-7 rad in float32.
+    """
+    c = as_curv(curv, radius).double()
+    half = torch.as_tensor(angle, dtype=torch.float64, device=radius.device) / 2
+    return (2 * torch.atan2(torch.sin(half) * torch.exp(-c.sqrt() * radius.double()), torch.cos(half))).to(radius.dtype)
 
 
 @full_precision

@@ -1,19 +1,30 @@
-"""Vector stores: points of hyperbolic space with metadata, kept on disk, searched by distance."""
+"""Vector stores: points of hyperbolic space with metadata, on disk, searched by distance, by cones, along geodesics."""
 
-from hypclip.search.errors import ModelMismatch, UnknownCollection, UnknownPoint
+from hypclip.search.errors import ModelMismatch, Unavailable, UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.local import LocalStore
-from hypclip.search.store import Collection, Hit, Modality, Neighbours, Points, Space, VectorStore
+from hypclip.search.path import Path
+from hypclip.search.store import Collection, Cone, Found, Hit, Index, Order, Points, Side, Space, VectorStore
+from hypclip.search.where import ANYTHING, Modality, Where
 
 __all__ = [
+    "ANYTHING",
     "Collection",
+    "Cone",
+    "Found",
     "Hit",
+    "Index",
     "LocalStore",
     "Modality",
     "ModelMismatch",
-    "Neighbours",
+    "Order",
+    "Path",
     "Points",
+    "Side",
     "Space",
+    "Unavailable",
     "UnknownCollection",
+    "UnknownField",
     "UnknownPoint",
     "VectorStore",
+    "Where",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hypclip.errors import StoreError
+from hypclip.errors import InputError, StoreError
 
 if TYPE_CHECKING:
     from hypclip.search.store import Space
@@ -35,3 +35,15 @@ class ModelMismatch(StoreError):
             "search it with the model that made it, or embed its contents again into a new collection"
         )
         self.name, self.stored, self.asked = name, stored, asked
+
+
+class UnknownField(InputError):
+    """A filter names a metadata field that no point of the collection has: a slip of the pen, most often."""
+
+    def __init__(self, name: str, field: str):
+        super().__init__(f"no point of collection {name!r} has a metadata field {field!r}, which the filter names")
+        self.name, self.field = name, field
+
+
+class Unavailable(StoreError):
+    """The store cannot be reached, or does not answer in time; the same call may work later."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import logging
+import math
 import os
-import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -17,56 +21,70 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hypclip.errors import InputError, StoreError
-from hypclip.search.errors import UnknownCollection, UnknownPoint
-from hypclip.search.store import Collection, Modality, Neighbours, Points, Space
-from hypclip.search.table import MODALITIES, Table
-
-FILE = "points.sqlite3"
-FORMAT = 1
-_APPLICATION_ID = 0x48595043  # "HYPC" in the header of the file
-_LOAD_ROWS = 4096
-_SCHEMA = (
-    "CREATE TABLE collections (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
-    "model_id TEXT NOT NULL, curv REAL NOT NULL, dim INTEGER NOT NULL) STRICT",
-    "CREATE TABLE points (collection INTEGER NOT NULL REFERENCES collections, id TEXT NOT NULL, vector BLOB NOT NULL, "
-    "modality TEXT NOT NULL, metadata TEXT NOT NULL, UNIQUE (collection, id)) STRICT",
-    f"PRAGMA application_id = {_APPLICATION_ID}",
-    f"PRAGMA user_version = {FORMAT}",
+from hypclip.checkpoint import atomic_directory
+from hypclip.errors import InputError, MissingExtraError, StoreError
+from hypclip.search import cells, scan
+from hypclip.search.database import Database, Row, fields_of
+from hypclip.search.errors import UnknownCollection, UnknownField, UnknownPoint
+from hypclip.search.exact import Measures, measure, measure_cone
+from hypclip.search.path import Path
+from hypclip.search.store import (
+    Collection,
+    Cone,
+    Found,
+    Hit,
+    Index,
+    Order,
+    Points,
+    Side,
+    Space,
+    check_name,
+    encode_metadata,
 )
+from hypclip.search.table import Candidates, Keys, Mask, Snapshot, Table, gather, places, select, selected
+from hypclip.search.where import ANYTHING, MODALITIES, Condition, Where
+
+_FILTERS = 8
+_FEW = 16
+"""Where fewer than one row in so many is wanted, all of these are measured and nothing is scanned."""
+_MOST = 4
+_ATTEMPTS = 3
+_TIED = 1e-12
+_REBUILD_SHARE = 0.25
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class LocalStore:
     """A `VectorStore` in a directory.
 
     SQLite (write-ahead log, synchronous=FULL) is the truth: a write is on disk when its call returns, and opening the
-    directory again brings back everything. The points are also held in memory, where searches scan all of them,
-    exactly. Threads may share a store. Two processes may not: the second to open the directory is refused.
+    directory again brings back everything. The vectors are also held in memory, in float32, where searches scan them:
+    exactly, but for nearest neighbours above `approximate_above` points, which go through cells of tangent vectors.
+    Threads may share a store. Two processes may not: the second to open the directory is refused.
 
     Args:
         directory: where the index is.
         create: make an empty index if there is none.
+        approximate_above: from how many points on a collection is divided into cells, in the background, and again when
+            it has grown by a quarter; None for never.
 
     Raises:
         StoreError: there is no index, it cannot be read or written, or another process has it open.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], create: bool = False):
-        self.file = Path(directory) / FILE
-        self._writing = threading.Lock()
-        self._tables: dict[str, tuple[int, Table]] = {}
-        if not create and not self.file.is_file():
-            raise StoreError(f"there is no index in {directory}: {FILE} not found")
-        with _explained(self.file):
-            if create:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-            # One connection serves all threads, one at a time, under the writing lock.
-            self._connection = sqlite3.connect(self.file, timeout=1, isolation_level=None, check_same_thread=False)
+    def __init__(
+        self, directory: str | os.PathLike[str], create: bool = False, approximate_above: int | None = 1_000_000
+    ):
+        self._approximate_above = approximate_above
+        self._building: threading.Thread | None = None
+        self._database = Database(directory, create)
         try:
-            with _explained(self.file):
-                self._open()
-        except StoreError:
-            self._connection.close()
+            self._collections = self._load()
+        except BaseException:
+            self._database.close()
             raise
 
     def __enter__(self) -> Self:
@@ -77,168 +95,460 @@ class LocalStore:
 
     def close(self) -> None:
         """Close the file; nothing else may be called afterwards."""
-        with self._writing:
-            self._tables = {}
-            self._connection.close()
+        if self._building is not None:
+            self._building.join()
+        with self._database.writing:
+            self._collections = {}
+            self._database.close()
 
     def collections(self) -> list[Collection]:
         """Return every collection, by name."""
-        return [self.describe(name) for name in sorted(self._tables)]
+        return [self.describe(name) for name in sorted(self._collections)]
 
     def describe(self, name: str) -> Collection:
         """Return one collection; see VectorStore."""
-        _, table = self._find(name)
-        return Collection(name, table.space, len(table))
+        held = self._find(name)
+        return Collection(name, held.space, len(held.table), held.index)
 
     def create_collection(self, name: str, space: Space) -> Collection:
         """Create a collection, or return the one of this name if it is of the same space; see VectorStore."""
-        with self._writing:
-            if name not in self._tables:
-                with self._transaction():
-                    cursor = self._connection.execute(
-                        "INSERT INTO collections (name, model_id, curv, dim) VALUES (?, ?, ?, ?)",
-                        (name, space.model_id, space.curv, space.dim),
-                    )
-                assert cursor.lastrowid is not None
-                self._tables = {**self._tables, name: (cursor.lastrowid, Table(space))}
+        check_name(name)
+        with self._database.writing:
+            if name not in self._collections:
+                number = self._database.add_collection(name, space)
+                self._collections = {**self._collections, name: _Held(number, space, Table(space.curv, space.dim))}
         collection = self.describe(name)
         collection.check_space(space)
         return collection
 
     def upsert(self, name: str, points: Points) -> None:
         """Write points, all or none; see VectorStore."""
-        key, table = self._find(name)
-        table.space.check_points(points.vectors)
-        vectors = np.ascontiguousarray(points.vectors.detach().cpu().numpy(), dtype="<f4")
-        texts = [_to_json(i, m) for i, m in zip(points.ids, points.metadata, strict=True)]
-        rows = [
-            (key, point_id, vector.tobytes(), modality, text)
-            for point_id, vector, modality, text in zip(points.ids, vectors, points.modality, texts, strict=True)
-        ]
-        with self._writing:
-            with self._transaction():
-                self._connection.executemany(
-                    "INSERT INTO points (collection, id, vector, modality, metadata) VALUES (?, ?, ?, ?, ?) "
-                    "ON CONFLICT (collection, id) DO UPDATE "
-                    "SET vector = excluded.vector, modality = excluded.modality, metadata = excluded.metadata",
-                    rows,
-                )
-            table.put(points.ids, vectors, _codes(points.modality), [json.loads(text) for text in texts])
+        held = self._find(name)
+        held.space.check_points(points.vectors)
+        vectors = np.ascontiguousarray(points.vectors.detach().cpu().numpy(), dtype=np.float32)
+        modality = _codes(points.modality)
+        metadata = encode_metadata(points)
+        with self._database.writing, held.changing():
+            fresh = fields_of(points.metadata) - held.fields
+            keys, replaced = self._database.write(held.number, points.ids, vectors, points.modality, metadata, fresh)
+            held.fields |= fresh
+            held.table.put(keys, vectors, modality, replaced)
+        self._build_if_grown(name, held)
 
     def delete(self, name: str, ids: Sequence[str]) -> int:
         """Remove points and return how many there were; see VectorStore."""
-        key, table = self._find(name)
-        with self._writing:
-            with self._transaction():
-                self._connection.executemany(
-                    "DELETE FROM points WHERE collection = ? AND id = ?", [(key, point_id) for point_id in ids]
-                )
-            return table.remove(ids)
+        held = self._find(name)
+        with self._database.writing, held.changing():
+            keys = self._database.delete(held.number, ids)
+            held.table.remove(keys)
+        return len(keys)
 
     def get(self, name: str, ids: Sequence[str]) -> Points:
         """Return points in the order asked for; see VectorStore."""
-        _, table = self._find(name)
-        try:
-            vectors, modality, metadata = table.get(ids)
-        except KeyError as error:
-            raise UnknownPoint(name, error.args[0]) from None
-        return Points(list(ids), torch.from_numpy(vectors), modality, metadata)
+        held = self._find(name)
+        found = self._database.by_id(held.number, ids)
+        for point_id in ids:
+            if point_id not in found:
+                raise UnknownPoint(name, point_id)
+        return self._points([found[point_id] for point_id in ids], held.space.dim)
+
+    def count(self, name: str, where: Where = ANYTHING) -> int:
+        """Return how many points meet the conditions; see VectorStore."""
+        return selected(*self._select(name, self._find(name), where))
+
+    def scan(self, name: str, where: Where = ANYTHING, rows: int = 4096) -> Iterator[Points]:
+        """Yield all points that meet the conditions, in the order in which they were written; see VectorStore."""
+        held = self._find(name)
+        snapshot, masks = self._select(name, held, where)
+        keys = np.sort(np.concatenate([snapshot[i].columns.keys[chosen] for i, chosen in places(snapshot, masks)]))
+        for start in range(0, len(keys), rows):
+            if found := self._database.by_key(keys[start : start + rows]):
+                yield self._points(found, held.space.dim)
 
     def knn(
         self,
         name: str,
-        query: Float[Tensor, " d"],
+        queries: Float[Tensor, "n d"],
         k: int,
-        modality: Modality | None = None,
-        filter: Mapping[str, Any] | None = None,
-    ) -> Neighbours:
-        """Return the k nearest points, always exactly; see VectorStore and `Table.nearest`."""
-        _, table = self._find(name)
-        table.space.check_points(query)
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}")
-        return Neighbours(table.nearest(query.detach().cpu(), k, modality, filter), exact=True)
+        where: Where = ANYTHING,
+        *,
+        offset: int = 0,
+        exact: bool | None = None,
+    ) -> list[Found]:
+        """Return the k nearest points of each query; see VectorStore."""
+        held = self._find(name)
+        if queries.dim() != 2:
+            raise InputError(f"queries must have shape (N, D), got {tuple(queries.shape)}")
+        held.space.check_points(queries)
+        _check_page(k, offset)
+        probed = False
 
-    def _find(self, name: str) -> tuple[int, Table]:
+        def search() -> list[_Ranked]:
+            nonlocal probed
+            snapshot, masks = self._select(name, held, where)
+            wanted = selected(snapshot, masks)
+            # Cells were laid out for all points: where few of them count, the nearest may be anywhere.
+            probed = not exact and held.index is not None and wanted >= len(held.table) / _MOST
+            if wanted <= max(k + offset, sum(map(len, snapshot)) // _FEW):
+                probed = False
+                everything = [list(places(snapshot, masks))] * len(queries)
+            else:
+                q = queries.detach().cpu().double().numpy()
+                everything = scan.nearest(snapshot, masks, q, k + offset, held.space.curv, probed)
+                short = [i for i, rows in enumerate(everything) if sum(len(r) for _, r in rows) < k + offset]
+                if probed and short:
+                    whole = scan.nearest(snapshot, masks, q[short], k + offset, held.space.curv)
+                    everything = [whole[short.index(i)] if i in short else rows for i, rows in enumerate(everything)]
+            ranked = []
+            for query, rows in zip(queries.detach().cpu(), everything, strict=True):
+                near = gather(snapshot, rows, held.space.dim)
+                found = measure(torch.from_numpy(near.vectors), query, held.space.curv)
+                ranked.append(_Ranked(near, found, "distance", None))
+            return ranked
+
+        found = self._answer(search, k, offset, exact=True)
+        return [replace(one, exact=False) for one in found] if probed else found
+
+    def within(
+        self,
+        name: str,
+        query: Float[Tensor, " d"],
+        distance: float,
+        where: Where = ANYTHING,
+        *,
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> Found:
+        """Return the points at most a distance away; see VectorStore."""
+        held = self._find(name)
+        held.space.check_points(query)
+        _check_page(limit, offset)
+        if not distance >= 0:
+            raise InputError(f"distance must be 0 or more, got {distance}")
+
+        def search() -> list[_Ranked]:
+            snapshot, masks = self._select(name, held, where)
+            q = query.detach().cpu().double()
+            rows = list(scan.within(snapshot, masks, q.numpy(), distance, held.space.curv))
+            near = gather(snapshot, rows, held.space.dim)
+            found = measure(torch.from_numpy(near.vectors), q, held.space.curv)
+            return [_Ranked(near, found, "distance", found.distance <= distance)]
+
+        return self._answer(search, limit, offset, exact=True)[0]
+
+    def cone(
+        self,
+        name: str,
+        of: Float[Tensor, " d"],
+        side: Side,
+        cone: Cone,
+        where: Where = ANYTHING,
+        *,
+        order: Order = "margin",
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> Found:
+        """Return the ancestors or the descendants of a point, always exactly; see VectorStore."""
+        held = self._find(name)
+        held.space.check_points(of)
+        _check_page(limit, offset)
+
+        def search() -> list[_Ranked]:
+            snapshot, masks = self._select(name, held, where)
+            q = of.detach().cpu().double()
+            rows = list(scan.cone(snapshot, masks, q.numpy(), side, cone, held.space.curv))
+            near = gather(snapshot, rows, held.space.dim)
+            found, inside = measure_cone(torch.from_numpy(near.vectors), q, side, cone, held.space.curv)
+            return [_Ranked(near, found, order, inside)]
+
+        return self._answer(search, limit, offset, exact=True)[0]
+
+    def contenders(
+        self, name: str, path: Path, cone: Cone | None = None, where: Where = ANYTHING
+    ) -> tuple[Points, bool]:
+        """Return the points that may be nearest to some place of a path, always all of them; see VectorStore."""
+        held = self._find(name)
+        held.space.check_points(torch.stack([path.start, path.target]))
+        curv = held.space.curv
+        if not math.isclose(path.curv, curv, rel_tol=1e-6):
+            raise InputError(f"the path is one of curv {path.curv:.6g}, collection {name!r} one of curv {curv:.6g}")
+
+        def search() -> list[Row] | None:
+            snapshot, masks = self._select(name, held, where)
+            if cone is None:
+                rows = scan.along(snapshot, masks, path, curv)
+            elif path.end is None:
+                rows = list(scan.cone(snapshot, masks, path.start.numpy(), "ancestors", cone, curv))
+            else:
+                rows = list(scan.arc(snapshot, masks, path, cone, curv))
+            keys = gather(snapshot, rows, held.space.dim).keys
+            found = self._database.by_key(keys)
+            return found if len(found) == len(keys) else None
+
+        return self._points(self._again(search), held.space.dim), True
+
+    def optimize(self, name: str, cell_count: int | None = None, recall: float = 0.99) -> Index:
+        """Divide a collection into cells for the approximate search, and measure how well it does.
+
+        Searches and writes go on meanwhile. Needs the memory of the vectors a second time while it works.
+
+        Args:
+            name: the collection.
+            cell_count: how many cells; 4 √n rounded to a power of two when absent.
+            recall: share of the 10 nearest to find, by which the number of probes is chosen; at most 1.
+
+        Raises:
+            UnknownCollection: there is none of this name.
+            InputError: fewer points than cells, or than a sample needs.
+            MissingExtraError: faiss is not installed.
+        """
+        held = self._find(name)
+        snapshot = held.table.snapshot
+        built = cells.build(snapshot, held.space.curv, held.space.dim, cell_count, recall)
+        with self._database.writing:
+            self._database.write_cells(held.number, built.stored)
+            held.table.adopt(built.segment, snapshot)
+            held.index = cells.describe(built.stored)
+        return held.index
+
+    def snapshot(self, name: str) -> str:
+        """Copy a collection into a directory that `LocalStore` opens, in `snapshots` beside the file; return it."""
+        held = self._find(name)
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        folder = self._database.file.parent / "snapshots"
+        for attempt in itertools.count():
+            target = folder / f"{name}-{stamp}{f'-{attempt}' if attempt else ''}"
+            if not target.exists():
+                break
+        folder.mkdir(exist_ok=True)
+        with atomic_directory(target) as temporary:
+            self._database.copy(held.number, temporary)
+        return str(target)
+
+    def _find(self, name: str) -> _Held:
         try:
-            return self._tables[name]
+            return self._collections[name]
         except KeyError:
             raise UnknownCollection(name) from None
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with _explained(self.file):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+    def _select(self, name: str, held: _Held, where: Where) -> tuple[Snapshot, list[Mask | None]]:
+        """Return what is in memory, and which rows of it meet the conditions."""
+        if not where.conditions:
+            snapshot = held.table.snapshot
+            return snapshot, select(snapshot, where, None, held.space.curv)
+        for wanted in where.conditions:
+            if wanted not in held.fields and len(held.table):
+                raise UnknownField(name, wanted)
 
-    def _open(self) -> None:
-        # Exclusive: another process would not see what this one holds in memory, nor this one what the other wrote.
-        self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        empty = self._check_format()
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        if empty:
-            with self._transaction():
-                for statement in _SCHEMA:
-                    self._connection.execute(statement)
-        collections = self._connection.execute("SELECT id, name, model_id, curv, dim FROM collections").fetchall()
-        for key, name, model_id, curv, dim in collections:
-            try:
-                self._tables[name] = key, self._load(key, Space(model_id, curv, dim))
-            except ValueError as error:
-                raise StoreError(f"{self.file} is damaged, in collection {name!r}: {error}") from error
+        def consistent() -> tuple[Snapshot, Keys] | None:
+            """The filter is met on disk: what is in memory must be the same state."""
+            writes, snapshot = held.writes, held.table.snapshot
+            until = max((int(s.columns.keys.max()) for s in snapshot if len(s)), default=0)
+            keys = held.filters.keys(self._database, held.number, where.conditions, until)
+            return (snapshot, keys) if writes == held.writes and writes % 2 == 0 else None
 
-    def _check_format(self) -> bool:
-        """Refuse what is not ours, before anything is changed; return whether the file is new."""
-        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if application == 0 and tables == 0:
-            return True
-        if application != _APPLICATION_ID:
-            raise StoreError(f"{self.file} is a database of something else, not an index of hypclip")
-        if version != FORMAT:
-            raise StoreError(f"{self.file} has format {version}; this version of hypclip reads format {FORMAT}")
-        return False
+        snapshot, keys = self._again(consistent)
+        return snapshot, select(snapshot, where, keys, held.space.curv)
 
-    def _load(self, key: int, space: Space) -> Table:
-        table = Table(space)
-        cursor = self._connection.execute(
-            "SELECT id, vector, modality, metadata FROM points WHERE collection = ? ORDER BY rowid", (key,)
+    def _again(self, attempt: Callable[[], T | None]) -> T:
+        """Try until nothing was written in between that made it fail; after a few times, with writers kept out."""
+        for _ in range(_ATTEMPTS):
+            if (found := attempt()) is not None:
+                return found
+        with self._database.writing:
+            found = attempt()
+        assert found is not None
+        return found
+
+    def _answer(self, search: Callable[[], list[_Ranked]], limit: int, offset: int, exact: bool) -> list[Found]:
+        """Search, and fetch the ids and metadata of a page; again where a point went in between."""
+
+        def answers() -> list[Found] | None:
+            found = [self._label(ranked, limit, offset, exact) for ranked in search()]
+            complete = [one for one in found if one is not None]
+            return complete if len(complete) == len(found) else None
+
+        return self._again(answers)
+
+    def _label(self, ranked: _Ranked, limit: int, offset: int, exact: bool) -> Found | None:
+        """Return a page of what was found, sorted by value and id; None where a point of it is no more."""
+        rows = np.arange(len(ranked.near)) if ranked.inside is None else np.flatnonzero(ranked.inside.numpy())
+        total = None if ranked.inside is None else len(rows)
+        values = ranked.measures.by(ranked.order).numpy()[rows]
+        if len(rows) > offset + limit:  # all that tie with the last one stay, for their ids decide
+            last = np.partition(values, offset + limit - 1)[offset + limit - 1]
+            first = values <= last + _TIED * abs(last)
+            rows, values = rows[first], values[first]
+        keys = ranked.near.keys[rows].tolist()
+        labels = self._database.labels(keys)
+        if len(labels) < len(keys):
+            return None
+        # Copies of a point may differ in the last bit, by where they stand in a block; their ids decide.
+        rounded = [float(f"{value:.12e}") for value in values.tolist()]
+        ordered = sorted(zip(rounded, (labels[key][0] for key in keys), keys, rows.tolist(), strict=True))
+        page = ordered[offset : offset + limit]
+        columns = ranked.measures[torch.tensor([row for *_, row in page], dtype=torch.long)].columns()
+        hits = [
+            Hit(
+                point_id,
+                modality=MODALITIES[ranked.near.modality[row]],
+                metadata=self._metadata(point_id, labels[key][1]),
+                **{name: column[i] for name, column in columns.items()},
+            )
+            for i, (_, point_id, key, row) in enumerate(page)
+        ]
+        return Found(hits, exact, total)
+
+    def _points(self, rows: Sequence[Row], dim: int) -> Points:
+        vectors = np.frombuffer(b"".join(row.vector for row in rows), "<f4").reshape(len(rows), dim).copy()
+        return Points(
+            [row.id for row in rows],
+            torch.from_numpy(vectors),
+            [row.modality for row in rows],
+            [self._metadata(row.id, row.metadata) for row in rows],
         )
-        while rows := cursor.fetchmany(_LOAD_ROWS):
-            ids, blobs, modality, texts = zip(*rows, strict=True)
-            vectors = np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(rows), space.dim)
-            table.put(ids, vectors, _codes(modality), [json.loads(text) for text in texts])
-        return table
+
+    def _metadata(self, point_id: str, text: str) -> dict[str, Any]:
+        try:
+            metadata: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise StoreError(
+                f"{self._database.file} is damaged: the metadata of point {point_id!r}: {error}"
+            ) from error
+        return metadata
+
+    def _build_if_grown(self, name: str, held: _Held) -> None:
+        count, limit = len(held.table), self._approximate_above
+        grown = held.index is None or count > (1 + _REBUILD_SHARE) * held.index.built_at
+        if limit is None or count < limit or not grown or (self._building is not None and self._building.is_alive()):
+            return
+        self._building = threading.Thread(target=self._build, args=(name,), name=f"index of {name}", daemon=True)
+        self._building.start()
+
+    def _build(self, name: str) -> None:
+        try:
+            index = self.optimize(name)
+            _log.info("collection %r has an index: %s", name, index)
+        except MissingExtraError as error:
+            self._approximate_above = None
+            _log.warning("collection %r stays without an index, its searches exact: %s", name, error)
+        except Exception:
+            _log.exception("collection %r has no index, its searches stay exact", name)
+
+    def _load(self) -> dict[str, _Held]:
+        try:
+            loading = {
+                number: _Loading(name, space, fields, self._database.cells(number))
+                for number, name, space, fields in self._database.collections()
+            }
+            for rows in self._database.blocks():
+                for number, block in itertools.groupby(rows, key=lambda row: row[1]):
+                    if number not in loading:
+                        raise ValueError(f"it has points of a collection that is not there, number {number}")
+                    loading[number].add([(key, vector, modality) for key, _, vector, modality in block])
+        except ValueError as error:
+            raise StoreError(f"{self._database.file} is damaged: {error}") from error
+        return {one.name: one.finish(number) for number, one in loading.items()}
+
+
+@dataclass
+class _Held:
+    """A collection in memory."""
+
+    number: int
+    space: Space
+    table: Table
+    fields: set[str] = field(default_factory=set)
+    index: Index | None = None
+    filters: _Filters = field(default_factory=lambda: _Filters())
+    writes: int = 0
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Mark a write: `writes` is odd while disk and memory may differ."""
+        self.writes += 1
+        try:
+            yield
+        finally:
+            self.writes += 1
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """Candidates, what was measured of them, what to sort by, and which are answers: all where `inside` is absent."""
+
+    near: Candidates
+    measures: Measures
+    order: Order
+    inside: Tensor | None
+
+
+class _Filters:
+    """The keys that met the latest filters. A key stands for one unchanging point, so only newer keys are looked at."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._latest: OrderedDict[str, tuple[int, Keys]] = OrderedDict()
+
+    def keys(self, database: Database, number: int, conditions: Mapping[str, Condition], until: int) -> Keys:
+        """Return in ascending order the keys, up to one, of points that meet the conditions."""
+        name = repr(sorted(conditions.items()))
+        with self._lock:
+            seen, keys = self._latest.get(name, (0, np.zeros(0, np.int64)))
+        if seen < until:
+            keys = np.concatenate([keys, database.matching(number, conditions, seen, until)])
+            seen = until
+        with self._lock:
+            self._latest[name] = seen, keys
+            self._latest.move_to_end(name)
+            while len(self._latest) > _FILTERS:
+                self._latest.popitem(last=False)
+        return keys
+
+
+class _Loading:
+    """A collection while it is read: rows of cells go to their places, later ones behind."""
+
+    def __init__(self, name: str, space: Space, fields: set[str], stored: cells.Stored | None):
+        self.name, self._space, self._fields = name, space, fields
+        self._stored = stored
+        if stored is not None and stored.centroids.shape[1] != space.dim:
+            raise ValueError(f"the cells of collection {name!r} are not of {space.dim} numbers")
+        self._table = Table(space.curv, space.dim)
+        self._segment = None if stored is None else cells.Restored(stored, space.dim)
+
+    def add(self, rows: Sequence[tuple[int, bytes, str]]) -> None:
+        """Take points in ascending order of their keys; ValueError where one is damaged."""
+        if {len(vector) for _, vector, _ in rows} != {4 * self._space.dim}:
+            raise ValueError(f"collection {self.name!r} has a vector that is not of {self._space.dim} numbers")
+        keys = np.asarray([key for key, _, _ in rows], np.int64)
+        vectors = np.frombuffer(bytearray().join(vector for _, vector, _ in rows), "<f4").reshape(len(rows), -1)
+        self._space.check_points(torch.from_numpy(vectors))
+        codes = _codes([modality for _, _, modality in rows])
+        if self._segment is not None:
+            rest = self._segment.add(keys, vectors, codes, self._space.curv)
+            keys, vectors, codes = keys[rest], vectors[rest], codes[rest]
+        self._table.put(keys, vectors, codes)
+
+    def finish(self, number: int) -> _Held:
+        """Return the collection."""
+        if self._segment is None or self._stored is None:
+            return _Held(number, self._space, self._table, self._fields)
+        self._table.snapshot = (self._segment.finish(), *self._table.snapshot)
+        return _Held(number, self._space, self._table, self._fields, cells.describe(self._stored))
+
+
+_CODES: dict[str, int] = {modality: code for code, modality in enumerate(MODALITIES)}
 
 
 def _codes(modality: Sequence[str]) -> NDArray[np.uint8]:
     if unknown := set(modality) - set(MODALITIES):
         raise InputError(f"unknown modality {unknown.pop()!r}, expected one of {', '.join(MODALITIES)}")
-    return np.asarray([MODALITIES.index(m) for m in modality], dtype=np.uint8)
+    return np.asarray([_CODES[m] for m in modality], np.uint8)
 
 
-def _to_json(point_id: str, metadata: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(dict(metadata), allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"the metadata of point {point_id!r} cannot be written as JSON: {error}") from error
-
-
-@contextlib.contextmanager
-def _explained(file: Path) -> Iterator[None]:
-    """Turn what SQLite and the file system say into a StoreError that says what to do."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        hint = "; it is open elsewhere, and one process at a time may use it" if "locked" in str(error) else ""
-        raise StoreError(f"cannot use the index {file}: {error}{hint}") from error
-    except (sqlite3.DatabaseError, OSError) as error:
-        raise StoreError(f"cannot use the index {file}: {error}") from error
+def _check_page(limit: int, offset: int) -> None:
+    if limit < 1:
+        raise InputError(f"k, or the limit of a page, must be at least 1, got {limit}")
+    if offset < 0:
+        raise InputError(f"offset must be 0 or more, got {offset}")

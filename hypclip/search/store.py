@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.errors import InputError
+from hypclip.geometry import cones
 from hypclip.search.errors import ModelMismatch
+from hypclip.search.path import Path
+from hypclip.search.where import ANYTHING, Modality, Where
 
-Modality = Literal["text", "image", "embedding"]
-"""Where a point came from; "embedding" when it came as numbers and nobody said."""
+Side = Literal["ancestors", "descendants"]
+"""Which way to look along cones: points whose cone holds the query, or points in the query's cone."""
+
+Order = Literal["distance", "margin", "radius"]
+"""What comes first: the nearest; the deepest inside its cone; the most general."""
+
+MAX_METADATA_BYTES = 2**16
+"""Most bytes of a point's metadata as JSON."""
 
 MAX_SINH_RADIUS = 1e7
 """Largest √c|x| = sinh(√c·radius) of a point, a radius of 16.8/√c. Beyond it neighbouring float32 points are further
@@ -27,14 +38,16 @@ class Space:
     """Which model's space a point belongs to.
 
     Args:
-        model_id: names the weights.
+        model_id: names the model.
         curv: c > 0.
         dim: D, the number of space components.
+        revision: which weights of it, where the name does not say so already.
     """
 
     model_id: str
     curv: float
     dim: int
+    revision: str = ""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.curv) and self.curv > 0):
@@ -43,12 +56,14 @@ class Space:
             raise InputError(f"dim must be at least 1, got {self.dim}")
 
     def __str__(self) -> str:
-        return f"model {self.model_id!r} (curv {self.curv:.6g}, {self.dim} dimensions)"
+        revision = f"revision {self.revision[:12]}, " if self.revision else ""
+        return f"model {self.model_id!r} ({revision}curv {self.curv:.6g}, {self.dim} dimensions)"
 
     def same_as(self, other: Space) -> bool:
         """Tell whether points of both can be compared; exp(log c) may differ in the last bits between machines."""
         same_curv = math.isclose(self.curv, other.curv, rel_tol=1e-6)
-        return self.model_id == other.model_id and self.dim == other.dim and same_curv
+        same_name = self.model_id == other.model_id and self.revision == other.revision
+        return same_name and self.dim == other.dim and same_curv
 
     def check_points(self, x: Tensor) -> None:
         """Refuse what is no point of this space.
@@ -80,6 +95,7 @@ class Collection:
     name: str
     space: Space
     count: int
+    index: Index | None = None
 
     def check_space(self, space: Space) -> None:
         """Refuse the points of another model.
@@ -123,22 +139,112 @@ class Points:
 
 
 @dataclass(frozen=True)
+class Cone:
+    """Which points an entailment cone holds: y is in the cone of x where φ(x, y) ≤ η ω(x).
+
+    Args:
+        eta: η > 0, the factor on the half aperture ω.
+        min_radius: K of the half aperture asin(2K/√c|x|), > 0.
+        strict: leave out points at the very place of the query, which are inside their own cones.
+
+    Raises:
+        InputError: eta or min_radius is not positive and finite.
+    """
+
+    eta: float = 1.0
+    min_radius: float = cones.MIN_RADIUS
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in (("eta", self.eta), ("min_radius", self.min_radius)):
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} of a cone must be positive and finite, got {value}")
+
+
+@dataclass(frozen=True)
 class Hit:
-    """A point found: how far it is from the query, and how far from the root (its radius)."""
+    """A point found: its distance from the query, and its radius, the distance from the root.
+
+    Of a search by cones also `angle`, the exterior angle φ; `aperture`, the half aperture ω, not multiplied by η; and
+    `margin` = φ − η ω, which is 0 on the border of the cone and negative inside. Radians.
+    """
 
     id: str
     distance: float
     radius: float
     modality: Modality
     metadata: Mapping[str, Any]
+    angle: float | None = None
+    aperture: float | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """What a search found, nearest first. `exact` is False when a nearer point may have been missed."""
+class Found:
+    """What a search found, best first.
+
+    `exact` is False where a better point may have been missed. `total` is how many points there are in all, of which
+    `hits` is one page; None where the search did not count them.
+    """
 
     hits: list[Hit]
     exact: bool
+    total: int | None = None
+
+
+@dataclass(frozen=True)
+class Index:
+    """How the approximate search of a collection was built, and how well it did then.
+
+    Args:
+        cells: into how many cells the points are divided.
+        probes: how many cells a search looks at.
+        recall: share of the true 10 nearest that it found, at build time, for stored points in a random sample.
+        built_at: how many points there were.
+    """
+
+    cells: int
+    probes: int
+    recall: float
+    built_at: int
+
+
+def encode_metadata(points: Points) -> list[str]:
+    """Write the metadata of points as JSON, one string each.
+
+    Raises:
+        InputError: metadata that JSON cannot hold, or of more than `MAX_METADATA_BYTES`.
+    """
+    return [_to_json(i, m) for i, m in zip(points.ids, points.metadata, strict=True)]
+
+
+def _to_json(point_id: str, metadata: Mapping[str, Any]) -> str:
+    if unnamed := [field for field in metadata if not isinstance(field, str)]:
+        raise InputError(
+            f"the metadata of point {point_id!r} cannot be written as JSON: its field {unnamed[0]!r} is no string"
+        )
+    try:
+        text = json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"the metadata of point {point_id!r} cannot be written as JSON: {error}") from error
+    if size > MAX_METADATA_BYTES:
+        raise InputError(
+            f"the metadata of point {point_id!r} has {size:,} bytes as JSON; a store takes up to {MAX_METADATA_BYTES:,}"
+        )
+    return text
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no name of a collection: a name is part of file names and URLs.
+
+    Raises:
+        InputError: other characters than letters, digits, dot, underscore and hyphen, or more than 64 of them.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise InputError(
+            f"a collection is named by up to 64 letters, digits, dots, underscores and hyphens, got {name!r}"
+        )
 
 
 def _is_unicode(text: str) -> bool:
@@ -149,10 +255,13 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+@runtime_checkable
 class VectorStore(Protocol):
-    """Collections of points, found again by id or by distance.
+    """Collections of points, found again by id, by distance, by cones and along geodesics.
 
-    Calls block and may come from several threads. A write has reached the disk when its call returns.
+    Calls block and may come from several threads. A write has reached the disk when its call returns. Every method but
+    `collections` and `close` raises UnknownCollection where there is none of the name; searches raise InputError where
+    the query is no point of the collection's space, or the filter names a field that no point has.
     """
 
     def collections(self) -> list[Collection]:
@@ -160,11 +269,7 @@ class VectorStore(Protocol):
         ...
 
     def describe(self, name: str) -> Collection:
-        """Return one collection.
-
-        Raises:
-            UnknownCollection: there is none of this name.
-        """
+        """Return one collection."""
         ...
 
     def create_collection(self, name: str, space: Space) -> Collection:
@@ -172,6 +277,7 @@ class VectorStore(Protocol):
 
         Raises:
             ModelMismatch: there is one, of another model.
+            InputError: the name has other characters than letters, digits, dot, underscore and hyphen.
         """
         ...
 
@@ -179,49 +285,101 @@ class VectorStore(Protocol):
         """Write points, all or none; points whose id is there already are replaced.
 
         Raises:
-            UnknownCollection: there is none of this name.
-            InputError: a vector is no point of the collection's space, or a metadata is not JSON.
+            InputError: a vector is no point of the collection's space, or a metadata is not JSON or is too large.
         """
         ...
 
     def delete(self, name: str, ids: Sequence[str]) -> int:
-        """Remove points and return how many there were; unknown ids are passed over.
-
-        Raises:
-            UnknownCollection: there is none of this name.
-        """
+        """Remove points and return how many there were; unknown ids are passed over."""
         ...
 
     def get(self, name: str, ids: Sequence[str]) -> Points:
         """Return points in the order asked for.
 
         Raises:
-            UnknownCollection: there is none of this name.
             UnknownPoint: an id is not there.
+        """
+        ...
+
+    def count(self, name: str, where: Where = ANYTHING) -> int:
+        """Return how many points meet the conditions."""
+        ...
+
+    def scan(self, name: str, where: Where = ANYTHING, rows: int = 4096) -> Iterator[Points]:
+        """Yield all points that meet the conditions, each once, in blocks of up to `rows`.
+
+        Points written or deleted meanwhile may or may not be among them.
         """
         ...
 
     def knn(
         self,
         name: str,
-        query: Float[Tensor, " d"],
+        queries: Float[Tensor, "n d"],
         k: int,
-        modality: Modality | None = None,
-        filter: Mapping[str, Any] | None = None,
-    ) -> Neighbours:
-        """Return the k points nearest to the query by geodesic distance, fewer if there are fewer.
+        where: Where = ANYTHING,
+        *,
+        offset: int = 0,
+        exact: bool | None = None,
+    ) -> list[Found]:
+        """Return for each query the k nearest points by geodesic distance, then by id; fewer if there are fewer.
 
         Args:
             name: the collection.
-            query: space components, float32 or float64.
+            queries: space components, float32 or float64.
             k: at least 1.
-            modality: only points of this modality.
-            filter: only points whose metadata has each of these fields with exactly this value.
+            where: what may be returned.
+            offset: how many of the nearest to pass over; the next page starts at offset + k.
+            exact: True to be sure, False to allow the approximate index, None for the default of the store.
 
         Raises:
-            UnknownCollection: there is none of this name.
-            InputError: the query is no point of the collection's space, or k is below 1.
+            InputError: also where k is below 1 or the offset negative.
         """
+        ...
+
+    def within(
+        self,
+        name: str,
+        query: Float[Tensor, " d"],
+        distance: float,
+        where: Where = ANYTHING,
+        *,
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> Found:
+        """Return the points at most a distance away, nearest first, a page of them; `total` counts them all."""
+        ...
+
+    def cone(
+        self,
+        name: str,
+        of: Float[Tensor, " d"],
+        side: Side,
+        cone: Cone,
+        where: Where = ANYTHING,
+        *,
+        order: Order = "margin",
+        limit: int = 1000,
+        offset: int = 0,
+    ) -> Found:
+        """Return the ancestors or the descendants of a point, a page of them; `total` counts them all."""
+        ...
+
+    def contenders(
+        self, name: str, path: Path, cone: Cone | None = None, where: Where = ANYTHING
+    ) -> tuple[Points, bool]:
+        """Return the points that may be nearest to some place of a path, and whether none is missing.
+
+        Args:
+            name: the collection.
+            path: from where to where, in steps or without.
+            cone: at each place only points whose cone holds it count; all points where absent.
+            where: which points count at all.
+        """
+        ...
+
+    def snapshot(self, name: str) -> str:
+        """Make a copy of a collection to restore it from, and say where it is."""
         ...
 
     def close(self) -> None:

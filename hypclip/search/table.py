@@ -1,202 +1,322 @@
-"""The points of one collection in memory: contiguous arrays, an exact scan, and readers that never wait for writers."""
+"""The points of one collection in memory: arrays to scan, written by appending, read without a lock.
+
+A row has its space components in float32 and 24 bytes besides. Ids and metadata stay on disk; a row has the key of its
+point there, a number that is given once and never again.
+"""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hypclip.geometry import lorentz
-from hypclip.search.store import Hit, Modality, Space
+from hypclip.search.where import MODALITIES, Where
 
-MODALITIES: tuple[Modality, ...] = get_args(Modality)
-_MIN_CAPACITY = 1024
-_RESCORE_ROWS = 8192
-_MISSING = object()
+SEGMENT_ROWS = 65_536
+SHELLS_PER_UNIT = 128
+"""A shell is a range of √c · radius of 1/128, so narrow that the cones within are of nearly one width."""
+
+Rows = NDArray[np.integer[Any]]
+Keys = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+_NO_MARKS: Mask = np.zeros(0, np.bool_)
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """What a search sees: N rows that no later write changes. Rows replaced or deleted are not `alive`.
+class Cells:
+    """How the rows of a segment are divided for the approximate search: those of cell i are starts[i]…starts[i + 1].
 
-    The lists may be longer than N: a writer appends to them, and a reader looks at the first N only.
+    Args:
+        centroids: (m, D) tangent vectors at the root.
+        starts: (m + 1,) first rows.
+        probes: how many cells a search looks at.
+        order: (n,) rows in ascending order of their keys.
     """
 
+    centroids: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    probes: int
+    order: NDArray[np.int32]
+
+
+class Columns(NamedTuple):
+    """What is held of n points: space components (n, D), |x|, x_t, the shell of the radius, key, code of modality."""
+
     vectors: NDArray[np.float32]
-    norms: NDArray[np.float64]
-    times: NDArray[np.float64]
+    norms: NDArray[np.float32]
+    times: NDArray[np.float32]
+    shells: NDArray[np.uint16]
+    keys: Keys
     modality: NDArray[np.uint8]
-    alive: NDArray[np.bool_]
-    ids: list[str]
-    metadata: list[Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, keys: Keys, vectors: NDArray[np.float32], modality: NDArray[np.uint8], curv: float) -> Columns:
+        """Compute those of some points."""
+        norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+        shells = np.floor(SHELLS_PER_UNIT * np.arcsinh(math.sqrt(curv) * norms)).astype(np.uint16)
+        times = np.sqrt(1 / curv + norms**2)
+        return cls(vectors, norms.astype(np.float32), times.astype(np.float32), shells, keys, modality)
+
+    @classmethod
+    def empty(cls, n: int, dim: int) -> Columns:
+        """Make room for n points; the system provides the memory as they are written."""
+        return cls(
+            np.empty((n, dim), np.float32),
+            np.empty(n, np.float32),
+            np.empty(n, np.float32),
+            np.empty(n, np.uint16),
+            np.empty(n, np.int64),
+            np.empty(n, np.uint8),
+        )
+
+    def take(self, rows: Rows | slice) -> Columns:
+        """Return some rows: a view of a slice, a copy of others."""
+        return Columns(*(column[rows] for column in self.arrays()))
+
+    def write(self, rows: Rows | slice, values: Columns) -> None:
+        """Replace some rows."""
+        for column, value in zip(self.arrays(), values.arrays(), strict=True):
+            column[rows] = value
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Return the columns in order."""
+        return tuple(self)
 
 
+@dataclass(frozen=True)
+class Segment:
+    """Rows that no later write changes, but for the `alive` marks, of which a later snapshot has its own."""
+
+    columns: Columns
+    alive: Mask
+    count: int
+    cells: Cells | None = None
+
+    def __len__(self) -> int:
+        return len(self.alive)
+
+    def find(self, keys: Keys) -> Rows:
+        """Return the rows that have these keys, dead ones too; keys that are elsewhere are passed over."""
+        if not len(self.columns.keys) or not len(keys):
+            return np.zeros(0, np.intp)
+        sorter = None if self.cells is None else self.cells.order
+        at = np.minimum(np.searchsorted(self.columns.keys, keys, sorter=sorter), len(self.columns.keys) - 1)
+        rows: Rows = at if sorter is None else sorter[at].astype(np.intp)
+        found: Rows = rows[self.columns.keys[rows] == keys]
+        return found
+
+    def without(self, keys: Keys) -> Segment:
+        """Return the segment with these rows dead."""
+        rows = self.find(keys)
+        if not len(rows) or not self.alive[rows].any():
+            return self
+        alive = self.alive.copy()
+        alive[rows] = False
+        return replace(self, alive=alive, count=int(alive.sum()))
+
+    def take(self, rows: Rows) -> Segment:
+        """Copy some rows, in ascending order of keys, into a segment of their own."""
+        rows = rows[np.argsort(self.columns.keys[rows], kind="stable")]
+        return Segment(self.columns.take(rows), np.ones(len(rows), np.bool_), len(rows))
+
+
+Snapshot = tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Rows of a snapshot that a search must look at closely, with copies of their vectors."""
+
+    keys: Keys
+    vectors: NDArray[np.float32]
+    modality: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def gather(snapshot: Snapshot, places: Sequence[tuple[int, Rows]], dim: int) -> Candidates:
+    """Copy rows, given by segment, into one block."""
+    segments = [(snapshot[i], rows) for i, rows in places if len(rows)]
+    if not segments:
+        return Candidates(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), np.zeros(0, np.uint8))
+    return Candidates(
+        np.concatenate([s.columns.keys[rows] for s, rows in segments]),
+        np.concatenate([s.columns.vectors[rows] for s, rows in segments]),
+        np.concatenate([s.columns.modality[rows] for s, rows in segments]),
+    )
+
+
+class _Tail:
+    """The segment that grows."""
+
+    def __init__(self, dim: int):
+        self._columns = Columns.empty(SEGMENT_ROWS, dim)
+        self._used = 0
+
+    @property
+    def room(self) -> int:
+        return SEGMENT_ROWS - self._used
+
+    def segment(self, alive: Mask) -> Segment:
+        """Return what has been written so far; rows that have no mark yet are alive."""
+        marks = np.concatenate([alive, np.ones(self._used - len(alive), np.bool_)])
+        return Segment(self._columns.take(slice(self._used)), marks, int(marks.sum()))
+
+    def append(self, rows: Columns) -> None:
+        """Write behind what is there."""
+        end = self._used + len(rows.keys)
+        self._columns.write(slice(self._used, end), rows)
+        self._used = end
+
+
+@dataclass
 class Table:
     """The points of one collection.
 
-    Rows are only ever appended; replacing and deleting clear a row's `alive` mark, in a copy of the marks. So a search
-    works on one consistent snapshot without a lock. The arrays are compacted when they are full or mostly dead.
+    A search works on `snapshot`, one consistent state, which no later call changes. Replacing a point appends a row and
+    leaves the old one dead; segments that are mostly dead are rewritten.
+
+    Args:
+        curv: c > 0.
+        dim: D.
     """
 
-    def __init__(self, space: Space):
-        self.space = space
-        self._lock = threading.Lock()
-        self._rows: dict[str, int] = {}
-        self._allocate(_MIN_CAPACITY)
-        self._snapshot = self._take(np.zeros(0, np.bool_), [], [])
+    curv: float
+    dim: int
+    snapshot: Snapshot = ()
+    _tail: _Tail = field(init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._tail = _Tail(self.dim)
+        self.snapshot = (*self.snapshot, self._tail.segment(_NO_MARKS))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return sum(segment.count for segment in self.snapshot)
 
     def put(
-        self,
-        ids: Sequence[str],
-        vectors: NDArray[np.float32],
-        modality: NDArray[np.uint8],
-        metadata: Sequence[Mapping[str, Any]],
+        self, keys: Keys, vectors: NDArray[np.float32], modality: NDArray[np.uint8], replaced: Keys | None = None
     ) -> None:
-        """Append points; those whose id is there already replace it."""
+        """Append points with new, ascending keys; those with the keys `replaced` are dead from then on."""
         with self._lock:
-            seen = self._snapshot
-            alive = seen.alive.copy()
-            alive[[self._rows[i] for i in ids if i in self._rows]] = False
-            if len(alive) + len(ids) > len(self._vectors):
-                seen = self._compact(alive, room=len(ids))
-                alive = seen.alive
-            start, end = len(alive), len(alive) + len(ids)
-            self._vectors[start:end] = vectors
-            self._norms[start:end] = np.linalg.norm(vectors.astype(np.float64), axis=1)
-            self._times[start:end] = np.sqrt(1 / self.space.curv + self._norms[start:end] ** 2)
-            self._modality[start:end] = modality
-            seen.ids.extend(ids)
-            seen.metadata.extend(metadata)
-            self._rows.update(zip(ids, range(start, end), strict=True))
-            marks = np.concatenate([alive, np.ones(len(ids), np.bool_)])
-            self._snapshot = self._take(marks, seen.ids, seen.metadata)
+            segments = list(self._without(replaced))
+            start = 0
+            while start < len(keys):
+                if not self._tail.room:
+                    segments = self._tidied(segments)
+                    self._tail = _Tail(self.dim)
+                    segments.append(self._tail.segment(_NO_MARKS))
+                part = slice(start, start + self._tail.room)
+                self._tail.append(Columns.of(keys[part], vectors[part], modality[part], self.curv))
+                segments[-1] = self._tail.segment(segments[-1].alive)
+                start = part.stop
+            self.snapshot = tuple(segments)
 
-    def remove(self, ids: Sequence[str]) -> int:
-        """Delete points and return how many were there."""
+    def remove(self, keys: Keys) -> None:
+        """Make the points with these keys dead."""
         with self._lock:
-            gone = [self._rows.pop(i) for i in ids if i in self._rows]
-            seen = self._snapshot
-            alive = seen.alive.copy()
-            alive[gone] = False
-            crowded = len(alive) > max(_MIN_CAPACITY, 2 * len(self._rows))
-            self._snapshot = self._compact(alive, 0) if crowded else self._take(alive, seen.ids, seen.metadata)
-            return len(gone)
+            segments = list(self._without(keys))
+            self.snapshot = (*self._tidied(segments[:-1]), segments[-1])
 
-    def get(self, ids: Sequence[str]) -> tuple[NDArray[np.float32], list[Modality], list[Mapping[str, Any]]]:
-        """Return vectors, modalities and metadata in the order of `ids`; KeyError for one that is not there."""
-        with self._lock:
-            rows = [self._rows[i] for i in ids]
-            seen = self._snapshot
-            modality = [MODALITIES[seen.modality[row]] for row in rows]
-            return seen.vectors[rows], modality, [seen.metadata[row] for row in rows]
+    def adopt(self, indexed: Segment, seen: Snapshot) -> None:
+        """Put an indexed segment in the place of the rows it was made from, those of the snapshot `seen`.
 
-    def nearest(
-        self,
-        query: Float[Tensor, " d"],
-        k: int,
-        modality: Modality | None,
-        filter: Mapping[str, Any] | None,
-    ) -> list[Hit]:
-        """Return the k nearest points, by distance and then by id.
-
-        Every row is scored by x_t q_t − x·q, which grows with the distance. The matmul x·q runs in float32, the rest
-        in float64; its rounding is at most (D + 3) 2⁻²⁴ |x||q| in whatever order it sums. All rows that could be among
-        the first k within that bound are measured again by `lorentz.dist` in float64, and those distances decide. So
-        the result is exact for the stored float32 points up to the rounding of float64, near duplicates included, and
-        the distance of a point to itself is 0.
+        Rows written since stay behind it; rows that died since are dead in it too.
         """
-        seen = self._snapshot
-        selected = _select(seen, modality, filter)
-        k = min(k, len(selected))
-        if k == 0:
-            return []
-        curv, dim = self.space.curv, self.space.dim
-        q = query.double().numpy()
-        q_norm = float(np.linalg.norm(q))
-        q_time = math.sqrt(1 / curv + q_norm**2)
-        product = seen.vectors @ q.astype(np.float32)
-        score = (seen.times * q_time - product)[selected]
-        # 2⁻⁵⁰ covers the float64 roundings: two square roots, the product, the difference.
-        slack = ((dim + 3) * 2.0**-24 * q_norm * seen.norms + 2.0**-50 * q_time * seen.times)[selected]
-        worst = np.partition(score + slack, k - 1)[k - 1]
-        candidates = selected[score - slack <= worst]
-        distances = _distances(seen.vectors, candidates, query.double(), curv)
-        first = distances <= np.partition(distances, k - 1)[k - 1]
-        ranked = sorted(
-            (distance, seen.ids[row], row)
-            for distance, row in zip(distances[first].tolist(), candidates[first].tolist(), strict=True)
-        )
-        return [
-            Hit(
-                id=point_id,
-                distance=distance,
-                radius=math.asinh(math.sqrt(curv) * seen.norms[row]) / math.sqrt(curv),
-                modality=MODALITIES[seen.modality[row]],
-                metadata=seen.metadata[row],
-            )
-            for distance, point_id, row in ranked[:k]
-        ]
+        with self._lock:
+            last = max((int(s.columns.keys.max()) for s in seen if len(s)), default=-1)
+            newer = [s.take(np.flatnonzero(s.alive & (s.columns.keys > last))) for s in self.snapshot]
+            alive_keys = np.concatenate([s.columns.keys[s.alive] for s in self.snapshot])
+            gone = np.setdiff1d(indexed.columns.keys, alive_keys, assume_unique=True)
+            self._tail = _Tail(self.dim)
+            tail = self._tail.segment(_NO_MARKS)
+            self.snapshot = (indexed.without(gone), *self._tidied([s for s in newer if len(s)]), tail)
 
-    def _allocate(self, capacity: int) -> None:
-        self._vectors = np.empty((capacity, self.space.dim), np.float32)
-        self._norms = np.empty(capacity, np.float64)
-        self._times = np.empty(capacity, np.float64)
-        self._modality = np.empty(capacity, np.uint8)
+    def _without(self, keys: Keys | None) -> Snapshot:
+        if keys is None or not len(keys):
+            return self.snapshot
+        ordered = np.sort(keys)
+        return tuple(segment.without(ordered) for segment in self.snapshot)
 
-    def _take(self, alive: NDArray[np.bool_], ids: list[str], metadata: list[Mapping[str, Any]]) -> Snapshot:
-        n = len(alive)
-        return Snapshot(self._vectors[:n], self._norms[:n], self._times[:n], self._modality[:n], alive, ids, metadata)
-
-    def _compact(self, alive: NDArray[np.bool_], room: int) -> Snapshot:
-        """Copy the living rows into fresh arrays with room to grow; earlier snapshots keep the old arrays."""
-        old, keep = self._snapshot, np.flatnonzero(alive)
-        n = len(keep)
-        self._allocate(max(_MIN_CAPACITY, 2 * (n + room)))
-        self._vectors[:n] = old.vectors[keep]
-        self._norms[:n] = old.norms[keep]
-        self._times[:n] = old.times[keep]
-        self._modality[:n] = old.modality[keep]
-        ids = [old.ids[row] for row in keep]
-        self._rows = {point_id: row for row, point_id in enumerate(ids)}
-        return self._take(np.ones(n, np.bool_), ids, [old.metadata[row] for row in keep])
+    def _tidied(self, segments: list[Segment]) -> list[Segment]:
+        """Rewrite what is mostly dead, and join neighbours that fit into one segment."""
+        tidy: list[Segment] = []
+        for segment in segments:
+            if segment.count < len(segment) / 2:
+                segment = segment.take(np.flatnonzero(segment.alive))
+            if tidy and not tidy[-1].cells and not segment.cells and len(tidy[-1]) + len(segment) <= SEGMENT_ROWS // 2:
+                segment = _joined(tidy.pop(), segment)
+            if len(segment):
+                tidy.append(segment)
+        return tidy
 
 
-def _select(seen: Snapshot, modality: Modality | None, filter: Mapping[str, Any] | None) -> NDArray[np.intp]:
-    """Return the rows that are alive, of the modality, and whose metadata has every field of the filter."""
-    marks = seen.alive
-    if modality is not None:
-        marks = marks & (seen.modality == MODALITIES.index(modality))
-    rows = np.flatnonzero(marks)
-    if not filter:
-        return rows
-    matching = [row for row in rows.tolist() if _matches(seen.metadata[row], filter)]
-    return np.asarray(matching, dtype=np.intp)
+def select(snapshot: Snapshot, where: Where, keys: Keys | None, curv: float) -> list[Mask | None]:
+    """Return for each segment which rows are alive and wanted; None for all of them.
+
+    Args:
+        snapshot: what to search.
+        where: modality and radii; its filter has been turned into `keys`.
+        keys: ascending keys of the points that meet the filter, None for all.
+        curv: c > 0.
+    """
+    masks: list[Mask | None] = []
+    for segment in snapshot:
+        mask = None if segment.count == len(segment) else segment.alive
+        if keys is not None:
+            wanted = np.zeros(len(segment), np.bool_)
+            wanted[segment.find(keys)] = True
+            mask = wanted if mask is None else wanted & mask
+        if where.modality is not None:
+            wanted = segment.columns.modality == MODALITIES.index(where.modality)
+            mask = wanted if mask is None else wanted & mask
+        if where.by_radius:
+            wanted = _in_range(segment, where, curv)
+            mask = wanted if mask is None else wanted & mask
+        masks.append(mask)
+    return masks
 
 
-def _matches(metadata: Mapping[str, Any], filter: Mapping[str, Any]) -> bool:
-    """Compare as JSON does: 1 equals 1.0 but not true, null equals null but not a missing field."""
-    for field, wanted in filter.items():
-        value = metadata.get(field, _MISSING)
-        if value != wanted or isinstance(value, bool) != isinstance(wanted, bool):
-            return False
-    return True
+def selected(snapshot: Snapshot, masks: Sequence[Mask | None]) -> int:
+    """Return how many rows that is."""
+    return sum(len(s) if m is None else int(np.count_nonzero(m)) for s, m in zip(snapshot, masks, strict=True))
 
 
-def _distances(vectors: NDArray[np.float32], rows: NDArray[np.intp], query: Tensor, curv: float) -> NDArray[np.float64]:
-    """Return the distances of some rows to the query, in blocks that keep the float64 copies small."""
-    distances = []
-    for block in np.array_split(rows, math.ceil(len(rows) / _RESCORE_ROWS)):
-        x = torch.from_numpy(vectors[block]).double()
-        distances.append(lorentz.dist(x, query.expand_as(x), curv).numpy())
-    return np.concatenate(distances)
+def places(snapshot: Snapshot, masks: Sequence[Mask | None]) -> Iterator[tuple[int, Rows]]:
+    """Yield the selected rows, segment by segment."""
+    for i, (segment, mask) in enumerate(zip(snapshot, masks, strict=True)):
+        yield i, np.arange(len(segment)) if mask is None else np.flatnonzero(mask)
+
+
+def _in_range(segment: Segment, where: Where, curv: float) -> Mask:
+    """Compare radii: the float32 norms, and those from the vectors in float64 where they cannot tell."""
+    root = math.sqrt(curv)
+    low, high = (_sinh(root * radius) / root for radius in (where.min_radius, where.max_radius))
+    mask: Mask = (segment.columns.norms >= low) & (segment.columns.norms <= high)
+    unsure = np.zeros(len(segment), np.bool_)
+    for bound in (low, high):
+        if math.isfinite(bound):
+            unsure |= np.abs(segment.columns.norms - bound) <= 1e-6 * bound
+    rows = np.flatnonzero(unsure)
+    radii = lorentz.radius(torch.from_numpy(segment.columns.vectors[rows]).double(), curv).numpy()
+    mask[rows] = (radii >= where.min_radius) & (radii <= where.max_radius)
+    return mask
+
+
+def _sinh(x: float) -> float:
+    return math.sinh(x) if x < 700 else math.inf
+
+
+def _joined(first: Segment, second: Segment) -> Segment:
+    columns = Columns(
+        *(np.concatenate(both) for both in zip(*(s.columns.arrays() for s in (first, second)), strict=True))
+    )
+    return Segment(columns, np.concatenate([first.alive, second.alive]), first.count + second.count)

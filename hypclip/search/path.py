@@ -1,0 +1,95 @@
+"""Ways through the space, from a point towards the root or another point: the places where a traversal looks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hypclip.errors import InputError
+from hypclip.geometry import lorentz
+
+MAX_STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class Path:
+    """The way from one point to another, in steps or without.
+
+    With steps: their places are exp_0 of the straight line between the tangent vectors log_0(start) and log_0(end), at
+    equal parts of it (Desai et al. 2023, arXiv:2304.09172, where the end is the root). Without: every place of the
+    geodesic. Towards the root the two run along one line; elsewhere they differ.
+
+    Args:
+        start: space components (D,), kept in float64.
+        curv: c > 0.
+        end: space components (D,), or None for the root.
+        steps: how many places, both ends counted; None for the geodesic.
+
+    Raises:
+        InputError: start and end have other shapes, or steps is not between 2 and `MAX_STEPS`.
+    """
+
+    start: Tensor
+    curv: float
+    end: Tensor | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.start.dim() != 1 or (self.end is not None and self.end.shape != self.start.shape):
+            end = "" if self.end is None else f" and {tuple(self.end.shape)}"
+            raise InputError(f"the ends of a path have one shape (D,), got {tuple(self.start.shape)}{end}")
+        if self.steps is not None and not 2 <= self.steps <= MAX_STEPS:
+            raise InputError(f"a path has 2 to {MAX_STEPS} steps, or None to go without, got {self.steps}")
+        object.__setattr__(self, "start", self.start.detach().cpu().double())
+        if self.end is not None:
+            object.__setattr__(self, "end", self.end.detach().cpu().double())
+
+    @property
+    def target(self) -> Float[Tensor, " d"]:
+        """The end, also where it is the root."""
+        return torch.zeros_like(self.start) if self.end is None else self.end
+
+    @property
+    def straight(self) -> bool:
+        """Whether every place lies on the geodesic."""
+        return self.end is None or self.steps is None
+
+    def fractions(self) -> Float[Tensor, " steps"]:
+        """Return how far along each step is: 0 at the start, 1 at the end."""
+        if self.steps is None:
+            raise InputError("a path without steps has no fractions; ask for places at some")
+        return torch.linspace(0, 1, self.steps, dtype=torch.float64)
+
+    def places(self, t: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """Return the places at fractions of the way, in float64; at 0 and 1 exactly the ends."""
+        if self.steps is None:
+            start, end = self.start.expand(len(t), -1), self.target.expand(len(t), -1)
+            places = lorentz.geodesic(start, end, t.unsqueeze(-1), self.curv)
+        else:
+            ends = lorentz.log_map0(torch.stack([self.start, self.target]), self.curv)
+            places = lorentz.exp_map0(torch.lerp(ends[0], ends[1], t.unsqueeze(-1)), self.curv)
+        places[t == 0], places[t == 1] = self.start, self.target
+        return places
+
+    def coefficients(self, t: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
+        """Return what makes a distance at fractions of the way from three numbers of a point.
+
+        With rows (a, b, z_t), −<z, x>_L = z_t x_t − a (start·x) − b (end·x): no coordinate of x is needed any more.
+        """
+        places = self.places(t)
+        ends = torch.stack([self.start, self.target], dim=1)
+        weights: Tensor = torch.linalg.lstsq(ends, places.T, driver="gelsd").solution.T
+        return torch.cat([weights, lorentz.time_component(places, self.curv)], dim=1)
+
+    def fraction_of(self, r: float) -> float:
+        """Return the fraction of the geodesic where (1 − r) start + r end, time components included, points to."""
+        length = math.sqrt(self.curv) * float(lorentz.dist(self.start, self.target, self.curv))
+        if length < 1e-9:
+            return r
+        # tanh u = r sinh z/(1 − r + r cosh z), written so that nothing overflows or cancels.
+        sink = math.exp(-length)
+        return min(1.0, max(0.0, (length + math.log(((1 - r) * sink + r) / (1 - r + r * sink))) / (2 * length)))

@@ -1,0 +1,131 @@
+"""What several points have in common, what lies between them, and which of two is the more general."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hypclip.errors import InputError
+from hypclip.geometry import lorentz
+from hypclip.search.exact import measure_cone
+from hypclip.search.path import Path
+from hypclip.search.store import Cone, Found, Hit, VectorStore
+from hypclip.search.where import ANYTHING, Where
+
+Relation = Literal["general", "specific", "neither", "same"]
+"""What the first of two points is to the second."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """How two points are ordered.
+
+    Args:
+        relation: of the first to the second.
+        first_over_second: margin φ − η ω of the second in the cone of the first, in radians; inside where ≤ 0.
+        second_over_first: margin of the first in the cone of the second.
+        distance: between the two.
+    """
+
+    relation: Relation
+    first_over_second: float
+    second_over_first: float
+    distance: float
+
+
+def order(first: Float[Tensor, " d"], second: Float[Tensor, " d"], curv: float, cone: Cone) -> Order:
+    """Tell which of two points is the more general: the one whose cone holds the other.
+
+    Near the root, and for η > 1, each may hold the other; then the one that holds it deeper is the more general.
+    """
+    down, _ = measure_cone(second.unsqueeze(0), first, "descendants", cone, curv)
+    up, _ = measure_cone(second.unsqueeze(0), first, "ancestors", cone, curv)
+    assert down.margin is not None
+    assert up.margin is not None
+    over, under, distance = float(down.margin), float(up.margin), float(down.distance)
+    relation: Relation
+    if distance == 0:
+        relation = "same"
+    elif min(over, under) > 0:
+        relation = "neither"
+    else:
+        relation = "general" if over <= under else "specific"
+    return Order(relation, over, under, distance)
+
+
+def mean(points: Float[Tensor, "n d"], curv: float, weights: Sequence[float] | None = None) -> Float[Tensor, " d"]:
+    """Return the weighted mean of points, their Lorentz centroid; of two equal weights the midpoint.
+
+    Args:
+        points: at least one.
+        curv: c > 0.
+        weights: one a point, 0 or more, not all 0; equal when absent.
+
+    Raises:
+        InputError: no points, or weights that are none.
+    """
+    if not len(points):
+        raise InputError("a mean is that of at least one point")
+    if weights is None:
+        return lorentz.centroid(points.double(), curv)
+    w = torch.tensor(weights, dtype=torch.float64)
+    if len(w) != len(points):
+        raise InputError(f"a mean takes one weight a point, got {len(w)} for {len(points)}")
+    if not (torch.isfinite(w).all() and (w >= 0).all() and w.sum() > 0):
+        raise InputError("the weights of a mean are finite, 0 or more, and not all 0")
+    return lorentz.centroid(points.double(), curv, w / w.max())
+
+
+def common_ancestors(
+    store: VectorStore,
+    name: str,
+    of: Float[Tensor, "n d"],
+    cone: Cone,
+    where: Where = ANYTHING,
+    *,
+    limit: int = 10,
+    offset: int = 0,
+) -> Found:
+    """Return the stored points whose cones hold all of some points, the most specific, furthest out, first.
+
+    Of a hit, `distance` is to the farthest of the points, and angle and margin are of the one that is held least.
+
+    Raises:
+        UnknownCollection: there is none of this name.
+        InputError: no points, or some that are none of the collection's space.
+    """
+    if not len(of):
+        raise InputError("common ancestors are those of at least one point")
+    curv = store.describe(name).space.curv
+    points, exact = store.contenders(name, Path(of[0], curv), cone, where)
+    common = torch.ones(len(points.ids), dtype=torch.bool)
+    measured = []
+    for one in of:
+        found, inside = measure_cone(points.vectors, one, "ancestors", cone, curv)
+        common &= inside
+        measured.append(found)
+    margins = torch.stack([m.by("margin") for m in measured])
+    distances = torch.stack([m.distance for m in measured])
+    angles = torch.stack([m.angle for m in measured if m.angle is not None])
+    apertures, radii = measured[0].aperture, measured[0].radius
+    assert apertures is not None
+    rows = sorted(torch.nonzero(common).flatten().tolist(), key=lambda row: (-float(radii[row]), points.ids[row]))
+    hits = [
+        Hit(
+            points.ids[row],
+            distance=float(distances[:, row].max()),
+            radius=float(radii[row]),
+            modality=points.modality[row],
+            metadata=points.metadata[row],
+            angle=float(angles[int(margins[:, row].argmax()), row]),
+            aperture=float(apertures[row]),
+            margin=float(margins[:, row].max()),
+        )
+        for row in rows[offset : offset + limit]
+    ]
+    return Found(hits, exact, len(rows))

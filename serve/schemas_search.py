@@ -1,0 +1,193 @@
+"""Requests and responses of searches: what is near, what is above and below, and what lies on the way."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, Field, JsonValue
+
+from hypclip.search import Modality, Order, Where
+from hypclip.search.path import MAX_STEPS
+from serve.schemas import COLLECTION, CollectionName, Item, Items, Schema
+
+K: TypeAlias = Annotated[
+    int, Field(ge=1, strict=True, description="How many; at most the server's limit, 1,000 unless it is set otherwise.")
+]
+Offset: TypeAlias = Annotated[
+    int, Field(ge=0, strict=True, description="How many to pass over: the next page starts at offset + k.")
+]
+Radius: TypeAlias = Annotated[float, Field(ge=0)]
+Scale: TypeAlias = Annotated[
+    float,
+    Field(
+        gt=0,
+        description="η: a point is inside a cone where the angle is at most η times the half aperture. Below 1 is "
+        "stricter.",
+    ),
+]
+
+
+class _Restricted(Schema):
+    collection: CollectionName = "default"
+    modality: Modality | None = Field(None, description="Only points of this modality.")
+    filter: dict[str, Any] | None = Field(
+        None,
+        description="Only points whose metadata meets every condition: a value to equal, a list of values of which one "
+        'is equalled, or bounds such as {"gte": 2020, "lt": 2024}. Of metadata that holds a list, one element is '
+        "enough.",
+        examples=[{"source": ["camera", "phone"]}],
+    )
+    min_radius: Radius = Field(0.0, description="Only points at least this far from the root: nothing more general.")
+    max_radius: Radius | None = Field(None, description="Only points at most this far from the root.")
+
+    def where(self) -> Where:
+        """Return the conditions, checked."""
+        radius = {} if self.max_radius is None else {"max_radius": self.max_radius}
+        return Where(self.filter, self.modality, self.min_radius, **radius)
+
+
+class RetrieveRequest(_Restricted):
+    """A query and what to search."""
+
+    query: Item = Field(examples=["a photo of a dog"])
+    k: K = 10
+    offset: Offset = 0
+    max_distance: Radius | None = Field(
+        None, description="Only points at most this far from the query; `total` then counts all of them."
+    )
+    exact: bool | None = Field(
+        None, description="true to be sure, at any size; null lets a large collection use its index."
+    )
+
+
+class Found(BaseModel):
+    """A point found, with its geodesic distance to the query, and its radius, the distance to the root."""
+
+    id: str
+    distance: float
+    radius: float
+    modality: Modality
+    metadata: dict[str, JsonValue]
+
+
+class RetrieveResponse(BaseModel):
+    """The nearest points, nearest first. `exact` is false when the index may have missed one.
+
+    `total` says how many there are in all, of which `hits` is a page; null when the search did not count them.
+    """
+
+    hits: list[Found]
+    exact: bool
+    total: int | None
+
+
+class ConeRequest(_Restricted):
+    """A point, and what of its ancestors or descendants to return."""
+
+    of: Item = Field(examples=["a photo of a dog"])
+    k: K = 10
+    offset: Offset = 0
+    aperture_scale: Scale = 1.0
+    reflexive: bool = Field(False, description="Let a point be its own ancestor and descendant.")
+    order_by: Order = Field(
+        "margin",
+        description="margin: deepest inside its cone first. distance: nearest first. radius: most general first.",
+    )
+
+
+class Related(Found):
+    """A point found by cones. Angles in radians; inside where `margin` = angle − aperture_scale · aperture ≤ 0.
+
+    `angle` is the exterior angle at the more general of the two points, `aperture` the half aperture of its cone.
+    """
+
+    angle: float
+    aperture: float
+    margin: float
+
+
+class ConeResponse(BaseModel):
+    """A page of the ancestors or descendants; `total` counts them all."""
+
+    hits: list[Related]
+    exact: bool
+    total: int
+
+
+class CommonRequest(_Restricted):
+    """Points whose common ancestors to find."""
+
+    of: Items = Field(examples=[["a photo of a dog", "a photo of a cat"]])
+    k: K = 10
+    offset: Offset = 0
+    aperture_scale: Scale = 1.0
+
+
+class TraverseRequest(_Restricted):
+    """From where to where, and among which points."""
+
+    source: Item = Field(examples=["a photo of a dog"])
+    target: Item | None = Field(None, description="Where to go; null is the root.")
+    steps: Annotated[int, Field(ge=2, le=MAX_STEPS, strict=True)] | None = Field(
+        50,
+        description="How many places to look at, evenly spaced in the tangent space at the root, as MERU does. "
+        "null looks at every place of the geodesic: no stop is missed, and `t` is where it begins.",
+    )
+    entailment: bool = Field(True, description="Only points whose cone holds the place; else simply the nearest.")
+    aperture_scale: Scale = 1.0
+
+
+class Stop(BaseModel):
+    """A point that is the nearest from the fraction `t` of the way on, and its distance from that place.
+
+    The root has the id "[ROOT]", and null as its modality.
+    """
+
+    t: float
+    id: str
+    distance: float
+    radius: float
+    modality: Modality | None
+    metadata: dict[str, JsonValue]
+
+
+class TraverseResponse(BaseModel):
+    """The stops in the order of the way, each once."""
+
+    path: list[Stop]
+    exact: bool
+
+
+class MeanRequest(Schema):
+    """Points to average."""
+
+    inputs: Items = Field(examples=[["a photo of a dog", "a photo of a cat"]])
+    weights: list[float] | None = Field(None, description="One an input, 0 or more; equal when absent.")
+    collection: CollectionName = COLLECTION
+
+
+class MeanResponse(BaseModel):
+    """The Lorentz centroid: its space components, to be used as an embedding, and its radius."""
+
+    model: str
+    curv: float
+    embedding: list[float]
+    radius: float
+
+
+class OrderRequest(Schema):
+    """Two points to order."""
+
+    first: Item = Field(examples=["an animal"])
+    second: Item = Field(examples=["a photo of a dog"])
+    aperture_scale: Scale = 1.0
+    collection: CollectionName = COLLECTION
+
+
+class OrderResponse(BaseModel):
+    """What the first is to the second, and by how much: margins in radians, inside the cone where ≤ 0."""
+
+    relation: Literal["general", "specific", "neither", "same"]
+    first_over_second: float
+    second_over_first: float
+    distance: float
