@@ -187,7 +187,7 @@ def cone(
     for i, rows, product in _products(snapshot, of):
         columns = snapshot[i].columns.take(rows)
         shells = columns.shells if side == "ancestors" else np.zeros(1, np.uint16)
-        marks = product >= first[shells] * columns.norms
+        marks = product >= first.take(shells, mode="clip") * columns.norms
         if outwards and side == "ancestors":
             marks &= columns.times <= np.float32(q_time * (1 + 1e-6))
         elif outwards:
@@ -204,23 +204,24 @@ def _may_hold(vectors: Floats, rows: Rows, of: Doubles, side: Side, cone: Cone, 
     1 − cos θ is known to 1e-12. From 1e-7 on that is a relative error of 1e-5, which moves the exterior angle by less
     than (1/2 + coth ρ) 1e-5 rad, ρ the radius of the apex. Rows of a smaller angle, and apexes at the root, are kept.
     """
-    size = max(16, _BLOCK_BYTES // (8 * vectors.shape[1]))
-    norms, products = np.empty(len(rows)), np.empty(len(rows))
+    # Blocks so small that no operation on them starts threads, for which a search of milliseconds would wait.
+    size = min(2000, max(16, _BLOCK_BYTES // (8 * vectors.shape[1])))
+    q_norm = float(np.linalg.norm(of))
+    found = []
     for start in range(0, len(rows), size):
         x = vectors[rows[start : start + size]].astype(np.float64)
-        norms[start : start + size] = np.sqrt(np.einsum("nd,nd->n", x, x))
-        products[start : start + size] = x @ of
-    q_norm = float(np.linalg.norm(of))
-    lengths = norms * q_norm
-    cosines = np.divide(products, lengths, out=np.ones_like(lengths), where=lengths > 0)
-    om = torch.from_numpy(np.clip(1 - cosines, 0, 2))
-    sinh_x = math.sqrt(curv) * torch.from_numpy(norms)
-    sinh_q = torch.full_like(sinh_x, math.sqrt(curv) * q_norm)
-    general, specific = (sinh_x, sinh_q) if side == "ancestors" else (sinh_q, sinh_x)
-    angle = polar.exterior_angle(general, specific, om, 2 - om)
-    held = angle <= cone.eta * polar.half_aperture(general, cone.min_radius) + 1e-3
-    found: Mask = (held | (om < 1e-7) | (general < 0.02)).numpy()
-    return found
+        norms = np.sqrt(np.einsum("nd,nd->n", x, x))
+        lengths = norms * q_norm
+        cosines = np.divide(x @ of, lengths, out=np.ones_like(lengths), where=lengths > 0)
+        om = torch.from_numpy(np.clip(1 - cosines, 0, 2))
+        sinh_x = math.sqrt(curv) * torch.from_numpy(norms)
+        sinh_q = torch.full_like(sinh_x, math.sqrt(curv) * q_norm)
+        general, specific = (sinh_x, sinh_q) if side == "ancestors" else (sinh_q, sinh_x)
+        angle = polar.exterior_angle(general, specific, om, 2 - om)
+        held = angle <= cone.eta * polar.half_aperture(general, cone.min_radius) + 1e-3
+        found.append((held | (om < 1e-7) | (general < 0.02)).numpy())
+    marks: Mask = np.concatenate(found)
+    return marks
 
 
 def arc(

@@ -33,15 +33,19 @@ CURV = 1.0
 K = 10
 
 
-def medians(functions: dict[str, Callable[[], object]], rounds: int = 31) -> dict[str, float]:
-    """Return the median seconds of each function, all run in turns."""
+def medians(functions: dict[str, Callable[[], object]], rounds: int = 3, calls: int = 10) -> dict[str, float]:
+    """Return the median seconds of each function, in turns of some calls.
+
+    The first two calls of a turn do not count: the threads of the library before it are still awake then.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
-    for attempt in range(rounds + 2):
+    for _ in range(rounds):
         for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if attempt >= 2:
-                times[name].append(time.perf_counter() - start)
+            for call in range(calls + 2):
+                start = time.perf_counter()
+                function()
+                if call >= 2:
+                    times[name].append(time.perf_counter() - start)
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
@@ -132,8 +136,8 @@ def bench_exact() -> None:
                     index.search(flat, K)
 
                 ours = lambda q=q, store=store: store.knn("c", q, K)  # noqa: E731
-                rounds = 31 if n == 1 else 7
-                found = medians({"ours": ours, "one": lambda: peer(1), "two": lambda: peer(2)}, rounds)
+                calls = 15 if n == 1 else 3
+                found = medians({"ours": ours, "one": lambda: peer(1), "two": lambda: peer(2)}, calls=calls)
                 hits, error, self_distance = quality(store, points, q)
                 faster = min(found["one"], found["two"])
                 print(
@@ -208,7 +212,7 @@ def cone_rows(store: LocalStore, points: torch.Tensor, curv: float, title: str) 
             for i in rows:
                 store.cone("c", points[i], side, Cone(), limit=10)
 
-        found = medians({"ask": ask, "product": lambda rows=rows: [matrix @ matrix[i] for i in rows]}, 7)
+        found = medians({"ask": ask, "product": lambda rows=rows: [matrix @ matrix[i] for i in rows]}, calls=1)
         print(
             f"{title:<8} {side:<12} {found['ask'] / found['product']:>5.2f} x   {1e3 * found['ask'] / len(rows):.2f} ms"
             f"; {wrong} of {len(rows)} differ from float64; {np.median(sizes):.0f} found (median), {max(sizes)} at most"
@@ -225,7 +229,7 @@ def cone_rows(store: LocalStore, points: torch.Tensor, curv: float, title: str) 
             for i in leaves:
                 traverse(store, "c", Path(points[i], curv, steps=50), cone)
 
-        found = medians({"go": go, "product": lambda: [matrix @ matrix[i] for i in leaves]}, 7)
+        found = medians({"go": go, "product": lambda: [matrix @ matrix[i] for i in leaves]}, calls=1)
         print(
             f"{title:<8} traversal, 50 steps, {'with' if entailment else 'without'} entailment "
             f"{found['go'] / found['product']:>5.2f} x   {1e3 * found['go'] / len(leaves):.2f} ms; "
@@ -272,15 +276,18 @@ def bench_index() -> None:
         print(f"\n1,000,000 x {dim}: built in {time.perf_counter() - start:.0f} s, {index}")
         found = 0
         for query in queries:
-            best = set(truth(points, query, CURV).topk(K, largest=False).indices.tolist())
-            found += len(best & {row(hit.id) for hit in store.knn("c", query[None], K)[0].hits})
+            best = {hit.id for hit in store.knn("c", query[None], K, exact=True)[0].hits}
+            found += len(best & {hit.id for hit in store.knn("c", query[None], K)[0].hits})
+        for query in queries[:3]:
+            best = truth(points, query, CURV).topk(K, largest=False).indices.tolist()
+            assert {row(hit.id) for hit in store.knn("c", query[None], K, exact=True)[0].hits} == set(best)
         some = queries[:20]
         times = medians(
             {
                 "index": lambda: [store.knn("c", q[None], K) for q in some],
                 "exact": lambda: [store.knn("c", q[None], K, exact=True) for q in some],
             },
-            5,
+            calls=1,
         )
         print(
             f"recall@10 of held-out queries {found / (K * len(queries)):.4f}; "
