@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, Self
 
+import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -61,7 +62,10 @@ class ModelEngine:
 
     def __init__(self, model: HypCLIP):
         self._model = model
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hypclip-engine")
+        # The number of threads is a setting of each thread, taken from where it happens to stand when one begins.
+        self._worker = ThreadPoolExecutor(
+            1, "hypclip-engine", initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
+        )
         self.model_id: str = model.model_id
         self.revision: str = model.revision
         self.geometry: Geometry = model.config.geometry

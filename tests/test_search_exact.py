@@ -1,5 +1,6 @@
 """Distances, radii and angles of stored points against 50 digits."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -13,7 +14,7 @@ from search_helpers import CURVS, DIMS, ETAS, MIN_RADII, RADII, SEEDS, cone_marg
 
 from hypclip.search import Cone
 from hypclip.search import exact as searched
-from hypclip.search.exact import measure, measure_cone
+from hypclip.search.exact import measure, measure_cone, one_thread
 
 
 @settings(max_examples=25)
@@ -126,3 +127,11 @@ def test_copies_measure_the_same_wherever_they_stand():
             found, _ = measure_cone(x, query, side, Cone(), 0.7)
             for name, column in vars(found).items():
                 assert float(column.max() - column.min()) <= 1e-14, name  # the store lets ids decide within 1e-12
+
+
+def test_one_thread_is_given_back():
+    before = torch.get_num_threads()
+    with contextlib.suppress(KeyError), one_thread():
+        assert torch.get_num_threads() == 1
+        {}["an error"]
+    assert torch.get_num_threads() == before

@@ -26,7 +26,7 @@ from hypclip.errors import InputError, MissingExtraError, StoreError
 from hypclip.search import cells, scan
 from hypclip.search.database import Database, Row, fields_of
 from hypclip.search.errors import UnknownCollection, UnknownField, UnknownPoint
-from hypclip.search.exact import Measures, measure, measure_cone
+from hypclip.search.exact import Measures, measure, measure_cone, one_thread
 from hypclip.search.path import Path
 from hypclip.search.store import (
     Collection,
@@ -273,6 +273,7 @@ class LocalStore:
         if not math.isclose(path.curv, curv, rel_tol=1e-6):
             raise InputError(f"the path is one of curv {path.curv:.6g}, collection {name!r} one of curv {curv:.6g}")
 
+        @one_thread()
         def search() -> list[Row] | None:
             snapshot, masks = self._select(name, held, where)
             if cone is None:
@@ -363,6 +364,7 @@ class LocalStore:
     def _answer(self, search: Callable[[], list[_Ranked]], limit: int, offset: int, exact: bool) -> list[Found]:
         """Search, and fetch the ids and metadata of a page; again where a point went in between."""
 
+        @one_thread()
         def answers() -> list[Found] | None:
             found = [self._label(ranked, limit, offset, exact) for ranked in search()]
             complete = [one for one in found if one is not None]

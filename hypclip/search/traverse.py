@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hypclip.geometry import cones, lorentz, polar
+from hypclip.search.exact import one_thread
 from hypclip.search.path import Path
 from hypclip.search.store import Cone, VectorStore
 from hypclip.search.where import ANYTHING, Modality, Where
@@ -75,11 +76,12 @@ def traverse(store: VectorStore, name: str, path: Path, cone: Cone | None = None
     """
     points, exact = store.contenders(name, path, cone, where)
     x = torch.cat([points.vectors.double(), torch.zeros(1, len(path.start), dtype=torch.float64)])
-    found = _geodesic(x, path, cone) if path.steps is None else _steps(x, path, cone)
-    places = path.places(torch.tensor([t for t, _ in found], dtype=torch.float64))
-    rows = [row for _, row in found]
-    distances = lorentz.dist(places, x[rows], path.curv).tolist()
-    radii = lorentz.radius(x[rows], path.curv).tolist()
+    with one_thread():
+        found = _geodesic(x, path, cone) if path.steps is None else _steps(x, path, cone)
+        places = path.places(torch.tensor([t for t, _ in found], dtype=torch.float64))
+        rows = [row for _, row in found]
+        distances = lorentz.dist(places, x[rows], path.curv).tolist()
+        radii = lorentz.radius(x[rows], path.curv).tolist()
     stops = [
         Stop(t, ROOT, distance, radius, None, {})
         if row == len(points.ids)
@@ -93,7 +95,6 @@ def _steps(x: Float[Tensor, "n d"], path: Path, cone: Cone | None) -> list[tuple
     """Return (fraction, row) of the nearest at every step, each row where it comes first. The last row is the root."""
     fractions = path.fractions()
     places = path.places(fractions)
-    # A product of numpy, whose threads are at work already: waking those of torch takes longer than a small search.
     inner = torch.from_numpy(places.numpy() @ x.numpy().T)
     inner -= lorentz.time_component(places, path.curv) * lorentz.time_component(x, path.curv).T
     if cone is not None:
