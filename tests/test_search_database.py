@@ -41,6 +41,7 @@ def shared():
     """A file for examples, which each write to a collection of their own."""
     with tempfile.TemporaryDirectory() as directory:
         database = Database(directory, create=True)
+        database._writer.execute("PRAGMA synchronous = OFF")  # hundreds of writes that nobody needs to survive
         yield database
         database.close()
 

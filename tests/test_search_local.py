@@ -272,8 +272,7 @@ def test_points_come_back_as_they_went_in(store):
     read = store.get("c", ["a", "b"])
     assert read.ids == ["a", "b"]
     assert torch.equal(read.vectors, written.vectors[[1, 0]])
-    assert read.metadata == metadata[::-1]
-    assert read.modality == ["image", "image"]
+    assert (read.metadata, read.modality) == (metadata[::-1], ["image", "image"])
     metadata[0]["deep"]["list"].append(2)  # what the caller does with it later does not matter
     assert store.get("c", ["b"]).metadata[0]["deep"]["list"] == [1, None, "é"]
 
@@ -282,8 +281,7 @@ def test_upsert_replaces_all_of_a_point(store):
     store.upsert("c", points(["a"], 1, [{"old": 1}]))
     store.upsert("c", points(["a", "b"], 2, [{"new": 2}, {}], "image"))
     read = store.get("c", ["a"])
-    assert read.metadata == [{"new": 2}]
-    assert read.modality == ["image"]
+    assert (read.metadata, read.modality) == ([{"new": 2}], ["image"])
     assert torch.equal(read.vectors, points(["a", "b"], 2).vectors[:1])
     assert store.count("c") == 2
     assert store.count("c", Where(modality="text")) == 0
@@ -498,5 +496,5 @@ def test_no_name_of_a_collection_leads_out_of_the_directory(store, tmp_path, nam
         store.create_collection(name.format(tmp_path), SPACE)
         copy = store.snapshot(name.format(tmp_path))
     except (InputError, StoreError):
-        return  # to refuse such names is as well
+        return  # to refuse such names is fine
     assert (tmp_path / "snapshots").resolve() == pathlib.Path(copy).resolve().parent

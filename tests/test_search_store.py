@@ -1,7 +1,9 @@
 """The values that go into a store, and what of them is refused."""
 
+import contextlib
 import json
 import math
+import sys
 
 import pytest
 import search_helpers
@@ -312,3 +314,18 @@ def test_creating_a_collection_again_is_fine_for_the_same_model_only(store):
     assert store.create_collection("c", search_helpers.SPACE).count == 1
     with pytest.raises(ModelMismatch):
         store.create_collection("c", Space("other", 0.7, 4))
+
+
+def test_metadata_of_any_depth_is_refused_or_filtered(store):
+    # From Python 3.12 on, json goes deeper than SQLite does; one such point would stop every filter.
+    store.upsert("c", random_points(["a"], metadata=[{"k": 1}]))
+    depth, limit = [], sys.getrecursionlimit()
+    for _ in range(2500):
+        depth = [depth]
+    sys.setrecursionlimit(20_000)
+    try:
+        with contextlib.suppress(InputError):
+            store.upsert("c", random_points(["deep"], metadata=[{"k": 1, "depth": depth}]))
+    finally:
+        sys.setrecursionlimit(limit)
+    assert store.count("c", Where({"k": 1})) >= 1
