@@ -63,7 +63,10 @@ def test_margins_are_those_of_50_digits(seed, dim, curv, rho, eta, min_radius, s
     sure = abs(want) > slack
     np.testing.assert_array_equal(inside.numpy()[sure], want[sure] <= 0)
     np.testing.assert_array_equal(found.margin, found.angle - eta * found.aperture)
-    torch.testing.assert_close(found.distance, measure(x, q, curv).distance, rtol=1e-12, atol=1e-12 / math.sqrt(curv))
+    # By another formula than `measure`: what far pairs agree on, near ones far out do to fewer digits.
+    same = (x == q).all(1)
+    assert (found.distance[same] == 0).all()
+    assert relative(found.distance[~same], exact(measure(x, q, curv).distance[~same])).max() <= 1e-7
     general = reference.exact(torch.from_numpy(np.broadcast_to(pair[0], points.shape).copy()))
     away = np.asarray(reference.norm(general) > 0, bool)
     aperture = rounded(reference.half_aperture(general[away], reference.mpf(curv), min_radius))

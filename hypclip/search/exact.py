@@ -65,7 +65,7 @@ class Measures:
 def measure(x: Float[Tensor, "n d"], query: Float[Tensor, " d"], curv: float) -> Measures:
     """Return the distances of points to a query, and their radii.
 
-    Numerics: relative error ≤ 1e-12 for the given float32 points, at any separation.
+    Numerics: relative error ≤ 1e-12 up to √c r = 8 and 5e-11 at 15, for the given float32 points.
     """
     blocks = [(lorentz.dist(b, query.double().expand_as(b), curv), lorentz.radius(b, curv)) for b in _blocks(x)]
     return Measures(*(torch.cat(column) for column in zip(*blocks, strict=True)))
@@ -78,7 +78,7 @@ def measure_cone(
 
     The margin φ − η ω is that of the general point's cone: of x among ancestors, of the query among descendants.
 
-    Numerics: distances to 1e-14 of the unit 1/√c, copies exactly 0 apart; angles to 1e-14 sinh(√c r)/sinh(√c d) rad.
+    Numerics: distances to 2e-14 of the unit 1/√c up to √c r = 5 and 1e-9 at 15, copies exactly 0 apart.
     """
     root = math.sqrt(curv)
     _, sinh_q, unit_q = lorentz.polar(of.double().unsqueeze(0), curv)

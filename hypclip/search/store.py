@@ -28,6 +28,9 @@ Order = Literal["distance", "margin", "radius"]
 MAX_METADATA_BYTES = 2**16
 """Most bytes of a point's metadata as JSON."""
 
+MAX_METADATA_DEPTH = 100
+"""Most levels of a point's metadata; SQLite reads JSON of about 2,000."""
+
 MAX_SINH_RADIUS = 1e7
 """Largest √c|x| = sinh(√c·radius) of a point, a radius of 16.8/√c. Beyond it neighbouring float32 points are further
 apart than the scale 1/√c of the space itself, so that distances would be noise."""
@@ -223,6 +226,11 @@ def _to_json(point_id: str, metadata: Mapping[str, Any]) -> str:
         raise InputError(
             f"the metadata of point {point_id!r} cannot be written as JSON: its field {unnamed[0]!r} is no string"
         )
+    if not _is_shallow(metadata):
+        raise InputError(
+            f"the metadata of point {point_id!r} cannot be written as JSON that every store reads: "
+            f"it is nested more than {MAX_METADATA_DEPTH} deep"
+        )
     try:
         text = json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         size = len(text.encode())
@@ -233,6 +241,21 @@ def _to_json(point_id: str, metadata: Mapping[str, Any]) -> str:
             f"the metadata of point {point_id!r} has {size:,} bytes as JSON; a store takes up to {MAX_METADATA_BYTES:,}"
         )
     return text
+
+
+def _is_shallow(value: object) -> bool:
+    """Tell whether no value is nested deeper than the limit; without recursion, which has a limit of its own."""
+    level = [value]
+    for _ in range(MAX_METADATA_DEPTH + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (Mapping, list, tuple))
+            for inner in (outer.values() if isinstance(outer, Mapping) else outer)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def check_name(name: str) -> None:
