@@ -120,13 +120,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     try:
         yield scratch
         for file in scratch.iterdir():
-            _sync(file)
-        _sync(scratch)
+            sync(file)
+        sync(scratch)
         shutil.rmtree(retired, ignore_errors=True)
         if path.exists():
             path.rename(retired)
         scratch.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
         shutil.rmtree(retired, ignore_errors=True)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -135,7 +135,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         raise
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the system write a file, or the names in a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
 
 from hypclip.search import Modality
+from hypclip.search.store import nesting
 
 _MAX_NESTING = 8
 
@@ -28,18 +29,10 @@ def _not_blank(text: str) -> str:
 
 
 def _storable(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if _nesting(metadata, _MAX_NESTING + 1) > _MAX_NESTING:
+    if nesting(metadata, _MAX_NESTING + 1) > _MAX_NESTING:
         raise ValueError(f"metadata is nested more than {_MAX_NESTING} deep")
     _unicode(json.dumps(metadata, ensure_ascii=False))
     return metadata
-
-
-def _nesting(value: JsonValue, stop: int) -> int:
-    """Return how deep a value is nested, or `stop` if it is at least that deep."""
-    if stop == 0 or not isinstance(value, (dict, list)):
-        return 0
-    inner = value.values() if isinstance(value, dict) else value
-    return 1 + max((_nesting(v, stop - 1) for v in inner), default=0)
 
 
 Text: TypeAlias = Annotated[str, AfterValidator(_not_blank)]

@@ -189,7 +189,7 @@ class Service:
         points, _ = await self.embed_inputs(items, collection)
         return relations.mean(points, self.engine.curv, weights)
 
-    async def order(self, first: Item, second: Item, collection: str, scale: float) -> relations.Order:
+    async def order(self, first: Item, second: Item, collection: str, scale: float) -> relations.Ordering:
         """Tell which of two items is the more general."""
         points, _ = await self.embed([first, second], collection)
         return relations.order(points[0], points[1], self.engine.curv, Cone(scale))

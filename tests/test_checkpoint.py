@@ -297,8 +297,8 @@ def test_what_a_killed_process_left_is_swept_away(tmp_path):
 def test_files_reach_the_disk_before_the_directory_takes_its_name(tmp_path, monkeypatch):
     """After a power cut the name must not stand for empty files."""
     done: list[str] = []
-    rename, sync = Path.rename, checkpoint._sync
-    monkeypatch.setattr(checkpoint, "_sync", lambda path: done.append(f"sync {path.name}") or sync(path))
+    rename, sync = Path.rename, checkpoint.sync
+    monkeypatch.setattr(checkpoint, "sync", lambda path: done.append(f"sync {path.name}") or sync(path))
     monkeypatch.setattr(Path, "rename", lambda self, to: done.append(f"rename {self.name}") or rename(self, to))
     with atomic_directory(tmp_path / "x") as folder:
         (folder / "a").write_text("1")

@@ -27,6 +27,7 @@ from hypclip.search import embedding
 from hypclip.search.embedding import first_samples
 from hypclip.search.local import LocalStore
 from hypclip.search.parquet import read_points, read_space
+from hypclip.search.qdrant import QdrantStore
 from train.embed import main
 
 
@@ -384,7 +385,6 @@ def test_an_import_is_of_one_model(
 
 
 def test_points_go_to_qdrant_too(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    qdrant = pytest.importorskip("hypclip.search.qdrant")
     url = f"path:{tmp_path / 'qdrant'}"
     arguments = ["--qdrant", url, "--shards", folder / "pairs", "--samples", 4]
     assert call(folder, *arguments) == 1
@@ -392,7 +392,7 @@ def test_points_go_to_qdrant_too(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert call(folder, *arguments, "--work", tmp_path / "work") == 0
     assert capsys.readouterr().out == f"8 points in collection 'default' of {url}\n"
     assert not (tmp_path / "work").exists()
-    with qdrant.QdrantStore.connect(url) as store:
+    with QdrantStore.connect(url) as store:
         assert set(store.get("default", ["0000/image"]).ids) == {"0000/image"}
 
 

@@ -497,3 +497,16 @@ def test_no_name_of_a_collection_leads_out_of_the_directory(store, tmp_path, nam
     except (InputError, StoreError):
         return  # to refuse such names is fine
     assert (tmp_path / "snapshots").resolve() == pathlib.Path(copy).resolve().parent
+
+
+def test_any_number_of_ids_in_a_call(tmp_path):
+    count = 40_000  # more than SQLite takes parameters
+    ids = [str(i) for i in range(count)]
+    with LocalStore(tmp_path, create=True) as store:
+        store.create_collection("c", Space("m", 1.0, 1))
+        for _ in range(2):
+            store.upsert("c", Points(ids, torch.arange(count).unsqueeze(1) / count, ["text"] * count, [{}] * count))
+        assert store.count("c") == count
+        assert list(store.get("c", ids[::-1]).ids) == ids[::-1]
+        assert store.delete("c", ids) == count
+        assert store.count("c") == 0

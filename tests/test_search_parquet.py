@@ -137,19 +137,12 @@ def test_what_a_killed_writer_left_is_swept_away(file: Path) -> None:
     assert sorted(p.name for p in file.parent.iterdir()) == [".other.parquet.0abc.writing", "points.parquet"]
 
 
-def of_sound() -> Points:
-    points = Points(["a"], torch.zeros(1, 3), ["text"], [{}])
-    points.modality[0] = "sound"  # type: ignore[index]
-    return points
-
-
 @pytest.mark.parametrize(
     ("points", "message"),
     [
         (Points(["a"], torch.zeros(1, 4), ["text"], [{}]), "has 3 space components, got 4"),
         (Points(["a"], torch.full((1, 3), torch.nan), ["text"], [{}]), "NaN"),
         (Points(["a"], torch.full((1, 3), 1e9), ["text"], [{}]), "lies at radius"),
-        (of_sound(), "unknown modality 'sound'"),
         (Points(["a"], torch.zeros(1, 3), ["text"], [{"x": object()}]), "metadata of point 'a'"),
     ],
 )

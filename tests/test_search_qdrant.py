@@ -1,31 +1,22 @@
-import contextlib
 import gc
-import http.server
-import importlib.util
-import json
 import math
-import socket
-import sys
 import threading
-import time
-import urllib.parse
 import warnings
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
+from qdrant_helpers import CURVS, DIM, cloud, found, points, queries
 
-from hypclip.errors import InputError, MissingExtraError, StoreError
+from hypclip.errors import InputError, StoreError
 from hypclip.geometry import cones, lorentz
 from hypclip.search import (
     Cone,
     ModelMismatch,
     Path,
-    Points,
     Space,
-    Unavailable,
     UnknownCollection,
     UnknownField,
     UnknownPoint,
@@ -35,30 +26,6 @@ from hypclip.search import (
 from hypclip.search.qdrant import QdrantStore
 from hypclip.search.qdrant_filter import conditions, decided, least_score, lorentz_query, to_structs
 from hypclip.search.where import matches
-
-DIM = 6
-CURVS = (0.1, 7.0)
-
-
-def points(x, ids=None, metadata=None, modality=None):
-    ids = ids or [f"p{i}" for i in range(len(x))]
-    return Points(ids, x, modality or ["text"] * len(x), metadata or [{} for _ in x])
-
-
-def cloud(curv, n=120, far=5.0, seed=0):
-    """Points at √c·radius up to `far`: scattered, near duplicates, families along rays, and the root thrice."""
-    generator = torch.Generator().manual_seed(seed)
-    unit = torch.nn.functional.normalize(torch.randn(n, DIM, generator=generator, dtype=torch.float64), dim=1)
-    rho = far * torch.rand(n, 1, generator=generator, dtype=torch.float64)
-    noise = torch.randn(n, DIM, generator=generator, dtype=torch.float64)
-    v = rho * unit
-    third = n // 3
-    v[third : 2 * third] = v[:third] + 1e-4 * noise[:third]
-    # Children: farther out, in nearly the direction of a point of the first third.
-    v[2 * third : 3 * third] = v[:third] * (1.2 + torch.rand(third, 1, generator=generator)) + 0.002 * noise[:third]
-    v[:3] = 0
-    v *= (far / torch.linalg.vector_norm(v, dim=1, keepdim=True)).clamp(max=1)
-    return lorentz.exp_map0(v / math.sqrt(curv), curv).float()
 
 
 @pytest.fixture
@@ -95,17 +62,6 @@ def by_distance(pool, query, curv, where):
     radius = lorentz.radius(x, curv).tolist()
     rows = [i for i in selected(pool, where) if where.min_radius <= radius[i] <= where.max_radius]
     return sorted((distance[i], pool.ids[i]) for i in rows)
-
-
-def found(result):
-    return [(hit.distance, hit.id) for hit in result.hits]
-
-
-def queries(pool, curv):
-    """Stored points, the root, places between, in float32 and float64."""
-    generator = torch.Generator().manual_seed(1)
-    fresh = lorentz.exp_map0(torch.randn(2, DIM, generator=generator, dtype=torch.float64) / math.sqrt(curv), curv)
-    return torch.cat([pool.vectors[[0, 10, 50, 90]].double(), fresh])
 
 
 WHERES = [
@@ -419,12 +375,12 @@ def test_mistakes_are_named(store):
     store.create_collection("c", Space("m", 1.0, 2))
     q = torch.ones(2)
     for call, error, message in (
-        (lambda: store.knn("c", q[None], 0), InputError, "k must be at least 1"),
-        (lambda: store.knn("c", q[None], 1, offset=-1), InputError, "offset must be at least 0"),
+        (lambda: store.knn("c", q[None], 0), InputError, "must be at least 1, got 0"),
+        (lambda: store.knn("c", q[None], 1, offset=-1), InputError, "offset must be 0 or more, got -1"),
         (lambda: store.knn("c", torch.ones(1, 3), 1), InputError, "2 space components, got 3"),
         (lambda: store.within("c", q, -1.0), InputError, "at least 0"),
         (lambda: store.within("c", q, math.nan), InputError, "at least 0"),
-        (lambda: store.within("c", q, 1.0, limit=0), InputError, "limit must be at least 1"),
+        (lambda: store.within("c", q, 1.0, limit=0), InputError, "must be at least 1, got 0"),
         (lambda: store.cone("c", q / 0, "ancestors", Cone()), InputError, "NaN or infinite"),
         (lambda: store.contenders("c", Path(torch.ones(3), 1.0)), InputError, "2 space components"),
         (lambda: store.scan("c", rows=0), InputError, "rows"),
@@ -447,7 +403,7 @@ def test_foreign_and_damaged_collections_are_left_alone(store):
     def describe(metadata, sizes=(("tangent", 2, "Euclid"), ("lorentz", 3, "Dot"), ("direction", 2, "Cosine")), m=0):
         vectors = {
             name: models.VectorParams(
-                size=size, distance=distance, hnsw_config=models.HnswConfigDiff(m=m) if name == "lorentz" else None
+                size=size, distance=distance, hnsw_config=models.HnswConfigDiff(m=m) if name != "tangent" else None
             )
             for name, size, distance in sizes
         }
@@ -501,289 +457,3 @@ def test_threads_share_local_mode(store):
         thread.join()
     assert not failures
     assert store.count("c") == 4 * 8 * 3
-
-
-class Server:
-    """Speaks Qdrant's REST for an engine in local mode, and misbehaves as told."""
-
-    def __init__(self):
-        self.engine = QdrantClient(":memory:")
-        self.version = "1.20.0"
-        self.indexes = {}
-        self.requests = []
-        self.faults = []  # (status, headers, body) to answer with first, or a number of seconds to stay silent
-        outer, lock = self, threading.Lock()
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def answer(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                path = urllib.parse.urlsplit(self.path)
-                outer.requests.append((self.command, path.path, path.query, len(body)))
-                status, headers, content = 200, {}, b""
-                fault = outer.faults.pop(0) if outer.faults else None
-                if isinstance(fault, float):
-                    time.sleep(fault)
-                    return
-                if fault:
-                    status, headers, content = fault
-                else:
-                    with lock:
-                        status, result = outer.serve(self.command, path.path.split("/")[1:], json.loads(body or "null"))
-                    content = json.dumps({"status": "ok", "time": 0.0, **result}).encode()
-                self.send_response(status)
-                for key, value in {"Content-Length": str(len(content)), **headers}.items():
-                    self.send_header(key, value)
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_PUT = do_POST = do_DELETE = answer
-
-            def log_message(self, *_):
-                pass
-
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-
-    def serve(self, method, path, body):
-        def dump(value):
-            if isinstance(value, list):
-                return [dump(one) for one in value]
-            return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-
-        done = {"operation_id": 1, "status": "completed"}
-        if path == [""]:
-            return 200, {"title": "qdrant", "version": self.version}
-        if path == ["collections"]:
-            return 200, {"result": dump(self.engine.get_collections())}
-        name, *rest = (urllib.parse.unquote(part) for part in path[1:])
-        if not (self.engine.collection_exists(name) or (method, rest) == ("PUT", [])):
-            return 404, {"status": {"error": f"Not found: Collection `{name}` doesn't exist!"}}
-        match method, rest:
-            case "GET", []:
-                result = dump(self.engine.get_collection(name))
-                result["payload_schema"] = {
-                    key: {"data_type": kind, "points": 0} for key, kind in self.indexes.get(name, {}).items()
-                }
-            case "PUT", []:
-                if self.engine.collection_exists(name):
-                    return 409, {"status": {"error": f"Wrong input: Collection `{name}` already exists!"}}
-                created = models.CreateCollection(**body)
-                result = self.engine.create_collection(name, created.vectors, metadata=created.metadata)
-                self.created = created
-            case "PUT", ["index"]:
-                self.indexes.setdefault(name, {})[body["field_name"]] = body["field_schema"]
-                result = done
-            case "PUT", ["points"]:
-                self.engine.upsert(name, [models.PointStruct(**point) for point in body["points"]])
-                result = done
-            case "POST", ["points", "delete"]:
-                self.engine.delete(name, models.PointIdsList(**body))
-                result = done
-            case "POST", ["points"]:
-                asked = models.PointRequest(**body)
-                result = dump(self.engine.retrieve(name, asked.ids, asked.with_payload, asked.with_vector))
-            case "POST", ["points", "count"]:
-                result = dump(self.engine.count(name, models.CountRequest(**body).filter))
-            case "POST", ["points", "scroll"]:
-                asked = models.ScrollRequest(**body)
-                records, after = self.engine.scroll(
-                    name,
-                    asked.filter,
-                    asked.limit,
-                    offset=asked.offset,
-                    with_payload=asked.with_payload,
-                    with_vectors=asked.with_vector,
-                )
-                result = {"points": dump(records), "next_page_offset": after}
-            case "POST", ["points", "query", "batch"]:
-                asked = models.QueryRequestBatch(**body).searches
-                assert all(search.params.exact for search in asked)
-                asked = [search.model_copy(update={"params": None}) for search in asked]
-                result = dump(self.engine.query_batch_points(name, asked))
-            case "POST", ["snapshots"]:
-                result = {"name": "c-1.snapshot", "creation_time": None, "size": 1}
-        return 200, {"result": result}
-
-    def __enter__(self):
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02})
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
-        self.engine.close()
-
-
-@pytest.fixture
-def server():
-    with Server() as server:
-        yield server
-
-
-def refusal(status, error):
-    return status, {"Content-Type": "application/json"}, json.dumps({"status": {"error": error}}).encode()
-
-
-def test_over_http_everything_is_as_in_local_mode(server):
-    curv = 0.7
-    pool = points(cloud(curv), metadata=[{"a b": 0.1 * i, "n": i, "big": 10**30} for i in range(120)])
-    indexed = {"n": "integer", "a b": "float", "tag": "keyword", "flag": "bool"}
-    space, where, q = Space("m", curv, DIM), Where({"n": {"lt": 80}}, min_radius=0.5), pool.vectors[85]
-    with (
-        QdrantStore.connect(server.url, replicas=3, shards=2, indexed=indexed) as remote,
-        QdrantStore.connect(":memory:") as local,
-    ):
-        for store in (remote, local):
-            store.create_collection("c", space)
-            store.upsert("c", pool)
-        for call in (
-            lambda s: s.collections(),
-            lambda s: s.knn("c", pool.vectors[:4], 5, where),
-            lambda s: s.knn("c", pool.vectors[:4], 5, where, exact=False),
-            lambda s: s.within("c", q, 2.0, where),
-            lambda s: s.cone("c", q, "ancestors", Cone()),
-            lambda s: s.cone("c", q, "descendants", Cone()),
-            lambda s: s.contenders("c", Path(q, curv, steps=20))[0].ids,
-            lambda s: s.count("c", where),
-            lambda s: [block.ids for block in s.scan("c", where, 50)],
-            lambda s: s.delete("c", ["p0", "p1", "unknown"]),
-            lambda s: s.count("c"),
-        ):
-            assert call(remote) == call(local)
-        assert torch.equal(remote.get("c", pool.ids[2:]).vectors, pool.vectors[2:])
-        assert remote.get("c", ["p7"]).metadata == [{"a b": 0.1 * 7, "n": 7, "big": 10**30}]
-        assert remote.snapshot("c") == "c-1.snapshot"
-    assert (server.created.shard_number, server.created.replication_factor) == (2, 3)
-    assert server.created.write_consistency_factor == 2
-    assert server.created.vectors["lorentz"].hnsw_config.m == 0
-    assert server.indexes["hypclip-c"] == {
-        "id": "keyword",
-        "modality": "keyword",
-        "radius": "float",
-        "shell": "integer",
-        "fields": "keyword",
-        "metadata.n": "float",
-        'metadata."a b"': "float",
-        "metadata.tag": "keyword",
-        "metadata.flag": "bool",
-    }
-    writes = [query for method, path, query, _ in server.requests if method == "PUT" and path.endswith("/points")]
-    assert writes == ["wait=true&ordering=strong"]
-
-
-def test_missing_indexes_are_made_where_the_collection_is_described(server):
-    with QdrantStore.connect(server.url) as store:
-        store.create_collection("c", Space("m", 1.0, 2))
-        del server.indexes["hypclip-c"]["fields"]
-        before = len(server.requests)
-        store.describe("c")
-        store.describe("c")
-        assert [path for method, path, *_ in server.requests[before:] if method == "PUT"] == [
-            "/collections/hypclip-c/index"
-        ]
-        assert "fields" in server.indexes["hypclip-c"]
-
-
-def test_large_upserts_are_cut_into_requests(server):
-    n = 100
-    pool = points(torch.randn(n, 3), metadata=[{"text": f"{i}" + "x" * 60_000} for i in range(n)])
-    with QdrantStore.connect(server.url) as store:
-        store.create_collection("c", Space("m", 1.0, 3))
-        store.upsert("c", pool)
-        assert store.count("c") == n
-        assert store.get("c", pool.ids[::30]).metadata == pool.metadata[::30]
-    sizes = [size for method, path, _, size in server.requests if method == "PUT" and path.endswith("/points")]
-    assert len(sizes) == 2
-    assert max(sizes) < 2**23
-
-
-def test_what_fails_for_now_is_tried_again(server):
-    with QdrantStore.connect(server.url) as store:
-        store.create_collection("c", Space("m", 1.0, 2))
-        store.upsert("c", points(torch.eye(2)))
-        server.faults += [refusal(503, "starting"), (502, {}, b"<html>"), (429, {"Retry-After": "0"}, b"{}")]
-        assert store.count("c") == 2
-        server.faults += [refusal(500, "Service internal error: no quorum")] * 4
-        with pytest.raises(Unavailable, match=r"127\.0\.0\.1:\d+ does not answer, tried 4 times: .*500.*no quorum"):
-            store.count("c")
-        assert not server.faults
-        # The answer to the first try is lost, the second finds the work done.
-        server.engine.create_collection("hypclip-d", {}, metadata={"hypclip": {}})
-        server.faults += [refusal(404, "Not found: Collection `hypclip-d` doesn't exist!")]
-        with pytest.raises(StoreError, match="format None"):
-            store.create_collection("d", Space("m", 1.0, 2))
-
-
-def test_what_is_refused_is_not_tried_again(server):
-    with QdrantStore.connect(server.url) as store:
-        for fault, error, message in (
-            (refusal(403, "Forbidden: read only"), StoreError, "refuses: 403 Forbidden: read only"),
-            (refusal(400, "Bad request: no index"), StoreError, "400 Bad request: no index"),
-            (refusal(404, "Not found: Collection"), UnknownCollection, "there is no collection 'c'"),
-            ((404, {}, b"<html>not here</html>"), StoreError, "404.*not here"),
-            ((200, {}, b"<html>hello</html>"), StoreError, "the answer cannot be read"),
-        ):
-            before = len(server.requests)
-            server.faults.append(fault)
-            with pytest.raises(error, match=message) as caught:
-                store.count("c")
-            assert not isinstance(caught.value, Unavailable)
-            assert len(server.requests) == before + 1
-
-
-def test_an_old_server_is_refused_before_anything_is_made(server):
-    server.version = "1.15.4"
-    with (
-        QdrantStore.connect(server.url) as store,
-        pytest.raises(StoreError, match=r"is 1\.15\.4; metadata of collections need 1\.16"),
-    ):
-        store.create_collection("c", Space("m", 1.0, 2))
-    assert server.engine.get_collections().collections == []
-
-
-def test_an_unfinished_write_is_no_success(server):
-    with QdrantStore.connect(server.url) as store:
-        store.create_collection("c", Space("m", 1.0, 2))
-        late = json.dumps({"status": "ok", "time": 0, "result": {"operation_id": 1, "status": "wait_timeout"}}).encode()
-        info = json.dumps({"status": "ok", "time": 0, **server.serve("GET", ["collections", "hypclip-c"], None)[1]})
-        server.faults += [(200, {}, info.encode()), (200, {}, late)]
-        with pytest.raises(Unavailable, match="did not finish a write in time"):
-            store.upsert("c", points(torch.eye(2)))
-
-
-def test_a_silent_server_is_given_up_in_time(server):
-    with QdrantStore.connect(server.url, timeout_s=0.4) as store:
-        server.faults += [refusal(503, "starting"), 1.0]
-        start = time.monotonic()
-        with pytest.raises(Unavailable, match="ReadTimeout"):
-            store.count("c")
-        assert 0.3 < time.monotonic() - start < 0.9
-
-
-def test_a_server_that_is_down():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        with (
-            QdrantStore.connect(f"http://127.0.0.1:{port}", retries=2) as store,
-            pytest.raises(Unavailable, match=rf"127\.0\.0\.1:{port} does not answer, tried 3 times: ConnectError"),
-        ):
-            store.collections()
-        client = QdrantClient(host="127.0.0.1", grpc_port=port, prefer_grpc=True, check_compatibility=False)
-        with (
-            QdrantStore(client, retries=1) as store,
-            pytest.raises(Unavailable, match=rf"{port} does not answer, tried 2 times: UNAVAILABLE"),
-        ):
-            store.describe("c")
-
-
-def test_without_the_client_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "qdrant_client", None)
-    spec = importlib.util.spec_from_file_location("qdrant_again", qdrant.__file__)
-    with pytest.raises(MissingExtraError, match=r"hypclip\[search\]"):
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    with contextlib.suppress(KeyError):
-        del sys.modules["qdrant_again"]

@@ -26,6 +26,7 @@ FILE = "points.sqlite3"
 FORMAT = 2
 _APPLICATION_ID = 0x48595043  # "HYPC" in the header of the file
 _BLOCK_ROWS = 4096
+_MAX_PARAMETERS = 10_000  # SQLite takes 32,766
 _SCHEMA = (
     "CREATE TABLE collections (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, model_id TEXT NOT NULL, "
     "revision TEXT NOT NULL, curv REAL NOT NULL, dim INTEGER NOT NULL) STRICT",
@@ -86,7 +87,7 @@ class Database:
                 ) from None
         try:
             with explained(self.file):
-                self._writer = self._connect()
+                self._writer = _plain(self.file)
                 self._open(create)
         except BaseException:
             self.close()
@@ -121,7 +122,7 @@ class Database:
             try:
                 connection = self._readers.get_nowait()
             except queue.Empty:
-                connection = self._connect()
+                connection = _plain(self.file)
                 connection.execute("PRAGMA query_only = ON")
             try:
                 yield connection
@@ -158,7 +159,7 @@ class Database:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Write points; return their keys, and the keys of those they replaced. The caller holds `writing`."""
         with self.transaction() as connection:
-            replaced = self._keys(connection, collection, ids)
+            replaced = _keys(connection, collection, ids)
             last = connection.execute("SELECT max(seq) FROM sqlite_sequence").fetchone()[0] or 0
             keys = range(last + 1, last + 1 + len(ids))
             blob, size = np.ascontiguousarray(vectors, "<f4").tobytes(), 4 * vectors.shape[1]
@@ -174,18 +175,14 @@ class Database:
     def delete(self, collection: int, ids: Sequence[str]) -> NDArray[np.int64]:
         """Remove points and return the keys they had. The caller holds `writing`."""
         with self.transaction() as connection:
-            keys = self._keys(connection, collection, ids)
+            keys = _keys(connection, collection, ids)
             connection.executemany("DELETE FROM points WHERE key = ?", [(key,) for key in keys.tolist()])
         return keys
 
     def by_id(self, collection: int, ids: Sequence[str]) -> dict[str, Row]:
         """Return the points that have these ids."""
         with self.reading() as connection:
-            found = connection.execute(
-                "SELECT key, id, vector, modality, metadata FROM points "  # noqa: S608
-                f"WHERE collection = ? AND id IN ({_marks(ids)})",
-                (collection, *ids),
-            )
+            found = _with_ids(connection, "key, id, vector, modality, metadata", collection, ids)
             return {row[1]: Row(*row) for row in found}
 
     def labels(self, keys: Sequence[int]) -> dict[int, tuple[str, str]]:
@@ -266,16 +263,6 @@ class Database:
                 )
             connection.execute("COMMIT")
 
-    def _keys(self, connection: sqlite3.Connection, collection: int, ids: Sequence[str]) -> NDArray[np.int64]:
-        found = connection.execute(
-            f"SELECT key FROM points WHERE collection = ? AND id IN ({_marks(ids)})",  # noqa: S608
-            (collection, *ids),
-        ).fetchall()
-        return np.fromiter((key for (key,) in found), np.int64, len(found))
-
-    def _connect(self) -> sqlite3.Connection:
-        return _plain(self.file)
-
     def _open(self, create: bool) -> None:
         empty = self._check_format()
         if empty and not create:
@@ -346,9 +333,20 @@ def _condition(name: str, condition: Condition) -> tuple[str, list[Any]]:
     )
 
 
-def _marks(values: Sequence[str]) -> str:
-    """Return a question mark a value. JSON in their place would end a string at a NUL character."""
-    return ", ".join("?" * len(values))
+def _with_ids(
+    connection: sqlite3.Connection, columns: str, collection: int, ids: Sequence[str]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield columns of the points that have these ids; as many at a time as a statement takes."""
+    for start in range(0, len(ids), _MAX_PARAMETERS):
+        some = ids[start : start + _MAX_PARAMETERS]
+        # One parameter an id: as JSON a string would end at a NUL character.
+        marks = ", ".join("?" * len(some))
+        statement = f"SELECT {columns} FROM points WHERE collection = ? AND id IN ({marks})"  # noqa: S608
+        yield from connection.execute(statement, (collection, *some))
+
+
+def _keys(connection: sqlite3.Connection, collection: int, ids: Sequence[str]) -> NDArray[np.int64]:
+    return np.array([key for (key,) in _with_ids(connection, "key", collection, ids)], np.int64)
 
 
 def fields_of(metadata: Sequence[Mapping[str, Any]]) -> set[str]:

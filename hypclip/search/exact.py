@@ -18,7 +18,7 @@ from hypclip.geometry import lorentz, polar
 from hypclip.search.store import Cone, Order, Side
 
 _BLOCK = 2**15 - 1
-"""Most numbers at a time: they stay in the cache, and so few start no threads, for which a short search would wait."""
+"""Most numbers at a time, so that what is made of them stays in the cache."""
 
 
 @contextlib.contextmanager

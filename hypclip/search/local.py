@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import logging
-import math
 import os
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hypclip.checkpoint import atomic_directory
@@ -27,6 +23,7 @@ from hypclip.search import cells, scan
 from hypclip.search.database import Database, Row, fields_of
 from hypclip.search.errors import UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import Measures, measure, measure_cone, one_thread
+from hypclip.search.held import Held, Loading, codes_of
 from hypclip.search.path import Path
 from hypclip.search.store import (
     Collection,
@@ -39,15 +36,16 @@ from hypclip.search.store import (
     Side,
     Space,
     check_name,
+    check_page,
     encode_metadata,
 )
 from hypclip.search.table import Candidates, Keys, Mask, Snapshot, Table, gather, places, select, selected
-from hypclip.search.where import ANYTHING, MODALITIES, Condition, Where
+from hypclip.search.where import ANYTHING, MODALITIES, Where
 
-_FILTERS = 8
 _FEW = 16
 """Where fewer than one row in so many is wanted, all of these are measured and nothing is scanned."""
 _MOST = 4
+"""Cells are used where at least one point in so many is wanted."""
 _ATTEMPTS = 3
 _TIED = 1e-12
 _REBUILD_SHARE = 0.25
@@ -116,7 +114,7 @@ class LocalStore:
         with self._database.writing:
             if name not in self._collections:
                 number = self._database.add_collection(name, space)
-                self._collections = {**self._collections, name: _Held(number, space, Table(space.curv, space.dim))}
+                self._collections = {**self._collections, name: Held(number, space, Table(space.curv, space.dim))}
         collection = self.describe(name)
         collection.check_space(space)
         return collection
@@ -126,7 +124,7 @@ class LocalStore:
         held = self._find(name)
         held.space.check_points(points.vectors)
         vectors = np.ascontiguousarray(points.vectors.detach().cpu().numpy(), dtype=np.float32)
-        modality = _codes(points.modality)
+        modality = codes_of(points.modality)
         metadata = encode_metadata(points)
         with self._database.writing, held.changing():
             fresh = fields_of(points.metadata) - held.fields
@@ -180,34 +178,35 @@ class LocalStore:
         if queries.dim() != 2:
             raise InputError(f"queries must have shape (N, D), got {tuple(queries.shape)}")
         held.space.check_points(queries)
-        _check_page(k, offset)
-        probed = False
+        check_page(k, offset)
+        curv, end = held.space.curv, k + offset
+        given = queries.detach().cpu().double()
 
         def search() -> list[_Ranked]:
-            nonlocal probed
             snapshot, masks = self._select(name, held, where)
             wanted = selected(snapshot, masks)
-            # Cells were laid out for all points: where few of them count, the nearest may be anywhere.
-            probed = not exact and held.index is not None and wanted >= len(held.table) / _MOST
-            if wanted <= max(k + offset, sum(map(len, snapshot)) // _FEW):
-                probed = False
-                everything = [list(places(snapshot, masks))] * len(queries)
+            if wanted <= max(end, sum(map(len, snapshot)) // _FEW):
+                candidates = [list(places(snapshot, masks))] * len(given)
+                surely = [True] * len(given)
             else:
-                q = queries.detach().cpu().double().numpy()
-                everything = scan.nearest(snapshot, masks, q, k + offset, held.space.curv, probed)
-                short = [i for i, rows in enumerate(everything) if sum(len(r) for _, r in rows) < k + offset]
-                if probed and short:
-                    whole = scan.nearest(snapshot, masks, q[short], k + offset, held.space.curv)
-                    everything = [whole[short.index(i)] if i in short else rows for i, rows in enumerate(everything)]
+                # Cells were laid out for all points: where few of them count, the nearest may be anywhere.
+                probing = not exact and held.index is not None and wanted >= len(held.table) / _MOST
+                candidates = scan.nearest(snapshot, masks, given.numpy(), end, curv, probing)
+                surely = [not probing or sum(len(rows) for _, rows in found) < end for found in candidates]
+                if probing and any(surely):  # where the cells did not hold enough
+                    whole = iter(scan.nearest(snapshot, masks, given[torch.tensor(surely)].numpy(), end, curv))
+                    candidates = [
+                        next(whole) if sure else found for sure, found in zip(surely, candidates, strict=True)
+                    ]
             ranked = []
-            for query, rows in zip(queries.detach().cpu(), everything, strict=True):
+            for query, rows, sure in zip(given, candidates, surely, strict=True):
                 near = gather(snapshot, rows, held.space.dim)
-                found = measure(torch.from_numpy(near.vectors), query, held.space.curv)
-                ranked.append(_Ranked(near, found, "distance", None))
+                ranked.append(
+                    _Ranked(near, measure(torch.from_numpy(near.vectors), query, curv), "distance", exact=sure)
+                )
             return ranked
 
-        found = self._answer(search, k, offset, exact=True)
-        return [replace(one, exact=False) for one in found] if probed else found
+        return self._answer(search, k, offset)
 
     def within(
         self,
@@ -222,7 +221,7 @@ class LocalStore:
         """Return the points at most a distance away; see VectorStore."""
         held = self._find(name)
         held.space.check_points(query)
-        _check_page(limit, offset)
+        check_page(limit, offset)
         if not distance >= 0:
             raise InputError(f"distance must be 0 or more, got {distance}")
 
@@ -234,7 +233,7 @@ class LocalStore:
             found = measure(torch.from_numpy(near.vectors), q, held.space.curv)
             return [_Ranked(near, found, "distance", found.distance <= distance)]
 
-        return self._answer(search, limit, offset, exact=True)[0]
+        return self._answer(search, limit, offset)[0]
 
     def cone(
         self,
@@ -251,7 +250,7 @@ class LocalStore:
         """Return the ancestors or the descendants of a point, always exactly; see VectorStore."""
         held = self._find(name)
         held.space.check_points(of)
-        _check_page(limit, offset)
+        check_page(limit, offset)
 
         def search() -> list[_Ranked]:
             snapshot, masks = self._select(name, held, where)
@@ -261,17 +260,15 @@ class LocalStore:
             found, inside = measure_cone(torch.from_numpy(near.vectors), q, side, cone, held.space.curv)
             return [_Ranked(near, found, order, inside)]
 
-        return self._answer(search, limit, offset, exact=True)[0]
+        return self._answer(search, limit, offset)[0]
 
     def contenders(
         self, name: str, path: Path, cone: Cone | None = None, where: Where = ANYTHING
     ) -> tuple[Points, bool]:
         """Return the points that may be nearest to some place of a path, always all of them; see VectorStore."""
         held = self._find(name)
-        held.space.check_points(torch.stack([path.start, path.target]))
+        held.space.check_path(path)
         curv = held.space.curv
-        if not math.isclose(path.curv, curv, rel_tol=1e-6):
-            raise InputError(f"the path is one of curv {path.curv:.6g}, collection {name!r} one of curv {curv:.6g}")
 
         @one_thread()
         def search() -> list[Row] | None:
@@ -326,13 +323,13 @@ class LocalStore:
             self._database.copy(held.number, temporary)
         return str(target)
 
-    def _find(self, name: str) -> _Held:
+    def _find(self, name: str) -> Held:
         try:
             return self._collections[name]
         except KeyError:
             raise UnknownCollection(name) from None
 
-    def _select(self, name: str, held: _Held, where: Where) -> tuple[Snapshot, list[Mask | None]]:
+    def _select(self, name: str, held: Held, where: Where) -> tuple[Snapshot, list[Mask | None]]:
         """Return what is in memory, and which rows of it meet the conditions."""
         if not where.conditions:
             snapshot = held.table.snapshot
@@ -361,18 +358,18 @@ class LocalStore:
         assert found is not None
         return found
 
-    def _answer(self, search: Callable[[], list[_Ranked]], limit: int, offset: int, exact: bool) -> list[Found]:
+    def _answer(self, search: Callable[[], list[_Ranked]], limit: int, offset: int) -> list[Found]:
         """Search, and fetch the ids and metadata of a page; again where a point went in between."""
 
         @one_thread()
         def answers() -> list[Found] | None:
-            found = [self._label(ranked, limit, offset, exact) for ranked in search()]
+            found = [self._label(ranked, limit, offset) for ranked in search()]
             complete = [one for one in found if one is not None]
             return complete if len(complete) == len(found) else None
 
         return self._again(answers)
 
-    def _label(self, ranked: _Ranked, limit: int, offset: int, exact: bool) -> Found | None:
+    def _label(self, ranked: _Ranked, limit: int, offset: int) -> Found | None:
         """Return a page of what was found, sorted by value and id; None where a point of it is no more."""
         rows = np.arange(len(ranked.near)) if ranked.inside is None else np.flatnonzero(ranked.inside.numpy())
         total = None if ranked.inside is None else len(rows)
@@ -399,7 +396,7 @@ class LocalStore:
             )
             for i, (_, point_id, key, row) in enumerate(page)
         ]
-        return Found(hits, exact, total)
+        return Found(hits, ranked.exact, total)
 
     def _points(self, rows: Sequence[Row], dim: int) -> Points:
         vectors = np.frombuffer(b"".join(row.vector for row in rows), "<f4").reshape(len(rows), dim).copy()
@@ -419,7 +416,7 @@ class LocalStore:
             ) from error
         return metadata
 
-    def _build_if_grown(self, name: str, held: _Held) -> None:
+    def _build_if_grown(self, name: str, held: Held) -> None:
         count, limit = len(held.table), self._approximate_above
         grown = held.index is None or count > (1 + _REBUILD_SHARE) * held.index.built_at
         if limit is None or count < limit or not grown or (self._building is not None and self._building.is_alive()):
@@ -437,10 +434,10 @@ class LocalStore:
         except Exception:
             _log.exception("collection %r has no index, its searches stay exact", name)
 
-    def _load(self) -> dict[str, _Held]:
+    def _load(self) -> dict[str, Held]:
         try:
             loading = {
-                number: _Loading(name, space, fields, self._database.cells(number))
+                number: Loading(name, space, fields, self._database.cells(number))
                 for number, name, space, fields in self._database.collections()
             }
             for rows in self._database.blocks():
@@ -453,28 +450,6 @@ class LocalStore:
         return {one.name: one.finish(number) for number, one in loading.items()}
 
 
-@dataclass
-class _Held:
-    """A collection in memory."""
-
-    number: int
-    space: Space
-    table: Table
-    fields: set[str] = field(default_factory=set)
-    index: Index | None = None
-    filters: _Filters = field(default_factory=lambda: _Filters())
-    writes: int = 0
-
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """Mark a write: `writes` is odd while disk and memory may differ."""
-        self.writes += 1
-        try:
-            yield
-        finally:
-            self.writes += 1
-
-
 @dataclass(frozen=True)
 class _Ranked:
     """Candidates, what was measured of them, what to sort by, and which are answers: all where `inside` is absent."""
@@ -482,75 +457,5 @@ class _Ranked:
     near: Candidates
     measures: Measures
     order: Order
-    inside: Tensor | None
-
-
-class _Filters:
-    """The keys that met the latest filters. A key stands for one unchanging point, so only newer keys are looked at."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._latest: OrderedDict[str, tuple[int, Keys]] = OrderedDict()
-
-    def keys(self, database: Database, number: int, conditions: Mapping[str, Condition], until: int) -> Keys:
-        """Return in ascending order the keys, up to one, of points that meet the conditions."""
-        name = repr(sorted(conditions.items()))
-        with self._lock:
-            seen, keys = self._latest.get(name, (0, np.zeros(0, np.int64)))
-        if seen < until:
-            keys = np.concatenate([keys, database.matching(number, conditions, seen, until)])
-            seen = until
-        with self._lock:
-            self._latest[name] = seen, keys
-            self._latest.move_to_end(name)
-            while len(self._latest) > _FILTERS:
-                self._latest.popitem(last=False)
-        return keys
-
-
-class _Loading:
-    """A collection while it is read: rows of cells go to their places, later ones behind."""
-
-    def __init__(self, name: str, space: Space, fields: set[str], stored: cells.Stored | None):
-        self.name, self._space, self._fields = name, space, fields
-        self._stored = stored
-        if stored is not None and stored.centroids.shape[1] != space.dim:
-            raise ValueError(f"the cells of collection {name!r} are not of {space.dim} numbers")
-        self._table = Table(space.curv, space.dim)
-        self._segment = None if stored is None else cells.Restored(stored, space.dim)
-
-    def add(self, rows: Sequence[tuple[int, bytes, str]]) -> None:
-        """Take points in ascending order of their keys; ValueError where one is damaged."""
-        if {len(vector) for _, vector, _ in rows} != {4 * self._space.dim}:
-            raise ValueError(f"collection {self.name!r} has a vector that is not of {self._space.dim} numbers")
-        keys = np.asarray([key for key, _, _ in rows], np.int64)
-        vectors = np.frombuffer(bytearray().join(vector for _, vector, _ in rows), "<f4").reshape(len(rows), -1)
-        self._space.check_points(torch.from_numpy(vectors))
-        codes = _codes([modality for _, _, modality in rows])
-        if self._segment is not None:
-            rest = self._segment.add(keys, vectors, codes, self._space.curv)
-            keys, vectors, codes = keys[rest], vectors[rest], codes[rest]
-        self._table.put(keys, vectors, codes)
-
-    def finish(self, number: int) -> _Held:
-        """Return the collection."""
-        if self._segment is None or self._stored is None:
-            return _Held(number, self._space, self._table, self._fields)
-        self._table.snapshot = (self._segment.finish(), *self._table.snapshot)
-        return _Held(number, self._space, self._table, self._fields, cells.describe(self._stored))
-
-
-_CODES: dict[str, int] = {modality: code for code, modality in enumerate(MODALITIES)}
-
-
-def _codes(modality: Sequence[str]) -> NDArray[np.uint8]:
-    if unknown := set(modality) - set(MODALITIES):
-        raise InputError(f"unknown modality {unknown.pop()!r}, expected one of {', '.join(MODALITIES)}")
-    return np.asarray([_CODES[m] for m in modality], np.uint8)
-
-
-def _check_page(limit: int, offset: int) -> None:
-    if limit < 1:
-        raise InputError(f"k, or the limit of a page, must be at least 1, got {limit}")
-    if offset < 0:
-        raise InputError(f"offset must be 0 or more, got {offset}")
+    inside: Tensor | None = None
+    exact: bool = True

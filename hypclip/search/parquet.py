@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypclip.checkpoint import sync
 from hypclip.errors import DataError, HypclipError, InputError, MissingExtraError
 from hypclip.geometry import lorentz
-from hypclip.search.store import Points, Space, encode_metadata
+from hypclip.search.store import Points, Space, encode_metadata, join
 from hypclip.search.where import MODALITIES
 
 FORMAT = 1
@@ -172,21 +173,10 @@ def merged(blocks: Iterable[Points], rows: int = BLOCK_ROWS) -> Iterator[Points]
     for block in blocks:
         held.append(block)
         if sum(len(one.ids) for one in held) >= rows:
-            yield _joined(held)
+            yield join(held)
             held = []
     if any(one.ids for one in held):
-        yield _joined(held)
-
-
-def _joined(blocks: Sequence[Points]) -> Points:
-    if len(blocks) == 1:
-        return blocks[0]
-    return Points(
-        [point_id for block in blocks for point_id in block.ids],
-        torch.cat([block.vectors for block in blocks]),
-        [modality for block in blocks for modality in block.modality],
-        [metadata for block in blocks for metadata in block.metadata],
-    )
+        yield join(held)
 
 
 def _arrow() -> Any:
@@ -210,26 +200,16 @@ def _replacing(file: Path) -> Iterator[Path]:
     scratch = file.with_name(f".{file.name}.{uuid.uuid4().hex}.writing")
     try:
         yield scratch
-        _sync(scratch)
+        sync(scratch)
         scratch.replace(file)
-        _sync(file.parent)
+        sync(file.parent)
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _to_table(points: Points, space: Space, schema: Any) -> Any:
     pa = _arrow()
-    if unknown := set(points.modality) - set(MODALITIES):
-        raise InputError(f"unknown modality {unknown.pop()!r}, expected one of {', '.join(MODALITIES)}")
     space.check_points(points.vectors)
     vectors = points.vectors.detach().cpu().float().contiguous()
     columns = [

@@ -3,12 +3,13 @@
 A collection becomes one Qdrant collection with three vectors a point: `tangent` (log_0, Euclidean) finds candidates by
 a graph; `lorentz` (space components, then time) gives Lorentz products as dot products, and has no graph, since one
 made from dot products of points finds next to nothing; `direction` (cosine) finds cones, which seen from the root lie
-within a range of cosines. Whatever the engine selects is measured again from the float32 coordinates, in float64.
+within a range of cosines, and needs no graph. Whatever the engine selects is measured again from the float32
+coordinates, in float64.
 
 Cluster: a collection is cut into `shards`, each kept `replicas` times; a write waits for most replicas and is ordered
 by the leader of its shard. Take 2 shards a node for room to grow, 2 replicas to outlive a node, 3 to write without one.
-Memory for a million points and one replica: 4 (3 D + 1) MB of vectors and about 0.3 GB of two graphs (m = 16), computed
-and not measured: 6.5 GB at D = 512, 1.8 GB at D = 128; as much again for a moment while segments merge. Payloads stay
+Memory for a million points and one replica: 4 (3 D + 1) MB of vectors and about 0.15 GB of one graph (m = 16), computed
+and not measured: 6.3 GB at D = 512, 1.7 GB at D = 128; as much again for a moment while segments merge. Payloads stay
 on disk, the metadata twice: for filters, and as the text that comes back. Planned for 1 to 50 million points of up to
 1,024 dimensions. Exact searches read 4 (D + 1) MB a million points, on all nodes at once; of a ball or a cone all
 candidates travel to the client, whatever the page. Collections need Qdrant 1.16 or later, which keeps their metadata.
@@ -33,8 +34,20 @@ from hypclip.errors import InputError, MissingExtraError, StoreError
 from hypclip.search.errors import Unavailable, UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import measure_cone
 from hypclip.search.path import Path
-from hypclip.search.store import Collection, Cone, Found, Hit, Order, Points, Side, Space, check_name, encode_metadata
-from hypclip.search.where import ANYTHING, MODALITIES, Where
+from hypclip.search.store import (
+    Collection,
+    Cone,
+    Found,
+    Hit,
+    Order,
+    Points,
+    Side,
+    Space,
+    check_name,
+    check_page,
+    encode_metadata,
+)
+from hypclip.search.where import ANYTHING, Where
 
 try:
     from qdrant_client import QdrantClient, models
@@ -152,8 +165,6 @@ class QdrantStore:
         """Write points, all or none of a request; see VectorStore."""
         space = self._migrated(name)
         space.check_points(points.vectors)
-        if unknown := set(points.modality) - set(MODALITIES):
-            raise InputError(f"unknown modality {unknown.pop()!r}, expected one of {', '.join(MODALITIES)}")
         texts = encode_metadata(points)
         strong = models.WriteOrdering.STRONG
         for start, end in itertools.pairwise([0, *said.request_ends(space, texts)]):
@@ -216,7 +227,7 @@ class QdrantStore:
         info = self._info(name)
         space = said.space_of(name, info)
         space.check_points(queries)
-        said.check_page("k", k, offset)
+        check_page(k, offset)
         surely = (info.points_count or 0) <= self._exact_up_to if exact is None else exact
         end = offset + k
         limit = 2 * end + 32 if surely else max(100, 4 * end)
@@ -253,7 +264,7 @@ class QdrantStore:
         space.check_points(query)
         if not distance >= 0:
             raise InputError(f"a distance is at least 0, got {distance}")
-        said.check_page("limit", limit, offset)
+        check_page(limit, offset)
         hits = self._ball(name, space, query.detach().cpu().double(), distance, where)
         return self._page(name, where, hits, "distance", limit, offset)
 
@@ -272,7 +283,7 @@ class QdrantStore:
         """Return the ancestors or the descendants of a point, a page of them; see VectorStore."""
         space = self._find(name)
         space.check_points(of)
-        said.check_page("limit", limit, offset)
+        check_page(limit, offset)
         q = of.detach().cpu().double()
         match side:
             case "ancestors":
@@ -294,7 +305,7 @@ class QdrantStore:
         way holds the start.
         """
         space = self._find(name)
-        space.check_points(path.start)
+        space.check_path(path)
         fractions = torch.linspace(0, 1, _PLACES, dtype=torch.float64) if path.steps is None else path.fractions()
         if cone is not None:
             places = path.start.unsqueeze(0) if path.end is None else path.places(fractions)

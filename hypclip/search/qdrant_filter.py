@@ -21,10 +21,10 @@ from jaxtyping import Float
 from qdrant_client import models
 from torch import Tensor
 
-from hypclip.errors import InputError, StoreError
+from hypclip.errors import StoreError
 from hypclip.geometry import cones, lorentz
 from hypclip.search.exact import Measures, measure
-from hypclip.search.store import MAX_SINH_RADIUS, Cone, Hit, Order, Points, Space
+from hypclip.search.store import MAX_SINH_RADIUS, Cone, Hit, Order, Points, Space, join
 from hypclip.search.where import ANYTHING, MAX_INTEGER, Condition, Equal, Scalar, Where, Within, is_number, matches
 
 FieldType = Literal["keyword", "integer", "float", "bool"]
@@ -94,13 +94,15 @@ def both(found: Sequence[models.Condition]) -> models.Filter | None:
 
 
 def vectors(dim: int) -> dict[str, models.VectorParams]:
-    """Return the vectors of a collection; a graph on `lorentz` would spoil even the rescoring of candidates."""
+    """Return the vectors of a collection.
+
+    A graph on `lorentz` would spoil even the rescoring of candidates; cones are always found exactly, without one.
+    """
+    flat = models.HnswConfigDiff(m=0)
     return {
         "tangent": models.VectorParams(size=dim, distance=models.Distance.EUCLID),
-        "lorentz": models.VectorParams(
-            size=dim + 1, distance=models.Distance.DOT, hnsw_config=models.HnswConfigDiff(m=0)
-        ),
-        "direction": models.VectorParams(size=dim, distance=models.Distance.COSINE),
+        "lorentz": models.VectorParams(size=dim + 1, distance=models.Distance.DOT, hnsw_config=flat),
+        "direction": models.VectorParams(size=dim, distance=models.Distance.COSINE, hnsw_config=flat),
     }
 
 
@@ -208,14 +210,8 @@ def to_points(
 
 
 def joined(space: Space, blocks: Iterable[Points]) -> Points:
-    """Return the points of all blocks."""
-    found = [to_points(space, []), *blocks]
-    return Points(
-        [point_id for block in found for point_id in block.ids],
-        torch.cat([block.vectors for block in found]),
-        [modality for block in found for modality in block.modality],
-        [metadata for block in found for metadata in block.metadata],
-    )
+    """Return the points of all blocks, of which there may be none."""
+    return join([to_points(space, []), *blocks])
 
 
 def to_hits(points: Points, measures: Measures, inside: Tensor) -> list[Hit]:
@@ -379,18 +375,6 @@ def batches(items: Sequence[_T], rows: int) -> Iterator[Sequence[_T]]:
     """Yield items in slices."""
     for start in range(0, len(items), rows):
         yield items[start : start + rows]
-
-
-def check_page(limit: str, rows: int, offset: int) -> None:
-    """Refuse an empty page and one before the first; `limit` names the argument.
-
-    Raises:
-        InputError: rows is below 1 or the offset negative.
-    """
-    if rows < 1:
-        raise InputError(f"{limit} must be at least 1, got {rows}")
-    if offset < 0:
-        raise InputError(f"offset must be at least 0, got {offset}")
 
 
 def _condition(key: str, condition: Condition) -> models.Condition:

@@ -22,7 +22,7 @@ Relation = Literal["general", "specific", "neither", "same"]
 
 
 @dataclass(frozen=True)
-class Order:
+class Ordering:
     """How two points are ordered.
 
     Args:
@@ -38,7 +38,7 @@ class Order:
     distance: float
 
 
-def order(first: Float[Tensor, " d"], second: Float[Tensor, " d"], curv: float, cone: Cone) -> Order:
+def order(first: Float[Tensor, " d"], second: Float[Tensor, " d"], curv: float, cone: Cone) -> Ordering:
     """Tell which of two points is the more general: the one whose cone holds the other.
 
     Near the root, and for η > 1, each may hold the other; then the one that holds it deeper is the more general.
@@ -55,7 +55,7 @@ def order(first: Float[Tensor, " d"], second: Float[Tensor, " d"], curv: float, 
         relation = "neither"
     else:
         relation = "general" if over <= under else "specific"
-    return Order(relation, over, under, distance)
+    return Ordering(relation, over, under, distance)
 
 
 def mean(points: Float[Tensor, "n d"], curv: float, weights: Sequence[float] | None = None) -> Float[Tensor, " d"]:

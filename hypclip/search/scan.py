@@ -70,7 +70,7 @@ def _nearest(
         else:
             for rows in _blocks(len(segment), len(queries)):
                 best.feed(i, rows, segment.columns.vectors, segment.columns.times, mask)
-    return best.places(len(snapshot))
+    return best.places()
 
 
 class _Best:
@@ -123,7 +123,7 @@ class _Best:
         both = np.concatenate([self._uppers, uppers], axis=1)
         self._uppers = np.sort(both, axis=1)[:, : self._k]
 
-    def places(self, segments: int) -> list[Places]:
+    def places(self) -> list[Places]:
         """Return what is left for each query."""
         answers: list[Places] = [[] for _ in self._queries]
         limit = self._uppers[:, -1]
@@ -204,8 +204,7 @@ def _may_hold(vectors: Floats, rows: Rows, of: Doubles, side: Side, cone: Cone, 
     1 − cos θ is known to 1e-12. From 1e-7 on that is a relative error of 1e-5, which moves the exterior angle by less
     than (1/2 + coth ρ) 1e-5 rad, ρ the radius of the apex. Rows of a smaller angle, and apexes at the root, are kept.
     """
-    # Blocks so small that no operation on them starts threads, for which a search of milliseconds would wait.
-    size = min(2000, max(16, _BLOCK_BYTES // (8 * vectors.shape[1])))
+    size = max(16, _BLOCK_BYTES // (8 * vectors.shape[1]))
     q_norm = float(np.linalg.norm(of))
     found = []
     for start in range(0, len(rows), size):

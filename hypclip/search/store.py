@@ -17,7 +17,7 @@ from hypclip.errors import InputError
 from hypclip.geometry import cones
 from hypclip.search.errors import ModelMismatch
 from hypclip.search.path import Path
-from hypclip.search.where import ANYTHING, Modality, Where
+from hypclip.search.where import ANYTHING, Modality, Where, check_modality
 
 Side = Literal["ancestors", "descendants"]
 """Which way to look along cones: points whose cone holds the query, or points in the query's cone."""
@@ -90,6 +90,16 @@ class Space:
                 f"float32 points are told apart up to {math.asinh(MAX_SINH_RADIUS) / math.sqrt(self.curv):.4g}"
             )
 
+    def check_path(self, path: Path) -> None:
+        """Refuse a way through another space.
+
+        Raises:
+            InputError: its curvature differs, or an end is no point of this space.
+        """
+        if not math.isclose(path.curv, self.curv, rel_tol=1e-6):
+            raise InputError(f"a path of curv {path.curv:.6g} does not lie in the space of {self}")
+        self.check_points(torch.stack([path.start, path.target]))
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -132,6 +142,7 @@ class Points:
             raise InputError(f"points need one id, vector, modality and metadata each, got {lengths}")
         if self.vectors.dim() != 2:
             raise InputError(f"vectors must have shape (N, D), got {tuple(self.vectors.shape)}")
+        check_modality(self.modality)
         seen: set[str] = set()
         for point_id in self.ids:
             if not isinstance(point_id, str) or not point_id or not _is_unicode(point_id):
@@ -226,7 +237,7 @@ def _to_json(point_id: str, metadata: Mapping[str, Any]) -> str:
         raise InputError(
             f"the metadata of point {point_id!r} cannot be written as JSON: its field {unnamed[0]!r} is no string"
         )
-    if not _is_shallow(metadata):
+    if nesting(metadata, MAX_METADATA_DEPTH + 1) > MAX_METADATA_DEPTH:
         raise InputError(
             f"the metadata of point {point_id!r} cannot be written as JSON that every store reads: "
             f"it is nested more than {MAX_METADATA_DEPTH} deep"
@@ -243,19 +254,38 @@ def _to_json(point_id: str, metadata: Mapping[str, Any]) -> str:
     return text
 
 
-def _is_shallow(value: object) -> bool:
-    """Tell whether no value is nested deeper than the limit; without recursion, which has a limit of its own."""
-    level = [value]
-    for _ in range(MAX_METADATA_DEPTH + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (Mapping, list, tuple))
-            for inner in (outer.values() if isinstance(outer, Mapping) else outer)
-        ]
-        if not level:
-            return True
-    return False
+def nesting(value: object, stop: int) -> int:
+    """Return how deep a value of JSON is nested, or `stop` if it is at least that deep."""
+    if stop == 0 or not isinstance(value, (Mapping, list, tuple)):
+        return 0
+    inner = value.values() if isinstance(value, Mapping) else value
+    return 1 + max((nesting(v, stop - 1) for v in inner), default=0)
+
+
+def join(blocks: Sequence[Points]) -> Points:
+    """Return the points of at least one block as one.
+
+    Raises:
+        InputError: an id comes twice.
+    """
+    return Points(
+        [point_id for block in blocks for point_id in block.ids],
+        torch.cat([block.vectors for block in blocks]),
+        [modality for block in blocks for modality in block.modality],
+        [metadata for block in blocks for metadata in block.metadata],
+    )
+
+
+def check_page(limit: int, offset: int) -> None:
+    """Refuse an empty page, and one before the first.
+
+    Raises:
+        InputError: the limit is below 1 or the offset negative.
+    """
+    if limit < 1:
+        raise InputError(f"k, or the limit of a page, must be at least 1, got {limit}")
+    if offset < 0:
+        raise InputError(f"offset must be 0 or more, got {offset}")
 
 
 def check_name(name: str) -> None:

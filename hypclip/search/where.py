@@ -76,8 +76,8 @@ class Where:
             raise InputError(f"a filter has at most {MAX_FIELDS} fields, got {len(given)}")
         conditions = {name: _condition(name, wanted) for name, wanted in given.items()}
         object.__setattr__(self, "conditions", MappingProxyType(conditions))
-        if self.modality is not None and self.modality not in MODALITIES:
-            raise InputError(f"unknown modality {self.modality!r}, expected one of {', '.join(MODALITIES)}")
+        if self.modality is not None:
+            check_modality([self.modality])
         if not 0 <= self.min_radius <= self.max_radius:
             raise InputError(
                 f"a range of radii needs 0 ≤ min_radius ≤ max_radius, got {self.min_radius} and {self.max_radius}"
@@ -96,6 +96,17 @@ ANYTHING = Where()
 def matches(metadata: Mapping[str, Any], conditions: Mapping[str, Condition]) -> bool:
     """Tell whether metadata meets every condition: the definition that the stores are held to."""
     return all(name in metadata and _holds(metadata[name], c) for name, c in conditions.items())
+
+
+def check_modality(modality: Sequence[str]) -> None:
+    """Refuse what is no modality.
+
+    Raises:
+        InputError: the message names the first.
+    """
+    for one in modality:
+        if one not in MODALITIES:
+            raise InputError(f"unknown modality {one!r}, expected one of {', '.join(MODALITIES)}")
 
 
 def is_number(value: object) -> TypeGuard[float]:
