@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvicorn
+import uvloop
 from pydantic import ValidationError
 
-import hypclip
 from hypclip.errors import HypclipError
+from hypclip.search import VectorStore
+from serve import logs
 from serve.app import create_app
+from serve.auth import SCOPES, new_key
 from serve.engine import ModelEngine
+from serve.errors import WorkerFailed
+from serve.metrics import Metrics
+from serve.server import Server
 from serve.settings import ENV_PREFIX, Settings
 from serve.stores import open_store
 
@@ -24,24 +28,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Load the model, open the index, serve until a signal comes.
 
     Returns:
-        0, or 2 when a setting, the checkpoint or the index cannot be used.
+        0; 1 when the process of the model has died; 2 when a setting, the checkpoint or the index cannot be used.
     """
     arguments = _parser().parse_args(argv)
+    if arguments.new_key is not None:
+        return _print_key(arguments.new_key)
     given = {name: value for name, value in vars(arguments).items() if value is not None}
-    with contextlib.ExitStack() as opened:
-        try:
-            settings = Settings(**given)
-            store = opened.enter_context(contextlib.closing(open_store(settings)))
-            engine = opened.enter_context(ModelEngine(hypclip.load(settings.checkpoint)))
-            app = create_app(settings, engine, store)
-            engine.warm_up()
-        except ValidationError as error:
-            return _refuse("; ".join(f"{ENV_PREFIX}{str(p['loc'][0]).upper()}: {p['msg']}" for p in error.errors()))
-        except HypclipError as error:
-            return _refuse(str(error))
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        uvicorn.run(app, host=settings.host, port=settings.port)
-    return 0
+    try:
+        settings = Settings(**given)
+        logs.configure(settings.log_format)
+        with contextlib.closing(open_store(settings)) as store:
+            return uvloop.run(_serve(settings, store))
+    except ValidationError as error:
+        return _refuse("; ".join(f"{ENV_PREFIX}{str(p['loc'][0]).upper()}: {p['msg']}" for p in error.errors()))
+    except HypclipError as error:
+        return _refuse(str(error))
+
+
+async def _serve(settings: Settings, store: VectorStore) -> int:
+    metrics = Metrics()
+    server: Server | None = None
+
+    def died(failure: WorkerFailed) -> None:
+        if server is not None:
+            server.fail(failure)
+
+    async def load() -> ModelEngine:
+        return await ModelEngine.start(settings, metrics, died)
+
+    engine = await load()
+    try:
+        server = Server(create_app(settings, engine, store, load=load, metrics=metrics), settings)
+        await server.serve()
+    finally:
+        await engine.aclose()  # once more, if the app has come so far as to do it
+    return 1 if server.failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,12 +78,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--create-index", action="store_true", default=None, help=fields["create_index"].description)
     parser.add_argument("--host", help=_help("host"))
     parser.add_argument("--port", type=int, help=_help("port"))
+    parser.add_argument("--new-key", metavar="NAME:SCOPE", help="Make an API key and end. Scopes: " + ", ".join(SCOPES))
     return parser
 
 
 def _help(name: str) -> str:
     field = Settings.model_fields[name]
     return f"{field.description} Default: {field.default}."
+
+
+def _print_key(asked: str) -> int:
+    name, _, scope = asked.partition(":")
+    if not name or scope not in SCOPES:
+        return _refuse(f"--new-key takes NAME:SCOPE, the scope one of {', '.join(SCOPES)}; got {asked!r}")
+    key, sha256 = new_key()
+    sys.stdout.write(
+        f"key, for the client:           {key}\nline, for {ENV_PREFIX}API_KEYS_FILE: {name}:{scope}:{sha256}\n"
+    )
+    return 0
 
 
 def _refuse(message: str) -> int:

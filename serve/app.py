@@ -4,72 +4,119 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import TypedDict
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from hypclip.errors import ConfigError
 from hypclip.search import VectorStore
-from serve import errors, hierarchy
-from serve.engine import Engine
-from serve.middleware import BodyLimit, RequestContext
+from serve import errors
+from serve.auth import Keyring
+from serve.engine import Engine, cores
+from serve.errors import REQUEST_ID_HEADER
+from serve.fetch import Fetcher
+from serve.metrics import Metrics
+from serve.middleware import Authenticate, Bounds, Lifetime, RequestContext
 from serve.routes import router
+from serve.runtime import Load, Runtime, check_geometry
 from serve.schemas import ErrorResponse
 from serve.service import Service
 from serve.settings import Settings
 from serve.stores import open_store
+from serve.tracing import Tracing
 
 DESCRIPTION = """
 Texts and pictures become points of one hyperbolic space. Points near the origin are general, points far out are
 specific, and `radius`, the distance from the origin, tells how specific. A point is given by its D **space components**
 x; its time component is sqrt(1/c + |x|²), and the space has curvature −c, where c is `curv`.
 
-Every error has the shape `{"error": {"type", "message", "request_id"}}`. No URL is ever fetched.
+Every error has the shape `{"error": {"type", "message", "request_id"}}`. A server that is full answers 429, one that
+cannot answer now 503, both with `Retry-After`; a request that takes too long is answered 504. Where API keys are set up
+they are sent as `Authorization: Bearer KEY`.
 """
 
 
 class State(TypedDict):
     """What the lifespan hands to every request."""
 
-    service: Service
+    runtime: Runtime
 
 
-def create_app(settings: Settings, engine: Engine, store: VectorStore | None = None) -> FastAPI:
-    """Build the server.
+def create_app(
+    settings: Settings,
+    engine: Engine,
+    store: VectorStore | None = None,
+    *,
+    load: Load | None = None,
+    metrics: Metrics | None = None,
+) -> FastAPI:
+    """Build the server; `app.state.runtime` is what it is serving.
 
     Args:
-        settings: limits, and where the index is.
-        engine: the model; closing it is up to the caller.
+        settings: limits, keys, and where the index is.
+        engine: the model; closed when the app stops.
         store: an open store. Without one the app opens the index of the settings when it starts. Either is closed when
             the app stops.
+        load: makes another engine, for reloads.
+        metrics: where the engine counts; one of the app's own when not given.
 
     Raises:
-        ConfigError: the engine's space is not hyperbolic.
+        ConfigError: the engine's space is not hyperbolic, or a setting cannot work.
     """
-    if engine.geometry != "lorentz":
-        raise ConfigError(
-            f"model {engine.model_id!r} has geometry {engine.geometry!r}; the server needs 'lorentz', because "
-            "distances, radii and cones are those of hyperbolic space"
-        )
+    check_geometry(engine)
+    if "*" in settings.cors_origins:
+        raise ConfigError("HYPCLIP_CORS_ORIGINS takes origins such as https://example.com one by one, not *")
+    counted = metrics or Metrics()
+    runtime = Runtime(load)
+    keyring = Keyring() if settings.api_keys_file is None else Keyring.read(settings.api_keys_file)
+    tracing = Tracing(settings.otel_endpoint)
+    fetcher = Fetcher(
+        settings.image_url_hosts, max_bytes=settings.max_image_bytes, timeout_s=settings.image_url_timeout_s
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        opened = open_store(settings) if store is None else store
-        with contextlib.closing(opened):
-            yield {"service": Service(settings, engine, opened)}
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(tracing.close)
+            stack.push_async_callback(fetcher.aclose)
+            opened = stack.enter_context(contextlib.closing(open_store(settings) if store is None else store))
+            pictures = stack.enter_context(ThreadPoolExecutor(max(2, cores()), "hypclip-pictures"))
+            runtime.serve(Service(settings, engine, opened, counted, fetcher, pictures))
+            stack.push_async_callback(runtime.aclose)
+            yield {"runtime": runtime}
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="hypclip",
         version=version("hypclip"),
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
-        middleware=[Middleware(RequestContext), Middleware(BodyLimit, max_bytes=settings.max_body_bytes)],
+        static_url="/docs/static",
+        middleware=[
+            *tracing.middleware,
+            Middleware(RequestContext, metrics=counted, runtime=runtime, access_log=settings.access_log),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST", "PUT", "DELETE"],
+                allow_headers=["Authorization", "Content-Type", "X-Api-Key", REQUEST_ID_HEADER],
+                expose_headers=[REQUEST_ID_HEADER, "Retry-After", "Server-Timing"],
+            ),
+            Middleware(Authenticate, keyring=keyring, metrics=counted, protect_metrics=settings.protect_metrics),
+            Middleware(Bounds, settings=settings, metrics=counted),
+            Middleware(Lifetime, runtime=runtime, metrics=counted, timeout_s=settings.request_timeout_s),
+        ],
         responses={"4XX": {"model": ErrorResponse}, "5XX": {"model": ErrorResponse}},
+        # For the document alone; `Authenticate` does the checking, before a body is read.
+        dependencies=[] if keyring.is_open else [Depends(HTTPBearer(auto_error=False))],
     )
+    app.state.runtime = runtime
     errors.install(app)
     app.include_router(router)
-    app.include_router(hierarchy.router)
     return app

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import networkx as nx
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hypclip.geometry.metric import Geometry, Metric
@@ -46,19 +49,46 @@ def probabilities(
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """A hierarchy of labels: its leaves, and of every node the next one on the shortest way up to a root."""
+    """A hierarchy of labels: its leaves, and of every node the next one on the shortest way up to a root.
+
+    `parents` lists every node after its parent. A node with several parents counts below one of them only.
+    """
 
     leaves: list[str]
     parents: Mapping[str, str | None]
 
-    def path(self, leaf: str) -> list[str]:
-        """Return the way from a root down to a leaf, both included."""
-        upwards = []
-        node: str | None = leaf
-        while node is not None:
-            upwards.append(node)
-            node = self.parents[node]
-        return upwards[::-1]
+    def paths(self, scores: NDArray[Any], min_probability: float) -> list[list[tuple[str, float]]]:
+        """Return for each row of leaf probabilities (n, leaves) the nodes from a root down, with their probabilities.
+
+        A node is as probable as the leaves below it together. The way goes to the most probable child, and ends before
+        one that is less probable than `min_probability`.
+        """
+        place = {node: i for i, node in enumerate(self.parents)}
+        mass = np.zeros((len(place), len(scores)))
+        mass[[place[leaf] for leaf in self.leaves]] = scores.T
+        children: dict[str | None, list[str]] = {}
+        for node, parent in self.parents.items():
+            children.setdefault(parent, []).append(node)
+        for node, parent in reversed(list(self.parents.items())):
+            if parent is not None:
+                mass[place[parent]] += mass[place[node]]
+        return [
+            self._way(dict(zip(place, column, strict=True)), children, min_probability) for column in mass.T.tolist()
+        ]
+
+    @staticmethod
+    def _way(
+        mass: Mapping[str, float], children: Mapping[str | None, Sequence[str]], min_probability: float
+    ) -> list[tuple[str, float]]:
+        way: list[tuple[str, float]] = []
+        below = children[None]
+        while below:
+            best = max(below, key=mass.__getitem__)
+            if mass[best] < min_probability:
+                break
+            way.append((best, min(1.0, mass[best])))
+            below = children.get(best, [])
+        return way
 
 
 def taxonomy(edges: Sequence[tuple[str, str]]) -> Taxonomy:

@@ -1,19 +1,31 @@
-"""The seam between the server and the model: what the routes ask for, and the implementation that runs it here."""
+"""The seam between the server and the model: what the routes ask for, and the implementation that runs it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
+import os
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Protocol, Self
 
+import numpy as np
 import torch
+from cachetools import LRUCache
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from hypclip import HypCLIP
-from hypclip.geometry.metric import Geometry
+from hypclip.towers.image import resize_and_crop
+from hypclip.towers.text import Tokenizer
+from serve.batching import Array, Batcher, Input, Limits
+from serve.errors import WorkerFailed
+from serve.metrics import Metrics
+from serve.settings import Settings
+from serve.timing import recorded
+from serve.worker import WorkerConfig, WorkerProcess
+
+_LONG_TEXT = 2_000
+"""Characters of a request from which on tokenizing leaves the event loop."""
 
 
 class Engine(Protocol):
@@ -25,7 +37,12 @@ class Engine(Protocol):
         ...
 
     @property
-    def geometry(self) -> Geometry:
+    def revision(self) -> str:
+        """Hash of the weights, or "" when the id names them."""
+        ...
+
+    @property
+    def geometry(self) -> str:
         """The space; the server refuses any but "lorentz"."""
         ...
 
@@ -44,53 +61,160 @@ class Engine(Protocol):
         """The inverse temperature of class probabilities."""
         ...
 
-    async def embed_text(self, texts: list[str]) -> Float[Tensor, "n d"]:
+    @property
+    def silence_s(self) -> float:
+        """How long ago the model was last heard of; infinite when it is known to be gone."""
+        ...
+
+    async def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
         """Embed at least one text; float32 space components on the CPU."""
         ...
 
-    async def embed_image(self, images: list[Image.Image]) -> Float[Tensor, "n d"]:
-        """Embed at least one decoded RGB picture; float32 space components on the CPU."""
+    def prepare(self, image: Image.Image) -> Input:
+        """Make of a decoded RGB picture what `embed_image` takes; called from several threads."""
+        ...
+
+    async def embed_image(self, images: Sequence[Input]) -> Float[Tensor, "n d"]:
+        """Embed at least one prepared picture; float32 space components on the CPU."""
+        ...
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        """Return how many tokens the model reads of texts, all together."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what runs, and free everything."""
         ...
 
 
 class ModelEngine:
-    """A HypCLIP run in one worker thread, one call after the other, so that the event loop never waits for it.
+    """A checkpoint run by worker processes, behind queues that make batches; `start` makes one."""
 
-    Args:
-        model: the model; it is not used from anywhere else while the engine lives.
-    """
+    def __init__(self, settings: Settings, metrics: Metrics, on_death: Callable[[WorkerFailed], None]):
+        self._settings, self._metrics, self._on_death = settings, metrics, on_death
+        self._workers: list[WorkerProcess] = []
+        self._failed = False
+        self._cache: MutableMapping[str, Array] = LRUCache(settings.text_cache)
 
-    def __init__(self, model: HypCLIP):
-        self._model = model
-        # The number of threads is a setting of each thread, taken from where it happens to stand when one begins.
-        self._worker = ThreadPoolExecutor(
-            1, "hypclip-engine", initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
+    @classmethod
+    async def start(cls, settings: Settings, metrics: Metrics, on_death: Callable[[WorkerFailed], None]) -> Self:
+        """Load the checkpoint of the settings, and run it once.
+
+        Args:
+            settings: checkpoint, backend, sizes of batches and queues.
+            metrics: what is told of batches.
+            on_death: called when a process dies: the server has to end, since nothing can be embedded any more.
+
+        Raises:
+            StartFailed: the model cannot be loaded or run.
+        """
+        engine = cls(settings, metrics, on_death)
+        config = WorkerConfig(
+            checkpoint=settings.checkpoint,
+            device=settings.device,
+            backend=settings.backend,
+            precision=settings.precision,
+            threads=settings.threads or max(1, cores() // settings.workers),
+            log_format=settings.log_format,
         )
-        self.model_id: str = model.model_id
-        self.revision: str = model.revision
-        self.geometry: Geometry = model.config.geometry
-        self.curv = model.curv.mean().item()  # of one number, but for a product, which the app refuses
-        self.dim = model.dim
-        self.logit_scale = model.logit_scale.item()
+        starting = [
+            asyncio.create_task(WorkerProcess.start(config, engine._died, settings.worker_timeout_s))
+            for _ in range(settings.workers)
+        ]
+        await asyncio.wait(starting)
+        engine._workers = [task.result() for task in starting if task.exception() is None]
+        if failed := [error for task in starting if (error := task.exception()) is not None]:
+            await engine.aclose()
+            raise failed[0]
+        card = engine._workers[0].card
+        engine.model_id, engine.revision, engine.geometry = card.model_id, card.revision, card.geometry
+        engine.curv, engine.dim, engine.logit_scale = card.curv, card.dim, card.logit_scale
+        engine._tokenizer = Tokenizer(card.text_cfg)
+        engine._resize = resize_and_crop(card.image_size)
+        limits = Limits(
+            max_batch={"text": settings.max_batch_text, "image": settings.max_batch_image},
+            max_wait_s=settings.batch_wait_ms / 1e3,
+            max_items=settings.max_queue_items,
+            max_bytes=settings.max_queue_bytes,
+            patience_s=settings.request_timeout_s,
+        )
+        engine._batcher = Batcher(engine._workers, limits, metrics)
+        return engine
 
-    def __enter__(self) -> Self:
-        return self
+    model_id: str
+    revision: str
+    geometry: str
+    curv: float
+    dim: int
+    logit_scale: float
+    _tokenizer: Tokenizer
+    _resize: Callable[[Image.Image], Image.Image]
+    _batcher: Batcher
 
-    def __exit__(self, *_: object) -> None:
-        self._worker.shutdown()
+    @property
+    def silence_s(self) -> float:
+        """See Engine."""
+        return float("inf") if self._failed else max(worker.silence_s for worker in self._workers)
 
-    def warm_up(self) -> None:
-        """Run both towers once, so that a model that cannot run stops the start and not the first request."""
-        self._model.embed_text(["warm-up"])
-        self._model.embed_image([Image.new("RGB", (32, 32))])
+    @property
+    def pids(self) -> list[int | None]:
+        """The worker processes."""
+        return [worker.pid for worker in self._workers]
 
-    async def embed_text(self, texts: list[str]) -> Float[Tensor, "n d"]:
-        """Embed texts; see Engine."""
-        return await self._run(lambda: self._model.embed_text(texts))
+    async def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+        """Embed texts; see Engine. Those embedded lately are not computed again."""
+        known = {text: row for text in set(texts) if (row := self._cache.get(text)) is not None}
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if self._settings.text_cache:
+            self._metrics.cache_hits.inc(len(texts) - len(missing))
+            self._metrics.cache_misses.inc(len(missing))
+        if missing:
+            with recorded("pre"), self._metrics.preprocessing("text"):
+                inputs = await self._tokenized(missing)
+            rows = await self._batcher.run("text", inputs)
+            known.update(zip(missing, rows, strict=True))
+            if self._settings.text_cache:
+                self._cache.update(zip(missing, rows, strict=True))
+        return _points([known[text] for text in texts])
 
-    async def embed_image(self, images: list[Image.Image]) -> Float[Tensor, "n d"]:
+    def prepare(self, image: Image.Image) -> Input:
+        """See Engine: pixels resized and cropped, known by a hash of them."""
+        pixels = np.ascontiguousarray(np.asarray(self._resize(image)).transpose(2, 0, 1))
+        return Input(pixels, hashlib.blake2b(pixels.data, digest_size=16).digest())
+
+    async def embed_image(self, images: Sequence[Input]) -> Float[Tensor, "n d"]:
         """Embed pictures; see Engine."""
-        return await self._run(lambda: self._model.embed_image(images))
+        return _points(await self._batcher.run("image", images))
 
-    async def _run(self, call: Callable[[], Tensor]) -> Tensor:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, call)
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        """See Engine."""
+        return sum(each.length for each in await self._tokenized(texts))
+
+    async def aclose(self) -> None:
+        """See Engine."""
+        await asyncio.gather(*(worker.aclose() for worker in self._workers))
+
+    def _died(self, failure: WorkerFailed) -> None:
+        if hasattr(self, "_batcher"):
+            self._batcher.fail(failure)
+        if not self._failed:
+            self._failed = True
+            self._on_death(failure)
+
+    async def _tokenized(self, texts: Sequence[str]) -> list[Input]:
+        if sum(map(len, texts)) <= _LONG_TEXT:
+            return self._tokens(texts)
+        return await asyncio.to_thread(self._tokens, texts)
+
+    def _tokens(self, texts: Sequence[str]) -> list[Input]:
+        rows = (self._tokenizer([text])[0].numpy() for text in texts)
+        return [Input(row, row.tobytes()) for row in rows]
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _points(rows: Sequence[Array]) -> Float[Tensor, "n d"]:
+    return torch.from_numpy(np.stack(rows))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +16,6 @@ from serve.settings import ENV_PREFIX
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _PROBLEMS_SHOWN = 3
-_RETRY_AFTER_S = "1"
 
 
 class LimitExceeded(HypclipError):
@@ -39,6 +38,51 @@ class NotReady(HypclipError):
     """The server cannot answer yet, or not any more."""
 
 
+class Overloaded(HypclipError):
+    """There is no room for a request now.
+
+    Args:
+        what: what is full.
+        setting: what bounds it.
+        retry_after_s: when there is likely to be room again.
+    """
+
+    def __init__(self, what: str, setting: str, retry_after_s: float = 1.0):
+        super().__init__(f"{what} (setting {ENV_PREFIX}{setting.upper()}); try again in a moment")
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(HypclipError):
+    """A request took longer than one may."""
+
+    def __init__(self, limit_s: float):
+        super().__init__(f"the answer took longer than {limit_s:g} s (setting {ENV_PREFIX}REQUEST_TIMEOUT_S)")
+
+
+class StartFailed(HypclipError):
+    """The model cannot be run."""
+
+
+class WorkerFailed(HypclipError):
+    """The process of the model has died."""
+
+
+class InputFailed(HypclipError):
+    """The model fails on an input; a fault of the server's."""
+
+
+class Unauthorized(HypclipError):
+    """No API key, or one that is not known."""
+
+
+class Forbidden(HypclipError):
+    """The API key is not for this."""
+
+
+class UnknownModel(HypclipError):
+    """A request names another model than the one that is served."""
+
+
 class BodyTooLarge(HTTPException):
     """The body is over the limit. An HTTPException, because FastAPI lets only those through while it reads a body."""
 
@@ -48,29 +92,69 @@ class BodyTooLarge(HTTPException):
         )
 
 
+class TooMuchAtOnce(HTTPException):
+    """The bodies of all requests together are over the limit; an HTTPException for the same reason."""
+
+    def __init__(self, limit: int):
+        super().__init__(
+            429,
+            f"the bodies of all requests at a time are over the limit of {limit:,} bytes (setting "
+            f"{ENV_PREFIX}MAX_REQUEST_BYTES); try again in a moment",
+            headers={"Retry-After": "1"},
+        )
+
+
+class ClientGone(Exception):
+    """The client has closed the connection; there is nobody to answer."""
+
+
 RESPONSES: Mapping[type[HypclipError], tuple[int, str]] = {
     UnknownCollection: (404, "unknown_collection"),
     UnknownPoint: (404, "unknown_point"),
+    UnknownModel: (404, "unknown_model"),
+    Unauthorized: (401, "unauthorized"),
+    Forbidden: (403, "forbidden"),
     ModelMismatch: (409, "model_mismatch"),
     LimitExceeded: (422, "limit_exceeded"),
     InvalidImage: (422, "invalid_image"),
     InvalidRequest: (422, "invalid_request"),
     UnknownField: (422, "unknown_field"),
     InputError: (422, "invalid_input"),
+    Overloaded: (429, "overloaded"),
+    InputFailed: (500, "model_failed"),
     NotReady: (503, "not_ready"),
+    WorkerFailed: (503, "worker_failed"),
     Unavailable: (503, "store_unavailable"),
+    DeadlineExceeded: (504, "deadline_exceeded"),
 }
 """Status and type of every error a client can cause or must know about. Any other one is ours: 500, logged."""
 
-_HTTP_TYPES = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_HTTP_TYPES = {
+    400: "invalid_json",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    429: "overloaded",
+}
 
 
 def install(app: FastAPI) -> None:
     """Have the app answer every expected error in the one shape; `RequestContext` does so for the unexpected ones."""
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    for kind, (status, name) in RESPONSES.items():
-        app.add_exception_handler(kind, _handler(status, name))
+    for kind in RESPONSES:
+        app.add_exception_handler(kind, _expected)
+
+
+def response_to(error: HypclipError, request_id: str) -> JSONResponse:
+    """Build the response to an expected error."""
+    status, name = next(known for kind, known in RESPONSES.items() if isinstance(error, kind))
+    headers: dict[str, str] = {}
+    if status in (429, 503):
+        headers["Retry-After"] = str(max(1, math.ceil(getattr(error, "retry_after_s", 1.0))))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return error_response(request_id, status, name, str(error), headers)
 
 
 def error_response(
@@ -81,12 +165,9 @@ def error_response(
     return JSONResponse(body, status_code=status, headers=headers)
 
 
-def _handler(status: int, name: str) -> Any:
-    async def handle(request: Request, error: Exception) -> JSONResponse:
-        headers = {"Retry-After": _RETRY_AFTER_S} if status == 503 else None
-        return error_response(request.state.request_id, status, name, str(error), headers)
-
-    return handle
+async def _expected(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HypclipError)
+    return response_to(error, request.state.request_id)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -22,13 +22,16 @@ _URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:[a-z0-9.+-]+/[a-z0-9.+-]+(?:;[a-z0-9=.+-]+)*?;base64,", re.IGNORECASE)
 
 
-def decode_images(values: Sequence[str], settings: Settings) -> list[Image.Image]:
-    """Decode pictures given as base64 or data URIs: RGB, first frame, turned upright, transparency on white.
+def is_url(value: str) -> bool:
+    """Whether a picture is given by its address."""
+    return _URL.match(value) is not None
 
-    Sizes are read from all headers, and refused if they are over the limits, before any pixel is decoded.
+
+def open_images(values: Sequence[str | bytes], settings: Settings) -> list[Image.Image]:
+    """Read the headers of pictures given as base64, data URIs or files; nothing is decoded yet.
 
     Raises:
-        InvalidImage: not base64, a URL, another format, or damaged.
+        InvalidImage: not base64, a URL, or another format.
         LimitExceeded: too many bytes or pixels, or too elongated.
     """
     opened = [_open(_bytes(value, settings), settings) for value in values]
@@ -37,11 +40,29 @@ def decode_images(values: Sequence[str], settings: Settings) -> list[Image.Image
         raise LimitExceeded(
             "the number of pixels of all images together", pixels, settings.max_request_pixels, "max_request_pixels"
         )
-    return [_decode(image) for image in opened]
+    return opened
 
 
-def _bytes(value: str, settings: Settings) -> bytes:
-    if _URL.match(value):
+def decode(image: Image.Image) -> Image.Image:
+    """Decode a picture of `open_images`: RGB, first frame, turned upright, transparency on white.
+
+    Raises:
+        InvalidImage: it is damaged.
+    """
+    try:
+        image.load()
+        return to_rgb(image)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Pillow's readers raise a dozen kinds of errors on damaged files: OSError, SyntaxError, struct.error, ...
+        raise _damaged(error) from error
+
+
+def _bytes(value: str | bytes, settings: Settings) -> bytes:
+    if isinstance(value, bytes):
+        return _bounded(value, settings)
+    if is_url(value):
         raise InvalidImage("an image is sent as base64 or as a data URI; no URL is fetched")
     if value[:5].lower() == "data:":
         header = _DATA_URI.match(value)
@@ -56,8 +77,12 @@ def _bytes(value: str, settings: Settings) -> bytes:
         data = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidImage(f"an image is not valid base64 (no path or URL is read): {error}") from error
-    if len(data) > limit:
-        raise LimitExceeded("the size of an image in bytes", len(data), limit, "max_image_bytes")
+    return _bounded(data, settings)
+
+
+def _bounded(data: bytes, settings: Settings) -> bytes:
+    if len(data) > settings.max_image_bytes:
+        raise LimitExceeded("the size of an image in bytes", len(data), settings.max_image_bytes, "max_image_bytes")
     return data
 
 
@@ -87,17 +112,6 @@ def _open(data: bytes, settings: Settings) -> Image.Image:
             "max_image_aspect",
         )
     return image
-
-
-def _decode(image: Image.Image) -> Image.Image:
-    try:
-        image.load()
-        return to_rgb(image)
-    except MemoryError:
-        raise
-    except Exception as error:
-        # Pillow's readers raise a dozen kinds of errors on damaged files: OSError, SyntaxError, struct.error, ...
-        raise _damaged(error) from error
 
 
 def _damaged(error: Exception) -> InvalidImage:

@@ -1,30 +1,61 @@
-"""What happens around every request: its id, the limit on its body, and the last resort when our code fails."""
+"""What happens around every request: its id, its line in the log, its rights, its room, its time."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.errors import REQUEST_ID_HEADER, BodyTooLarge, error_response
+from hypclip.errors import HypclipError
+from serve import timing, tracing
+from serve.auth import Keyring, needed_scope
+from serve.errors import (
+    REQUEST_ID_HEADER,
+    BodyTooLarge,
+    ClientGone,
+    DeadlineExceeded,
+    Overloaded,
+    TooMuchAtOnce,
+    error_response,
+    response_to,
+)
+from serve.metrics import Metrics
+from serve.runtime import Runtime
+from serve.settings import Settings
 
 logger = logging.getLogger(__name__)
+access = logging.getLogger("serve.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_CLIENT_GONE = 499
+_UNBOUNDED = ("/healthz", "/readyz", "/metrics")
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_POLICY = "default-src 'none'; frame-ancestors 'none'"
+_DOCS_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
+)
 
 
 class RequestContext:
-    """Give each request an id, the client's own if it sent a sane one, and answer unexpected errors.
+    """Give each request an id, the client's own if it sent a sane one; time, count and log it; answer errors.
 
     The id is `request.state.request_id`, a header of the response, part of every error, and in the log beside the
     traceback, which the client does not get to see.
     """
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+    def __init__(self, app: ASGIApp, metrics: Metrics, runtime: Runtime, access_log: bool):
+        self.app, self._metrics, self._runtime, self._access_log = app, metrics, runtime, access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -34,40 +65,101 @@ class RequestContext:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        started = False
+        start = time.perf_counter()
+        status = 0
 
-        async def send_with_id(message: Message) -> None:
-            nonlocal started
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                headers["Content-Security-Policy"] = _DOCS_POLICY if scope["path"].startswith("/docs") else _POLICY
+                headers[REQUEST_ID_HEADER] = request_id
+                headers["Server-Timing"] = timing.header(parts, time.perf_counter() - start)
+                if self._runtime.draining:
+                    headers["Connection"] = "close"
             await send(message)
 
-        try:
-            await self.app(scope, receive, send_with_id)
-        except Exception:
-            if started:
-                raise
-            logger.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
-            message = "the server failed to answer this request; its log has the details under this request id"
-            response = error_response(request_id, 500, "internal_error", message)
-            await response(scope, receive, send_with_id)
+        with timing.timings() as parts:
+            try:
+                await self.app(scope, receive, send_with_headers)
+            except ClientGone:
+                status = status or _CLIENT_GONE
+            except HypclipError as error:
+                if status:
+                    raise
+                await response_to(error, request_id)(scope, receive, send_with_headers)
+            except Exception:
+                if status:
+                    raise
+                logger.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+                message = "the server failed to answer this request; its log has the details under this request id"
+                response = error_response(request_id, 500, "internal_error", message)
+                await response(scope, receive, send_with_headers)
+            finally:
+                self._count(scope, status, time.perf_counter() - start, parts)
+
+    def _count(self, scope: Scope, status: int, seconds: float, parts: dict[str, float]) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.requests.labels(route, status).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        if self._access_log and access.isEnabledFor(logging.INFO):
+            fields = {
+                "request_id": scope["state"]["request_id"],
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "ms": round(seconds * 1e3, 1),
+                **{f"{part}_ms": round(taken * 1e3, 1) for part, taken in parts.items()},
+            }
+            access.info(" ".join(f"{name}={value}" for name, value in fields.items()), extra=fields)
+        tracing.annotate(scope, parts)
 
 
-class BodyLimit:
-    """Refuse bodies over a limit: at once when Content-Length says so, else as soon as more has come in."""
+class Authenticate:
+    """Ask for an API key before anything of the body is read."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int):
-        self.app, self.max_bytes = app, max_bytes
+    def __init__(self, app: ASGIApp, keyring: Keyring, metrics: Metrics, protect_metrics: bool):
+        self.app, self._keyring, self._metrics, self._protect_metrics = app, keyring, metrics, protect_metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
-        if scope["type"] != "http":
+        if scope["type"] == "http":
+            needed = needed_scope(scope["method"], scope["path"], protect_metrics=self._protect_metrics)
+            if needed is not None:
+                try:
+                    self._keyring.check(_presented(Headers(scope=scope)), needed)
+                except HypclipError:
+                    self._metrics.rejected.labels("rights").inc()
+                    raise
+        await self.app(scope, receive, send)
+
+
+class Bounds:
+    """Bound how many requests there are at a time, the bytes of their bodies, and the bytes of each.
+
+    Bodies are refused at once when Content-Length says so, else as soon as more has come in.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics):
+        self.app, self._settings, self._metrics = app, settings, metrics
+        self._requests = 0
+        self._bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http" or scope["path"] in _UNBOUNDED:
             await self.app(scope, receive, send)
             return
+        settings = self._settings
+        if self._requests >= settings.max_requests:
+            self._metrics.rejected.labels("requests").inc()
+            raise Overloaded(f"{settings.max_requests:,} requests are being answered already", "max_requests")
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.max_bytes:
-            error = BodyTooLarge(self.max_bytes)
+        if announced.isdecimal() and int(announced) > settings.max_body_bytes:
+            self._metrics.rejected.labels("body").inc()
+            error = BodyTooLarge(settings.max_body_bytes)
             response = error_response(scope["state"]["request_id"], 413, "body_too_large", error.detail)
             await response(scope, receive, send)
             return
@@ -77,9 +169,72 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                if received > self.max_bytes:
-                    raise BodyTooLarge(self.max_bytes)
+                size = len(message.get("body", b""))
+                received += size
+                self._bytes += size
+                if received > settings.max_body_bytes:
+                    self._metrics.rejected.labels("body").inc()
+                    raise BodyTooLarge(settings.max_body_bytes)
+                if self._bytes > settings.max_request_bytes and self._requests > 1:
+                    self._metrics.rejected.labels("bytes").inc()
+                    raise TooMuchAtOnce(settings.max_request_bytes)
             return message
 
-        await self.app(scope, counted, send)
+        self._requests += 1
+        try:
+            await self.app(scope, counted, send)
+        finally:
+            self._requests -= 1
+            self._bytes -= received
+
+
+class Lifetime:
+    """Give a request the service of the moment, a deadline, and an end when its client goes away."""
+
+    def __init__(self, app: ASGIApp, runtime: Runtime, metrics: Metrics, timeout_s: float):
+        self.app, self._runtime, self._metrics, self._timeout_s = app, runtime, metrics, timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request = asyncio.current_task()
+        assert request is not None
+        watcher: asyncio.Task[None] | None = None
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            if (await receive())["type"] == "http.disconnect":
+                gone = True
+                request.cancel()
+
+        async def receive_and_watch() -> Message:
+            nonlocal watcher
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body") and watcher is None:
+                watcher = asyncio.create_task(watch())  # nothing but a disconnect comes after the body
+            return message
+
+        with self._runtime.lease() as service:
+            scope["state"]["service"] = service
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self.app(scope, receive_and_watch, send)
+            except TimeoutError as error:
+                self._metrics.rejected.labels("deadline").inc()
+                raise DeadlineExceeded(self._timeout_s) from error
+            except asyncio.CancelledError:
+                if not gone:
+                    raise
+                request.uncancel()
+                raise ClientGone from None
+            finally:
+                if watcher is not None:
+                    watcher.cancel()
+
+
+def _presented(headers: Headers) -> str | None:
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    return value.strip() if kind.lower() == "bearer" else headers.get("x-api-key")

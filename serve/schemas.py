@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
 
 from hypclip.search import Modality
 from hypclip.search.store import nesting
+from serve.coordinates import Coordinates
 
 _MAX_NESTING = 8
 
@@ -68,9 +70,19 @@ class TextItem(Schema):
 
 
 class ImageItem(Schema):
-    """A picture: PNG, JPEG, WebP, GIF or BMP. Of an animation the first frame is taken. No URL is fetched."""
+    """A picture: PNG, JPEG, WebP, GIF or BMP. Of an animation the first frame is taken."""
 
-    image: str = Field(description="Base64, or a data URI.", examples=["data:image/png;base64,iVBORw0KGgo..."])
+    image: str = Field(
+        description="Base64, or a data URI. A URL only of hosts that the server was told to fetch from; else refused.",
+        examples=["data:image/png;base64,iVBORw0KGgo..."],
+    )
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture that came as a file."""
+
+    data: bytes
 
 
 class EmbeddingItem(Schema):
@@ -113,6 +125,14 @@ Item: TypeAlias = Annotated[
         custom_error_message="expected a string, or an object with exactly one of text, image, embedding, id",
     ),
 ]
+JinaItem: TypeAlias = Annotated[
+    Annotated[Text, Tag("(string)")] | Annotated[TextItem, Tag("(text)")] | Annotated[ImageItem, Tag("(image)")],
+    Discriminator(
+        _one_key("text", "image"),
+        custom_error_type="one_of",
+        custom_error_message="expected a string, or an object with exactly one of text, image",
+    ),
+]
 Items: TypeAlias = Annotated[list[Item], Field(fail_fast=True, min_length=1)]
 COLLECTION = Field("default", description="Where the items given by id are stored.")
 
@@ -121,7 +141,7 @@ class EmbedRequest(Schema):
     """Items to embed, and the coordinates to return them in."""
 
     inputs: Items = Field(examples=[["a photo of a dog", {"text": "an animal"}]])
-    geometry: Literal["space", "lorentz", "tangent", "poincare"] = Field(
+    geometry: Coordinates = Field(
         "space",
         description="space: the D space components on the hyperboloid, which is what every other request takes back. "
         "lorentz: D + 1 numbers, the time component first. tangent: the logarithm at the origin, D numbers whose "
@@ -163,6 +183,9 @@ class ClassifyRequest(Schema):
         description="Texts with {} once, where the label goes. The embeddings of a label's texts are averaged in the "
         "tangent space.",
     )
+    min_probability: float = Field(
+        0.5, ge=0, le=1, description="How probable a node of the taxonomy has to be for the path to go down to it."
+    )
     collection: CollectionName = COLLECTION
 
 
@@ -171,9 +194,19 @@ class Classified(BaseModel):
 
     index: int
     modality: Modality
-    label: str
-    scores: dict[str, float]
-    path: list[str] | None = Field(None, description="With a taxonomy: the way from its root down to `label`.")
+    label: str = Field(examples=["dog"])
+    scores: dict[str, float] = Field(examples=[{"dog": 0.9, "cat": 0.1}])
+    path: list[str] | None = Field(
+        None,
+        description="With a taxonomy: from its root down, at each node to the most probable child, for as long as that "
+        "is at least min_probability probable; empty when no root is.",
+        examples=[["animal", "dog"]],
+    )
+    path_scores: list[float] | None = Field(
+        None,
+        description="How probable each node of the path is: the sum over the leaves below it.",
+        examples=[[1.0, 0.9]],
+    )
 
 
 class ClassifyResponse(BaseModel):
@@ -270,11 +303,12 @@ class CollectionsResponse(BaseModel):
 class ModelInfo(BaseModel):
     """The model: its space has curvature −curv and points of dim space components."""
 
-    model: str
-    geometry: str
-    curv: float
-    dim: int
-    logit_scale: float
+    model: str = Field(examples=["hypclip-0123456789ab"])
+    revision: str = Field(description="Hash of the weights.")
+    geometry: str = Field(examples=["lorentz"])
+    curv: float = Field(examples=[0.5])
+    dim: int = Field(examples=[512])
+    logit_scale: float = Field(examples=[14.3])
 
 
 class Health(BaseModel):

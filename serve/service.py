@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from hypclip.errors import InputError
@@ -31,28 +34,53 @@ from hypclip.search import (
     relations,
 )
 from hypclip.search.traverse import Traversal, traverse
+from serve.batching import Input
 from serve.classify import Taxonomy, probabilities, prompts, taxonomy
 from serve.engine import Engine
 from serve.errors import LimitExceeded
-from serve.images import decode_images
-from serve.schemas import EmbeddingItem, EmbeddingPoint, IdItem, ImageItem, Item, Point, TextItem
+from serve.fetch import Fetcher
+from serve.images import decode, is_url, open_images
+from serve.metrics import Metrics
+from serve.schemas import EmbeddingItem, EmbeddingPoint, IdItem, ImageItem, Item, Point, TextItem, Upload
 from serve.settings import Settings
+from serve.timing import recorded
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Service:
-    """One engine and one store behind the limits of the settings."""
+    """One engine and one store behind the limits of the settings.
+
+    `pictures` are the threads that decode and resize: as many as there are cores, so that only so many pictures are in
+    memory as pixels, and Pillow lets go of the interpreter lock meanwhile.
+    """
 
     settings: Settings
     engine: Engine
     store: VectorStore
+    metrics: Metrics
+    fetcher: Fetcher
+    pictures: Executor
+
+    def with_engine(self, engine: Engine) -> Service:
+        """Return the same service with another model."""
+        return replace(self, engine=engine)
 
     @property
     def space(self) -> Space:
         """The space of the engine's points."""
         engine = self.engine
-        # An engine may do without a revision when its model id names the weights.
-        return Space(engine.model_id, engine.curv, engine.dim, getattr(engine, "revision", ""))
+        return Space(engine.model_id, engine.curv, engine.dim, engine.revision)
+
+    async def ask(self, op: str, call: Callable[[], T]) -> T:
+        """Run a call of the store off the event loop, and time it."""
+        start = time.perf_counter()
+        try:
+            with recorded("index"):
+                return await asyncio.to_thread(call)
+        finally:
+            self.metrics.index_seconds.labels(op).observe(time.perf_counter() - start)
 
     async def collection(self, name: str) -> Collection:
         """Return a collection that the engine's points can be compared with.
@@ -61,12 +89,12 @@ class Service:
             UnknownCollection: there is none of this name.
             ModelMismatch: it is of another model.
         """
-        found = await asyncio.to_thread(self.store.describe, name)
+        found = await self.ask("describe", partial(self.store.describe, name))
         found.check_space(self.space)
         return found
 
     async def embed(
-        self, items: Sequence[Item | Point], collection: str
+        self, items: Sequence[Item | Point | Upload], collection: str
     ) -> tuple[Float[Tensor, "n d"], list[Modality]]:
         """Turn items into float32 points, and say what each was made from.
 
@@ -78,7 +106,7 @@ class Service:
             LimitExceeded, InvalidImage, InputError, UnknownCollection, UnknownPoint, ModelMismatch.
         """
         texts: dict[int, str] = {}
-        images: dict[int, str] = {}
+        images: dict[int, str | bytes] = {}
         given: dict[int, list[float]] = {}
         stored: dict[int, str] = {}
         modality: list[Modality] = ["text"] * len(items)
@@ -90,6 +118,8 @@ class Service:
                     texts[i] = item.text
                 case ImageItem():
                     images[i], modality[i] = item.image, "image"
+                case Upload():
+                    images[i], modality[i] = item.data, "image"
                 case EmbeddingItem():
                     given[i] = item.embedding
                     modality[i] = item.modality if isinstance(item, EmbeddingPoint) else "embedding"
@@ -103,19 +133,19 @@ class Service:
         if stored:
             await self.collection(collection)
             unique = list(dict.fromkeys(stored.values()))
-            found = await asyncio.to_thread(self.store.get, collection, unique)
+            found = await self.ask("get", partial(self.store.get, collection, unique))
             for i, point_id in stored.items():
                 row = unique.index(point_id)
                 points[i], modality[i] = found.vectors[row], found.modality[row]
         if images:
-            pictures = await asyncio.to_thread(decode_images, list(images.values()), self.settings)
+            pictures = await self._prepared(list(images.values()))
             points[list(images)] = _finite(await self.engine.embed_image(pictures))
         if texts:
             points[list(texts)] = _finite(await self.engine.embed_text(list(texts.values())))
         return points, modality
 
     async def embed_inputs(
-        self, inputs: Sequence[Item], collection: str
+        self, inputs: Sequence[Item | Upload], collection: str
     ) -> tuple[Float[Tensor, "n d"], list[Modality]]:
         """Turn the inputs of a request into points; as `embed`, for no more of them than the settings allow."""
         _check_count("the number of inputs", inputs, self.settings.max_inputs, "max_inputs")
@@ -137,9 +167,9 @@ class Service:
         point = (await self._located([query], collection))[0]
         if max_distance is not None:
             search = partial(self.store.within, collection, point, max_distance, where, limit=k, offset=offset)
-            return await asyncio.to_thread(search)
+            return await self.ask("within", search)
         nearest = partial(self.store.knn, collection, point[None], k, where, offset=offset, exact=exact)
-        return (await asyncio.to_thread(nearest))[0]
+        return (await self.ask("knn", nearest))[0]
 
     async def cone(
         self,
@@ -159,7 +189,7 @@ class Service:
         point = (await self._located([of], collection))[0]
         cone = Cone(eta=scale, strict=strict)
         search = partial(self.store.cone, collection, point, side, cone, where, order=order, limit=k, offset=offset)
-        return await asyncio.to_thread(search)
+        return await self.ask("cone", search)
 
     async def common_ancestors(
         self, of: Sequence[Item], k: int, offset: int, collection: str, where: Where, scale: float
@@ -171,7 +201,7 @@ class Service:
         search = partial(
             relations.common_ancestors, self.store, collection, points, Cone(scale), where, limit=k, offset=offset
         )
-        return await asyncio.to_thread(search)
+        return await self.ask("common_ancestors", search)
 
     async def traverse(
         self, source: Item, target: Item | None, steps: int | None, collection: str, where: Where, scale: float | None
@@ -180,7 +210,7 @@ class Service:
         points = await self._located([source] if target is None else [source, target], collection)
         path = Path(points[0], self.engine.curv, None if target is None else points[1], steps)
         cone = None if scale is None else Cone(scale)
-        return await asyncio.to_thread(traverse, self.store, collection, path, cone, where)
+        return await self.ask("traverse", partial(traverse, self.store, collection, path, cone, where))
 
     async def mean(
         self, items: Sequence[Item], weights: Sequence[float] | None, collection: str
@@ -208,13 +238,15 @@ class Service:
         x, modality = await self.embed_inputs(inputs, collection)
         engine = self.engine
         embedded = _finite(await engine.embed_text(texts))
-        scores = probabilities(x, embedded, len(labels), engine.curv, engine.logit_scale, engine.geometry)
+        scores = await asyncio.to_thread(
+            probabilities, x, embedded, len(labels), engine.curv, engine.logit_scale, "lorentz"
+        )
         return scores, modality
 
-    def taxonomy(self, edges: Sequence[tuple[str, str]]) -> Taxonomy:
+    async def taxonomy(self, edges: Sequence[tuple[str, str]]) -> Taxonomy:
         """Build the taxonomy of a request, no larger than the settings allow."""
         _check_count("the number of taxonomy edges", edges, self.settings.max_taxonomy_edges, "max_taxonomy_edges")
-        return taxonomy(edges)
+        return await asyncio.to_thread(taxonomy, edges)
 
     async def put(self, name: str, points: Sequence[Point]) -> Collection:
         """Write points, creating the collection if need be; on disk when this returns."""
@@ -230,15 +262,34 @@ class Service:
         vectors, modality = await self.embed(points, name)
         columns = Points([p.id for p in points], vectors, modality, [p.metadata for p in points])
         self.space.check_points(vectors)
-        await asyncio.to_thread(self.store.create_collection, name, self.space)
-        await asyncio.to_thread(self.store.upsert, name, columns)
-        return await asyncio.to_thread(self.store.describe, name)
+        await self.ask("create", partial(self.store.create_collection, name, self.space))
+        await self.ask("upsert", partial(self.store.upsert, name, columns))
+        return await self.ask("describe", partial(self.store.describe, name))
 
     async def delete(self, name: str, ids: Sequence[str]) -> tuple[int, Collection]:
         """Remove points; return how many there were, and the collection as it is now."""
         _check_count("the number of ids", ids, self.settings.max_points, "max_points")
-        deleted = await asyncio.to_thread(self.store.delete, name, ids)
-        return deleted, await asyncio.to_thread(self.store.describe, name)
+        deleted = await self.ask("delete", partial(self.store.delete, name, ids))
+        return deleted, await self.ask("describe", partial(self.store.describe, name))
+
+    async def _prepared(self, values: Sequence[str | bytes]) -> list[Input]:
+        """Decode and resize pictures, and fetch those given by URL where that is allowed."""
+        with self.metrics.preprocessing("image"), recorded("pre"):
+            files = [
+                await self.fetcher.fetch(value) if isinstance(value, str) and is_url(value) else value
+                for value in values
+            ]
+            run = partial(asyncio.get_running_loop().run_in_executor, self.pictures)
+            opened = await run(open_images, files, self.settings)
+            tasks = [run(self._picture, image) for image in opened]
+            try:
+                return await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    def _picture(self, image: Image.Image) -> Input:
+        return self.engine.prepare(decode(image))
 
     async def _located(self, items: Sequence[Item], collection: str) -> Float[Tensor, "n d"]:
         """Return the points of items to search a collection with, which is refused first if it is of another model."""

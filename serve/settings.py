@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "HYPCLIP_"
+
+
+def _split(value: Any) -> Any:
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+Names: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -27,9 +35,62 @@ class Settings(BaseSettings):
     )
     qdrant_api_key: SecretStr | None = Field(None, description="Its key, if it asks for one.")
     qdrant_timeout_s: float = Field(10.0, gt=0, description="How long to try to reach it before answering 503.")
+    device: str = Field(
+        "auto", description="Where the model runs: cpu, cuda, cuda:1; auto takes a GPU if there is one."
+    )
+    backend: Literal["torch", "compile", "onnx"] = Field(
+        "torch", description="What runs the towers: PyTorch, PyTorch compiled, or ONNX Runtime."
+    )
+    precision: Literal["float32", "bfloat16", "int8"] = Field(
+        "float32", description="What the towers compute in. The map into hyperbolic space is float32 always."
+    )
+    workers: int = Field(1, ge=1, le=64, description="Processes that run the model, each with its weights.")
+    threads: int | None = Field(
+        None, ge=1, description="Threads of each of them on a CPU; the cores shared out when not given."
+    )
+    worker_timeout_s: float = Field(
+        60.0, gt=0, description="How long a batch may take before its process counts as hung and is ended."
+    )
+    max_batch_text: int = Field(64, ge=1, description="Most texts of a batch.")
+    max_batch_image: int = Field(32, ge=1, description="Most pictures of a batch.")
+    batch_wait_ms: float = Field(
+        4.0, ge=0, description="How long an input waits for others while the model is between two batches."
+    )
+    text_cache: int = Field(10_000, ge=0, description="How many embeddings of texts are kept; 0 keeps none.")
+
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every network of the machine.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
 
+    drain_s: float = Field(
+        5.0,
+        ge=0,
+        description="On SIGTERM: how long /readyz says 503 while requests are still taken, so that a load balancer "
+        "sees it. A second signal skips it.",
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File of the API keys, one `name:scopes:sha256` a line; without it no key is asked for."
+    )
+    protect_metrics: bool = Field(False, description="Whether /metrics asks for a key of scope admin.")
+    cors_origins: Names = Field((), description="Origins of web pages that may call, with commas between them.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or for machines.")
+    access_log: bool = Field(True, description="Whether every request gets a line.")
+    otel_endpoint: str | None = Field(
+        None, description="OTLP endpoint over HTTP that gets a trace of every request; none when not given."
+    )
+
+    request_timeout_s: float = Field(30.0, gt=0, description="How long a request may take before it is answered 504.")
+    max_requests: int = Field(1024, ge=1, description="Most requests at a time; the next is answered 429.")
+    max_request_bytes: int = Field(
+        512 * 2**20, ge=1, description="Most bytes of the bodies of all requests at a time; the next is answered 429."
+    )
+    max_queue_items: int = Field(2048, ge=1, description="Most inputs that wait for the model or are in it.")
+    max_queue_bytes: int = Field(512 * 2**20, ge=1, description="Most bytes of them, as tokens and as resized pixels.")
+    image_url_hosts: Names = Field(
+        (),
+        description="Hosts that pictures may be fetched from, with commas between them, *.example.com for all below "
+        "one. None: no URL is ever fetched.",
+    )
+    image_url_timeout_s: float = Field(5.0, gt=0, description="How long fetching one may take, redirects included.")
     max_body_bytes: int = Field(
         64 * 2**20,
         ge=1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from hypclip.geometry import lorentz
 from serve.app import create_app
+from serve.batching import Input
 from serve.settings import Settings
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -25,15 +27,28 @@ class FakeEngine:
     curv = 2.0
     dim = 12
     logit_scale = 5.0
+    revision = ""
+    silence_s = 0.0
+    closed = False
 
     def __init__(self, model_id: str = "fake-1"):
         self.model_id = model_id
 
-    async def embed_text(self, texts: list[str]) -> Tensor:
+    async def embed_text(self, texts: Sequence[str]) -> Tensor:
         return torch.stack([text_point(text) for text in texts])
 
-    async def embed_image(self, images: list[Image.Image]) -> Tensor:
-        return torch.stack([corners(image) for image in images])
+    def prepare(self, image: Image.Image) -> Input:
+        array = corners(image).numpy()
+        return Input(array, array.tobytes())
+
+    async def embed_image(self, images: Sequence[Input]) -> Tensor:
+        return torch.stack([torch.from_numpy(image.array) for image in images])
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) for text in texts)
+
+    async def aclose(self) -> None:
+        self.closed = True
 
 
 def text_point(text: str) -> Tensor:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from serve.classify import prompts, taxonomy
@@ -5,8 +6,34 @@ from serve.errors import InvalidRequest
 
 
 def paths_to_leaves(edges):
+    """Follow the evidence down when all of it is for one leaf."""
     tree = taxonomy(edges)
-    return {leaf: tree.path(leaf) for leaf in tree.leaves}
+    paths = tree.paths(np.eye(len(tree.leaves)), 0.5)
+    assert all(probability == 1 for path in paths for _, probability in path)
+    return {leaf: [node for node, _ in path] for leaf, path in zip(tree.leaves, paths, strict=True)}
+
+
+def test_a_path_stops_where_the_evidence_stops():
+    tree = taxonomy([("dog", "animal"), ("cat", "animal"), ("animal", "thing"), ("car", "thing")])
+    scores = [{"dog": 0.4, "cat": 0.35, "car": 0.25}[leaf] for leaf in tree.leaves]
+
+    def path(min_probability):
+        return [(node, round(p, 9)) for node, p in tree.paths(np.array([scores]), min_probability)[0]]
+
+    assert path(0.0) == path(0.4) == [("thing", 1.0), ("animal", 0.75), ("dog", 0.4)]
+    assert path(0.41) == path(0.75) == [("thing", 1.0), ("animal", 0.75)]
+    assert path(0.76) == path(1.0) == [("thing", 1.0)]
+
+
+def test_a_forest_without_a_probable_root_has_no_path():
+    tree = taxonomy([("b", "a"), ("y", "x")])
+    assert tree.paths(np.array([[0.5, 0.5], [0.7, 0.3]]), 0.6) == [[], [("a", 0.7), ("b", 0.7)]]
+
+
+def test_a_leaf_with_several_parents_counts_once():
+    tree = taxonomy([("left", "top"), ("right", "top"), ("leaf", "left"), ("leaf", "right"), ("other", "right")])
+    ((top, probability), *_) = tree.paths(np.array([[0.8, 0.2]]), 0.5)[0]
+    assert (top, probability) == ("top", pytest.approx(1.0))
 
 
 def test_templates_are_filled_by_replacement_only():

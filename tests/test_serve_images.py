@@ -6,14 +6,18 @@ from PIL import Image
 from serve_helpers import BLUE, GREEN, RED, WHITE, colours, corners, encoded, quadrants
 
 from serve.errors import InvalidImage, LimitExceeded
-from serve.images import decode_images
+from serve import images
 from serve.settings import Settings
 
 UPRIGHT = colours(RED, GREEN, BLUE, WHITE)
 
 
+def opened_and_decoded(values, settings):
+    return [images.decode(image) for image in images.open_images(values, settings)]
+
+
 def decode(value, **settings):
-    (image,) = decode_images([value], Settings(**settings))
+    (image,) = opened_and_decoded([value], Settings(**settings))
     return image
 
 

@@ -61,7 +61,7 @@ def test_embed_in_every_geometry(client):
         assert body["data"][0]["radius"] == pytest.approx(float(lorentz.radius(x, CURV)))
         return torch.tensor(body["data"][0]["embedding"], dtype=torch.float64)
 
-    assert torch.equal(embedding("space"), x)
+    assert torch.equal(embedding("space").float(), x.float())
     with_time = embedding("lorentz")
     assert torch.equal(with_time[1:], x)
     assert with_time[0] == pytest.approx(math.sqrt(1 / CURV + float(x.square().sum())))
@@ -193,7 +193,7 @@ def test_a_restart_loses_nothing(tmp_path):
 
 
 def test_model_health_and_readiness(client):
-    model = {"model": "fake-1", "geometry": "lorentz", "curv": CURV, "dim": 12, "logit_scale": FakeEngine.logit_scale}
+    model = {"model": "fake-1", "revision": "", "geometry": "lorentz", "curv": CURV, "dim": 12, "logit_scale": FakeEngine.logit_scale}
     assert client.get("/model").json() == model
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
@@ -204,7 +204,7 @@ def test_the_docs_describe_every_route_and_the_error_shape(client):
     openapi = client.get("/openapi.json").json()
     assert openapi["paths"].keys() == {
         *("/embed", "/retrieve", "/classify", "/collections", "/collections/{name}", "/collections/{name}/points"),
-        *("/model", "/healthz", "/readyz"),
+        *("/model", "/healthz", "/readyz", "/metrics", "/admin/reload", "/v1/embeddings"),
         *(f"/hierarchy/{name}" for name in ("ancestors", "descendants", "common_ancestors")),
         *(f"/hierarchy/{name}" for name in ("traverse", "mean", "order")),
     }

@@ -9,6 +9,12 @@ from PIL import Image
 from torch import Tensor
 
 
+def resize_and_crop(image_size: int) -> Callable[[Image.Image], Image.Image]:
+    """Return what `evaluation_transform` does to an RGB picture before it becomes numbers: resize, then centre crop."""
+    resize, crop, *_ = image_transform(image_size, is_train=False).transforms
+    return lambda image: crop(resize(image))
+
+
 def evaluation_transform(
     image_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> Callable[[Image.Image], Tensor]:

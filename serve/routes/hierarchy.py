@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from hypclip.geometry import lorentz
 from hypclip.search import Found, Side
-from serve.routes import Running
+from serve.routes.running import Running
 from serve.schemas_search import (
     CommonRequest,
     ConeRequest,

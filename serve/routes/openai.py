@@ -1,0 +1,128 @@
+"""/v1/embeddings: the OpenAI schema, with pictures as Jina has them, and radius and curvature beside."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Literal
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from serve.coordinates import Coordinates, coordinates, radii
+from serve.errors import InvalidRequest, UnknownModel
+from serve.routes.running import Running
+from serve.schemas import ImageItem, Item, JinaItem, Schema, TextItem
+
+router = APIRouter(prefix="/v1", tags=["embed"])
+
+NAMES = ("hypclip", "default")
+"""What the served model may be called besides its id, since a client of this API has to name one."""
+
+
+def _listed(value: object) -> object:
+    if isinstance(value, list) and value and all(isinstance(v, int | list) for v in value):
+        raise ValueError("token ids are not taken, since every model has its own: send the text")
+    return value if isinstance(value, list) else [value]
+
+
+class EmbeddingsRequest(Schema):
+    """A request of the OpenAI client, or of Jina's."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    model: str = Field("hypclip", max_length=512, examples=["hypclip"])
+    input: Annotated[list[JinaItem], BeforeValidator(_listed)] = Field(
+        fail_fast=True,
+        min_length=1,
+        description='A text, or a list of texts and of objects {"text": …} or {"image": base64, data URI or URL}.',
+        examples=[["a photo of a dog", {"text": "an animal"}]],
+    )
+    modality: Literal["text", "image"] = Field("text", description="What strings of the input are.")
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="base64: float32, little-endian; what the official client asks for unless told otherwise."
+    )
+    embedding_type: Literal["float", "base64"] | None = Field(None, description="The same, as Jina calls it.")
+    dimensions: int | None = Field(None, description="The dimensions of the model; it has no others.", ge=1)
+    normalized: bool | None = Field(None, description="false: the length of a point is how specific it is.")
+    user: str | None = None
+    geometry: Coordinates = "space"
+
+
+class OpenAIEmbedding(BaseModel):
+    """One embedding, a list of numbers or base64."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+    radius: float = Field(description="Distance from the origin: small is general, large is specific.")
+
+
+class Usage(BaseModel):
+    """The tokens that the model read. Pictures have none."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsResponse(BaseModel):
+    """The embeddings in the order of the input. The space has curvature −curv."""
+
+    object: Literal["list"] = "list"
+    model: str
+    curv: float
+    geometry: Coordinates
+    data: list[OpenAIEmbedding]
+    usage: Usage
+
+
+@router.post("/embeddings", summary="Embed, as OpenAI does", response_model=EmbeddingsResponse)
+async def embeddings(request: EmbeddingsRequest, service: Running) -> Response:
+    """Return embeddings in the form of the OpenAI API.
+
+    They are points of hyperbolic space: compare them with the geodesic distance, not with the cosine.
+    """
+    engine = service.engine
+    if request.model not in (engine.model_id, *NAMES):
+        raise UnknownModel(f"there is no model {request.model!r} here; this server has {engine.model_id!r}")
+    if request.dimensions not in (None, engine.dim):
+        raise InvalidRequest(f"dimensions: this model has {engine.dim}, which cannot be cut to {request.dimensions}")
+    if request.normalized:
+        raise InvalidRequest("normalized: the length of a point tells how specific it is and is never removed")
+    items: list[Item] = [
+        ImageItem(image=item) if isinstance(item, str) and request.modality == "image" else item
+        for item in request.input
+    ]
+    x, _ = await service.embed_inputs(items, "default")
+    tokens = await engine.count_tokens([t for item in items if (t := _text(item)) is not None])
+    rows, distances = coordinates(x, request.geometry, engine.curv), radii(x, engine.curv)
+    as_base64 = "base64" in (request.encoding_format, request.embedding_type)
+    data = [
+        {
+            "object": "embedding",
+            "index": i,
+            "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode() if as_base64 else row,
+            "radius": radius,
+        }
+        for i, (row, radius) in enumerate(zip(np.ascontiguousarray(rows), distances, strict=True))
+    ]
+    body = {
+        "object": "list",
+        "model": engine.model_id,
+        "curv": engine.curv,
+        "geometry": request.geometry,
+        "data": data,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+
+
+def _text(item: Item) -> str | None:
+    match item:
+        case str():
+            return item
+        case TextItem():
+            return item.text
+        case _:
+            return None

@@ -1,0 +1,139 @@
+"""What the process is serving at the moment, and how that changes under it: reload, drain, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from hypclip.errors import ConfigError, HypclipError
+from serve.engine import Engine
+from serve.errors import InvalidRequest, NotReady, WorkerFailed
+from serve.service import Service
+
+logger = logging.getLogger(__name__)
+
+Load: TypeAlias = Callable[[], Awaitable[Engine]]
+
+
+@dataclass(eq=False)
+class _Lease:
+    service: Service
+    users: int = 0
+    retired: bool = False
+
+
+class Runtime:
+    """The service that requests get, one after the other.
+
+    Args:
+        load: makes a new engine from what the settings name; without it `reload` is refused.
+    """
+
+    def __init__(self, load: Load | None = None):
+        self._load = load
+        self._current: _Lease | None = None
+        self._reloading = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+        self.draining = False
+
+    def serve(self, service: Service) -> None:
+        """Give this service to the requests that come from now on; an earlier one ends with its last request.
+
+        Raises:
+            ConfigError: the engine's space is not hyperbolic.
+        """
+        check_geometry(service.engine)
+        service.metrics.serving(service.engine.model_id)
+        before, self._current = self._current, _Lease(service)
+        if before is not None:
+            before.retired = True
+            self._close_if_unused(before)
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[Service]:
+        """Yield the service, which stays open, and the same, for as long as the block runs.
+
+        Raises:
+            NotReady: the server has not started.
+        """
+        lease = self._current
+        if lease is None:
+            raise NotReady("the server has not started: its lifespan has not run")
+        lease.users += 1
+        try:
+            yield lease.service
+        finally:
+            lease.users -= 1
+            self._close_if_unused(lease)
+
+    def check_alive(self, service: Service) -> None:
+        """Check that the model's worker beats.
+
+        Raises:
+            WorkerFailed: it does not.
+        """
+        silence_s = service.engine.silence_s
+        if silence_s > service.settings.worker_timeout_s:
+            raise WorkerFailed(f"the process of the model was last heard of {silence_s:.0f} s ago")
+
+    def check_ready(self, service: Service) -> None:
+        """Check that requests may be sent here.
+
+        Raises:
+            NotReady: the server is going down.
+            WorkerFailed: the model's worker does not beat.
+        """
+        if self.draining:
+            raise NotReady("the server is going down")
+        self.check_alive(service)
+
+    async def reload(self) -> Service:
+        """Load the model anew, and serve it; not a request is dropped, and if it fails nothing changes.
+
+        Raises:
+            InvalidRequest: the server was made without the means, or is loading already.
+            HypclipError: what was found cannot be served.
+        """
+        if self._load is None or self._current is None:
+            raise InvalidRequest("this server cannot load another model: it was started with a model of its own")
+        if self._reloading.locked():
+            raise InvalidRequest("a model is being loaded already")
+        async with self._reloading:
+            engine = await self._load()
+            try:
+                self.serve(self._current.service.with_engine(engine))
+            except HypclipError:
+                await engine.aclose()
+                raise
+        logger.info("serving %s", engine.model_id)
+        return self._current.service
+
+    async def aclose(self) -> None:
+        """Close the engines."""
+        if self._current is not None:
+            await self._current.service.engine.aclose()
+            self._current = None
+        await asyncio.gather(*self._closing)
+
+    def _close_if_unused(self, lease: _Lease) -> None:
+        if lease.retired and lease.users == 0:
+            task = asyncio.get_running_loop().create_task(lease.service.engine.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+def check_geometry(engine: Engine) -> None:
+    """Check that an engine's points have radii and cones.
+
+    Raises:
+        ConfigError: they have not.
+    """
+    if engine.geometry != "lorentz":
+        raise ConfigError(
+            f"model {engine.model_id!r} has geometry {engine.geometry!r}; the server needs 'lorentz', because "
+            "distances, radii and cones are those of hyperbolic space"
+        )

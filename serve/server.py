@@ -1,0 +1,86 @@
+"""The HTTP server: uvicorn, with a shutdown that load balancers notice and an exit code that supervisors understand."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import signal
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from hypclip.errors import HypclipError
+from serve.runtime import Runtime
+from serve.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that drains.
+
+    On SIGTERM it is not ready any more but goes on serving for `drain_s`; then it takes no new connection, and ends
+    with its last request. A second signal, or Ctrl-C, skips the wait, and one more the requests. SIGHUP loads the
+    checkpoint again. When the model dies it ends at once, and `failed` is true.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings):
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=75,  # longer than the load balancers in front, which then never meet a closed one
+                timeout_graceful_shutdown=math.ceil(settings.request_timeout_s),
+            )
+        )
+        self._runtime: Runtime = app.state.runtime
+        self._drain_s = settings.drain_s
+        self._exit_at = math.inf
+        self.failed = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end, or skip a step of it."""
+        if self.should_exit:
+            self.force_exit = True
+        elif self._runtime.draining or sig == signal.SIGINT:
+            self.should_exit = True
+        else:
+            self._exit_at = time.monotonic() + self._drain_s
+        self._runtime.draining = True
+
+    def fail(self, error: HypclipError) -> None:
+        """End, since the model is gone; requests under way are answered first, those for the model by 503."""
+        logger.critical("%s", error)
+        self.failed = True
+        self._runtime.draining = True
+        self._exit_at = time.monotonic()
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Listen, also to SIGHUP."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        await super().startup(None)
+
+    async def on_tick(self, counter: int) -> bool:
+        """End when it is time."""
+        if time.monotonic() >= self._exit_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _reload(self) -> None:
+        async def reload() -> None:
+            try:
+                await self._runtime.reload()
+            except HypclipError as error:
+                logger.error("the model was not loaded again: %s", error)
+
+        self._reloading = asyncio.get_running_loop().create_task(reload())
