@@ -42,7 +42,7 @@ format: install  ## format the code and sort imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## measured errors, speeds and memory, beside peers; about 10 minutes
+bench: install  ## measured errors, speeds and memory, beside peers; about an hour
 	$(BIN)/python tests/benchmarks/bench_geometry.py
 	$(BIN)/python tests/benchmarks/bench_peers.py
 	$(BIN)/python tests/benchmarks/bench_objective.py
@@ -50,6 +50,9 @@ bench: install  ## measured errors, speeds and memory, beside peers; about 10 mi
 	$(BIN)/python tests/benchmarks/bench_search.py
 	$(BIN)/python tests/benchmarks/bench_scenes.py
 	$(BIN)/python tests/benchmarks/bench_data.py
+	$(BIN)/python tests/benchmarks/bench_backends.py
+	$(BIN)/python tests/benchmarks/bench_hostile.py
+	$(BIN)/python tests/benchmarks/bench_serve.py
 
 clean:  ## remove what the other targets made, but not the runs
 	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,21 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import TypedDict
 
-from fastapi import Depends, FastAPI
-from fastapi.security import HTTPBearer
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from hypclip.errors import ConfigError
 from hypclip.search import VectorStore
-from serve import errors
+from serve import responses
 from serve.auth import Keyring
+from serve.document import Documented
 from serve.engine import Engine, cores
-from serve.errors import REQUEST_ID_HEADER
+from serve.errors import NotReady
 from serve.fetch import Fetcher
 from serve.metrics import Metrics
-from serve.middleware import Authenticate, Bounds, Lifetime, RequestContext
+from serve.middleware import Authenticate, Bounds, Errors, Lifetime, RequestContext
+from serve.responses import REQUEST_ID_HEADER
 from serve.routes import router
 from serve.runtime import Load, Runtime, check_geometry
 from serve.schemas import ErrorResponse
@@ -97,6 +98,7 @@ def create_app(
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect sends the key along, to whatever the Host header says
         static_url="/docs/static",
         middleware=[
             *tracing.middleware,
@@ -108,15 +110,21 @@ def create_app(
                 allow_headers=["Authorization", "Content-Type", "X-Api-Key", REQUEST_ID_HEADER],
                 expose_headers=[REQUEST_ID_HEADER, "Retry-After", "Server-Timing"],
             ),
+            Middleware(Errors),
             Middleware(Authenticate, keyring=keyring, metrics=counted, protect_metrics=settings.protect_metrics),
             Middleware(Bounds, settings=settings, metrics=counted),
             Middleware(Lifetime, runtime=runtime, metrics=counted, timeout_s=settings.request_timeout_s),
         ],
         responses={"4XX": {"model": ErrorResponse}, "5XX": {"model": ErrorResponse}},
-        # For the document alone; `Authenticate` does the checking, before a body is read.
-        dependencies=[] if keyring.is_open else [Depends(HTTPBearer(auto_error=False))],
     )
     app.state.runtime = runtime
-    errors.install(app)
+    responses.install(app)
     app.include_router(router)
+
+    def served() -> Engine:
+        with contextlib.suppress(NotReady), runtime.lease() as service:
+            return service.engine
+        return engine
+
+    app.openapi = Documented(app.openapi, settings, served, keys=not keyring.is_open)  # type: ignore[method-assign]
     return app

@@ -1,37 +1,213 @@
-"""The ways to run a model's towers."""
+"""The ways to run a model's towers: eager torch, torch.compile, or ONNX Runtime; in float32, bfloat16 or int8.
+
+Whatever runs the towers, pixels are normalised before them and features are lifted after them in float32, as the model
+itself does.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias
+import copy
+import importlib
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.export import Dim
 
 from hypclip import HypCLIP
+from hypclip.errors import ConfigError, MissingExtraError
 
-BackendKind: TypeAlias = Literal["torch", "compile", "onnx"]
-Precision: TypeAlias = Literal["float32", "bfloat16", "int8"]
+BackendKind = Literal["torch", "compile", "onnx"]
+Precision = Literal["float32", "bfloat16", "int8"]
+Tower = Callable[[Tensor], Tensor]
+
+_PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "torch": ("float32", "bfloat16"),
+    "compile": ("float32", "bfloat16"),
+    "onnx": ("float32", "int8"),
+}
+
+
+_EXACT, _QUANTISED = 1e-3, 0.2
+"""Relative errors of exported features beyond which the graph is wrong, which rounding does not come near."""
 
 
 class Backend(Protocol):
-    def text(self, tokens: Tensor) -> Tensor: ...
-    def image(self, pixels: Tensor) -> Tensor: ...
+    """Something that embeds rows of token ids, and pictures cut to the model's size."""
 
+    def text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+        """Embed at least one row of token ids, padded to the longest; float32 space components on the CPU."""
+        ...
 
-class _Torch:
-    def __init__(self, model: HypCLIP):
-        self.model = model
-
-    @torch.inference_mode()
-    def text(self, tokens: Tensor) -> Tensor:
-        return self.model.encode_text(tokens)
-
-    @torch.inference_mode()
-    def image(self, pixels: Tensor) -> Tensor:
-        mean = torch.tensor(self.model.config.image_mean).view(3, 1, 1)
-        std = torch.tensor(self.model.config.image_std).view(3, 1, 1)
-        return self.model.encode_image((pixels.float().div(255)).sub(mean).div(std))
+    def image(self, pixels: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n d"]:
+        """Embed at least one RGB picture, resized and cropped before; float32 space components on the CPU."""
+        ...
 
 
 def load_backend(model: HypCLIP, kind: BackendKind = "torch", precision: Precision = "float32") -> Backend:
-    return _Torch(model)
+    """Make a model ready to run; it is put in evaluation mode.
+
+    In float32 torch and compile run the model's own weights. The others have a copy, and the model may be dropped.
+    torch and compile run where the model is, ONNX Runtime on the CPU, with as many threads as torch has now.
+
+    Args:
+        model: its weights, scales and curvature are taken as they are now.
+        kind: "torch" starts at once. "compile" needs a C++ compiler and a minute or two to start; it compiles again
+            in a thread that has another number of threads. "onnx" exports the towers, by way of a temporary directory.
+        precision: what the towers run in. int8 is that of matrix products with weights; convolutions stay float32.
+
+    Raises:
+        ConfigError: this kind has no such precision, or cannot run these towers.
+        MissingExtraError: the packages that "onnx" needs are not installed.
+    """
+    if precision not in _PRECISIONS.get(kind, ()):
+        known = "; ".join(f"{name} with {' or '.join(has)}" for name, has in _PRECISIONS.items())
+        raise ConfigError(f"HYPCLIP_BACKEND {kind!r} with HYPCLIP_PRECISION {precision!r} does not exist: use {known}")
+    model.eval()
+    if kind == "onnx":
+        return _Towers(model, *_exported(model, precision), torch.device("cpu"))
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    towers = [model.text_tower, model.image_tower]
+    if dtype != torch.float32:
+        towers = [copy.deepcopy(tower).to(dtype) for tower in towers]
+    if kind == "torch":
+        return _Towers(model, towers[0], towers[1], model.device, dtype)
+    text, image = (torch.compile(tower, dynamic=True) for tower in towers)
+    backend = _Towers(model, text, image, model.device, dtype)
+    with _refused(kind, RuntimeError):
+        for rows in (1, 2):  # one graph for a single row, one for any other number
+            for tokens in _short_and_full(model):
+                backend.text(tokens[:rows])
+            backend.image(torch.zeros(rows, 3, model.image_size, model.image_size, dtype=torch.uint8))
+    return backend
+
+
+class _Towers:
+    """A Backend: two towers, and what the model has around them."""
+
+    def __init__(
+        self, model: HypCLIP, text: Tower, image: Tower, device: torch.device, dtype: torch.dtype = torch.float32
+    ):
+        self._text_tower, self._image_tower = text, image
+        self._device, self._dtype = device, dtype
+        self._metric = model.metric
+        with torch.no_grad():
+            self._curv = model.curv.to(device)
+            self._text_scale = model.log_text_scale.exp().to(device)
+            self._image_scale = model.log_image_scale.exp().to(device)
+        # 255 is a tensor too: CUDA divides by a number through its inverse, which rounds otherwise.
+        self._white = torch.tensor(255.0, device=device)
+        self._mean = torch.tensor(model.config.image_mean, device=device).view(3, 1, 1)
+        self._std = torch.tensor(model.config.image_std, device=device).view(3, 1, 1)
+
+    def text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+        """Embed token ids; see Backend."""
+        with torch.inference_mode():
+            features = self._text_tower(tokens.to(self._device))
+        return self._lifted(features, self._text_scale)
+
+    def image(self, pixels: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n d"]:
+        """Embed pictures; see Backend."""
+        with torch.inference_mode():
+            features = self._image_tower(self.normalised(pixels.to(self._device)).to(self._dtype))
+        return self._lifted(features, self._image_scale)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Return the float32 numbers that the model's own transform makes of these bytes, to the bit."""
+        return pixels.float().div_(self._white).sub_(self._mean).div_(self._std)
+
+    @torch.no_grad()  # and not inference mode, whose tensors others could not write to or differentiate through
+    def _lifted(self, features: Tensor, scale: Tensor) -> Tensor:
+        return self._metric.lift(features.float(), scale, self._curv).cpu()
+
+
+def _short_and_full(model: HypCLIP) -> list[Tensor]:
+    """Return token ids of two short texts and of two that fill the context; the same twice if all rows are full."""
+    return [model.tokenizer(["a photo of a dog" + " dog" * n, "two"]) for n in (0, model.tokenizer.context_length)]
+
+
+@contextmanager
+def _refused(kind: str, error_type: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except error_type as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"HYPCLIP_BACKEND {kind!r} cannot run the towers of this model: {reason}; HYPCLIP_BACKEND torch runs any"
+        ) from error
+
+
+def _exported(model: HypCLIP, precision: Precision) -> tuple[Tower, Tower]:
+    """Return the text and the image tower as ONNX Runtime runs them."""
+    try:
+        for name in ("onnx", "onnxscript", "onnxruntime"):
+            importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"HYPCLIP_BACKEND 'onnx': {error}: it comes with an extra, run pip install 'hypclip[onnx]'"
+        ) from error
+    rows, size = Dim.DYNAMIC, model.image_size
+    picture = torch.rand(2, 3, size, size) * 2 - 1
+    with tempfile.TemporaryDirectory() as folder:
+        # AUTO: a tower whose rows always fill the context may have one length only.
+        text = _export(model.text_tower, _short_and_full(model), {0: rows, 1: Dim.AUTO}, Path(folder), precision)
+        image = _export(model.image_tower, [picture, picture[:1]], {0: rows}, Path(folder), precision)
+    return text, image
+
+
+def _export(
+    tower: nn.Module, samples: list[Tensor], dynamic: dict[int, Any], folder: Path, precision: Precision
+) -> Tower:
+    """Export a tower with the first sample; its features must be those of torch for each of them."""
+    tower = copy.deepcopy(tower).cpu()
+    path = folder / "tower.onnx"
+    with _refused("onnx", torch.onnx.OnnxExporterError), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # about the exporter's own code
+        program = torch.onnx.export(
+            tower, (samples[0],), dynamic_shapes=(dynamic,), input_names=["rows"], dynamo=True, verbose=False
+        )
+        assert program is not None
+        program.save(path, external_data=True)
+        expected = [tower(sample) for sample in samples]
+    run = _session(_quantised(path) if precision == "int8" else path)
+    with _refused("onnx", RuntimeError):
+        for sample, features in zip(samples, expected, strict=True):
+            error = ((run(sample) - features).norm() / features.norm()).item()
+            if not error <= (_QUANTISED if precision == "int8" else _EXACT):
+                raise RuntimeError(
+                    f"exported features of shape {tuple(sample.shape)} are off by {error:.2g} of their length"
+                )
+    return run
+
+
+def _session(path: Path) -> Tower:
+    """Load an ONNX file; it may be deleted afterwards."""
+    import onnxruntime  # type: ignore[import-untyped, unused-ignore]
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(rows: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"rows": rows.numpy()})[0])
+
+    return run
+
+
+def _quantised(path: Path) -> Path:
+    """Store the weights of matrix products in int8, one scale a column; activations are rounded as they come."""
+    from onnxruntime.quantization import quantize_dynamic  # type: ignore[import-untyped, unused-ignore]
+    from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped, unused-ignore]
+
+    prepared, quantised = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
+    quant_pre_process(path, prepared, skip_symbolic_shape=True, save_as_external_data=True)
+    quantize_dynamic(
+        prepared, quantised, op_types_to_quantize=["MatMul"], per_channel=True, use_external_data_format=True
+    )
+    return quantised

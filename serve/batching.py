@@ -7,11 +7,14 @@ what waits; `batched` has no bound, no cancellation and one queue. Neither compu
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from serve.errors import Overloaded, WorkerFailed
@@ -21,8 +24,12 @@ from serve.timing import record
 Modality: TypeAlias = Literal["text", "image"]
 Array: TypeAlias = NDArray[Any]
 
-_WINDOW = 8
+_WINDOW = 4
 """Batches are made of inputs alike in length, looked for among this many batches' worth of the longest-waiting."""
+_NEARLY = 0.97
+"""The share of the best throughput that a smaller batch may have, since its answers come sooner."""
+_SMALL = 3
+"""Inputs that are not worth sharing out among workers."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Limits:
 
     `max_batch` is by modality; `max_wait_s` is how long an input waits for others while the worker could start;
     `max_items` and `max_bytes` bound all inputs that wait or run, `patience_s` the time they are expected to take.
+    `overhead` is what a batch costs besides its rows, in units of their length.
     """
 
     max_batch: Mapping[Modality, int]
@@ -54,6 +62,7 @@ class Limits:
     max_items: int
     max_bytes: int
     patience_s: float
+    overhead: Mapping[Modality, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Input:
     @property
     def length(self) -> int:
         """How many tokens, or rows of pixels."""
-        return len(self.array)
+        return int(self.array.shape[-1])
 
 
 @dataclass(eq=False, slots=True)
@@ -92,7 +101,8 @@ class Batcher:
 
     A batch goes to an idle worker at once; to one that has only just become idle, when it is full or its oldest input
     has waited for `max_wait_s`, so that the answers of one batch can bring the inputs of the next; to a busy one when
-    it is full, one batch ahead, so that the worker never waits for the event loop.
+    it is full, one batch ahead, so that the worker never waits for the event loop. Where both queues have something to
+    send, that whose oldest input has waited longer comes first.
     """
 
     def __init__(self, workers: Sequence[Worker], limits: Limits, metrics: Metrics):
@@ -120,11 +130,10 @@ class Batcher:
             self._queues[modality].extend(jobs)
             self._pump()
             rows = [await job.future for job in jobs]
+        except BaseException:
+            self._abandon(modality, jobs)
+            raise
         finally:
-            for job in jobs:
-                job.future.cancel()  # of no effect on those that are done; a batch passes over the others
-                if job.future.done() and not job.future.cancelled():
-                    job.future.exception()
             self._release(modality, len(inputs), size)
         record("queue", max(job.waited_s for job in jobs))
         record("infer", max(job.ran_s for job in jobs))
@@ -167,40 +176,48 @@ class Batcher:
         self._bytes -= size
         self._metrics.queued(modality, -items, -size)
 
+    def _abandon(self, modality: Modality, jobs: Sequence[_Job]) -> None:
+        """Forget inputs that nobody waits for any more; a batch under way passes over them."""
+        for job in jobs:
+            if not job.future.cancel() and not job.future.cancelled():
+                job.future.exception()
+        queue = self._queues[modality]
+        self._queues[modality] = deque(job for job in queue if not job.future.done())
+
     def _pump(self) -> None:
         """Send every batch that is due, and come back when the next one will be."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         now = asyncio.get_running_loop().time()
-        for queue in self._queues.values():
-            while queue and queue[0].future.done():
-                queue.popleft()
         next_due = float("inf")
-        for lane in sorted(self._lanes, key=lambda lane: len(lane.running)):
-            while len(lane.running) < 2:
+        for ahead in (0, 1):  # every idle worker gets a batch before a busy one gets one ahead
+            for lane in self._lanes:
                 due = {m: self._due(lane, m) for m, queue in self._queues.items() if queue}
-                modality = min(due, key=lambda m: (due[m] > now, self._queues[m][0].since), default=None)
-                if modality is None or due[modality] > now:
-                    next_due = min(next_due, *due.values(), float("inf"))
-                    break
-                self._send(lane, modality, now)
+                if not due or len(lane.running) != ahead:
+                    continue
+                modality = min(due, key=lambda m: (due[m] > now, self._queues[m][0].since))
+                if due[modality] <= now:
+                    self._send(lane, modality, now)
+                else:
+                    next_due = min(next_due, *due.values())
         if next_due < float("inf"):
             self._timer = asyncio.get_running_loop().call_at(next_due, self._pump)
 
     def _due(self, lane: _Lane, modality: Modality) -> float:
         """Return the time from which on the next batch may go to a lane."""
-        queue = self._queues[modality]
-        if len(queue) >= self._limits.max_batch[modality]:
+        if self._is_full(modality):
             return -float("inf")
         if lane.running:
-            return float("inf")
-        return min(lane.idle_since, queue[0].since) + self._limits.max_wait_s
+            # It waits to become full; but where a full batch of the other kind would go, the older of the two does.
+            return -float("inf") if any(map(self._is_full, self._queues)) else float("inf")
+        return min(lane.idle_since, self._queues[modality][0].since) + self._limits.max_wait_s
+
+    def _is_full(self, modality: Modality) -> bool:
+        return len(self._queues[modality]) >= self._limits.max_batch[modality]
 
     def _send(self, lane: _Lane, modality: Modality, now: float) -> None:
         batch = self._take(modality)
-        if not batch:
-            return
         slots: dict[bytes, list[_Job]] = {}
         for job in batch:
             job.waited_s = now - job.since
@@ -211,22 +228,18 @@ class Batcher:
         lane.worker.send(modality, [jobs[0].input.array for jobs in same], lambda done: self._done(lane, same, done))
 
     def _take(self, modality: Modality) -> list[_Job]:
-        """Take the job that has waited longest, and those most like it in length."""
-        queue, size = self._queues[modality], self._limits.max_batch[modality]
-        alive = [job for job in queue if not job.future.done()]
-        oldest, window, rest = alive[:1], alive[: size * _WINDOW], alive[size * _WINDOW :]
-        window.sort(key=lambda job: job.input.length)
-        if oldest and len(window) > size:
-            start = min(max(0, window.index(oldest[0]) - size // 2), len(window) - size)
-            batch = window[start : start + size]
-            left = window[:start] + window[start + size :]
-            left.sort(key=lambda job: job.since)
-            queue.clear()
-            queue.extend((*left, *rest))
-            return batch
-        queue.clear()
-        queue.extend(rest)
-        return window
+        """Take the job that has waited longest, with as many of those most like it in length as are worth it."""
+        queue = self._queues[modality]
+        # Not more than a worker's share: with all of it in one batch the other workers would have nothing to take.
+        limit = min(self._limits.max_batch[modality], max(_SMALL, -(-len(queue) // len(self._lanes))))
+        window = sorted(itertools.islice(queue, limit * _WINDOW), key=lambda job: job.input.length)
+        lengths = [job.input.length for job in window]
+        overhead = self._limits.overhead.get(modality, math.inf)
+        start, end = _worthwhile(lengths, window.index(queue[0]), limit, overhead)
+        batch = window[start:end]
+        taken = set(batch)
+        self._queues[modality] = deque(job for job in queue if job not in taken)
+        return batch
 
     def _done(self, lane: _Lane, same: Sequence[Sequence[_Job]], done: BatchDone) -> None:
         batch = lane.running.pop(0)
@@ -239,6 +252,24 @@ class Batcher:
         self._pump()  # before the answers, which take the event loop a while
         for jobs, row in zip(same, done.rows, strict=True):
             _resolve(jobs, row, done.seconds)
+
+
+def _worthwhile(lengths: Sequence[int], oldest: int, limit: int, overhead: float) -> tuple[int, int]:
+    """Return the smallest range of sorted `lengths`, `oldest` in it, that does nearly the most work for the time.
+
+    A batch is padded to its longest row, and costs `overhead` besides: small ones of one length waste on the second,
+    large ones of many on the first. The smaller a batch the sooner its answers, and the more alike the workers' loads.
+    """
+    size = np.asarray(lengths)
+    before = np.concatenate([[0], np.cumsum(size)])
+    start = np.arange(max(0, oldest - limit + 1), oldest + 1)[:, None]
+    end = np.arange(oldest + 1, min(len(size), oldest + limit) + 1)[None]
+    rows = end - start
+    work = (before[end] - before[start]) / (1 + rows * size[end - 1] / overhead)
+    work = np.where(rows <= limit, work, -1)
+    fewest = np.where(work >= _NEARLY * work.max(), rows - work / (1 + work.max()), np.inf)
+    best = np.unravel_index(fewest.argmin(), work.shape)
+    return int(start[best[0], 0]), int(end[0, best[1]])
 
 
 def _resolve(jobs: Iterable[_Job], row: Array | Exception, seconds: float) -> None:

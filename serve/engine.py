@@ -18,7 +18,7 @@ from torch import Tensor
 from hypclip.towers.image import resize_and_crop
 from hypclip.towers.text import Tokenizer
 from serve.batching import Array, Batcher, Input, Limits
-from serve.errors import WorkerFailed
+from serve.errors import StartFailed, WorkerFailed
 from serve.metrics import Metrics
 from serve.settings import Settings
 from serve.timing import recorded
@@ -109,23 +109,31 @@ class ModelEngine:
             StartFailed: the model cannot be loaded or run.
         """
         engine = cls(settings, metrics, on_death)
+        device = _device(settings.device)
+        workers = settings.workers or (min(2, cores()) if device == "cpu" else 1)
         config = WorkerConfig(
             checkpoint=settings.checkpoint,
-            device=settings.device,
+            device=device,
             backend=settings.backend,
             precision=settings.precision,
-            threads=settings.threads or max(1, cores() // settings.workers),
+            threads=settings.threads or max(1, cores() // workers),
             log_format=settings.log_format,
         )
         starting = [
             asyncio.create_task(WorkerProcess.start(config, engine._died, settings.worker_timeout_s))
-            for _ in range(settings.workers)
+            for _ in range(workers)
         ]
-        await asyncio.wait(starting)
-        engine._workers = [task.result() for task in starting if task.exception() is None]
-        if failed := [error for task in starting if (error := task.exception()) is not None]:
+        try:
+            engine._workers = await asyncio.gather(*starting)
+            if engine._failed:
+                raise StartFailed("a process of the model died while another one loaded; see its output")
+        except BaseException:
+            for task in starting:
+                task.cancel()
+            started = await asyncio.gather(*starting, return_exceptions=True)
+            engine._workers = [worker for worker in started if not isinstance(worker, BaseException)]
             await engine.aclose()
-            raise failed[0]
+            raise
         card = engine._workers[0].card
         engine.model_id, engine.revision, engine.geometry = card.model_id, card.revision, card.geometry
         engine.curv, engine.dim, engine.logit_scale = card.curv, card.dim, card.logit_scale
@@ -137,6 +145,7 @@ class ModelEngine:
             max_items=settings.max_queue_items,
             max_bytes=settings.max_queue_bytes,
             patience_s=settings.request_timeout_s,
+            overhead={"text": card.overhead_tokens},  # pictures are all of one size
         )
         engine._batcher = Batcher(engine._workers, limits, metrics)
         return engine
@@ -195,10 +204,11 @@ class ModelEngine:
         await asyncio.gather(*(worker.aclose() for worker in self._workers))
 
     def _died(self, failure: WorkerFailed) -> None:
-        if hasattr(self, "_batcher"):
-            self._batcher.fail(failure)
-        if not self._failed:
-            self._failed = True
+        first, self._failed = not self._failed, True
+        if not hasattr(self, "_batcher"):
+            return  # nobody has it yet; `start` fails
+        self._batcher.fail(failure)
+        if first:
             self._on_death(failure)
 
     async def _tokenized(self, texts: Sequence[str]) -> list[Input]:
@@ -214,6 +224,10 @@ class ModelEngine:
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _device(name: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def _points(rows: Sequence[Array]) -> Float[Tensor, "n d"]:

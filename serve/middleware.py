@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,16 +16,16 @@ from hypclip.errors import HypclipError
 from serve import timing, tracing
 from serve.auth import Keyring, needed_scope
 from serve.errors import (
-    REQUEST_ID_HEADER,
     BodyTooLarge,
     ClientGone,
     DeadlineExceeded,
     Overloaded,
     TooMuchAtOnce,
-    error_response,
-    response_to,
+    UnsupportedBody,
 )
 from serve.metrics import Metrics
+from serve.responses import REQUEST_ID_HEADER, error_response, response_to
+from serve.routes import template_of
 from serve.runtime import Runtime
 from serve.settings import Settings
 
@@ -33,6 +34,7 @@ access = logging.getLogger("serve.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _CLIENT_GONE = 499
+_LOGGED_CHARS = 200
 _UNBOUNDED = ("/healthz", "/readyz", "/metrics")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -48,7 +50,7 @@ _DOCS_POLICY = (
 
 
 class RequestContext:
-    """Give each request an id, the client's own if it sent a sane one; time, count and log it; answer errors.
+    """Give each request an id, the client's own if it sent a sane one; time, count and log it.
 
     The id is `request.state.request_id`, a header of the response, part of every error, and in the log beside the
     traceback, which the client does not get to see.
@@ -86,35 +88,62 @@ class RequestContext:
                 await self.app(scope, receive, send_with_headers)
             except ClientGone:
                 status = status or _CLIENT_GONE
-            except HypclipError as error:
-                if status:
-                    raise
-                await response_to(error, request_id)(scope, receive, send_with_headers)
-            except Exception:
-                if status:
-                    raise
-                logger.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
-                message = "the server failed to answer this request; its log has the details under this request id"
-                response = error_response(request_id, 500, "internal_error", message)
-                await response(scope, receive, send_with_headers)
             finally:
                 self._count(scope, status, time.perf_counter() - start, parts)
 
     def _count(self, scope: Scope, status: int, seconds: float, parts: dict[str, float]) -> None:
-        route = getattr(scope.get("route"), "path", "other")
-        self._metrics.requests.labels(route, status).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        endpoint = _endpoint(scope)
+        self._metrics.requests.labels(endpoint, status).inc()
+        self._metrics.request_seconds.labels(endpoint).observe(seconds)
         if self._access_log and access.isEnabledFor(logging.INFO):
             fields = {
                 "request_id": scope["state"]["request_id"],
                 "method": scope["method"],
-                "path": scope["path"],
+                "path": _logged(scope["path"]),
                 "status": status,
                 "ms": round(seconds * 1e3, 1),
                 **{f"{part}_ms": round(taken * 1e3, 1) for part, taken in parts.items()},
             }
             access.info(" ".join(f"{name}={value}" for name, value in fields.items()), extra=fields)
         tracing.annotate(scope, parts)
+
+
+class Errors:
+    """Answer what is raised below: expected errors by what they say, others by 500 with the traceback in the log.
+
+    It stands inside the middleware for CORS, so that scripts of the origins that may call can read errors too.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except ClientGone:
+            raise
+        except Exception as error:
+            if started:
+                raise
+            request_id = scope["state"]["request_id"]
+            response = response_to(error, request_id)
+            if response is None or response.status_code == 500:
+                logger.exception("request %s failed: %s %s", request_id, scope["method"], _logged(scope["path"]))
+            if response is None:
+                message = "the server failed to answer this request; its log has the details under this request id"
+                response = error_response(request_id, 500, "internal_error", message)
+            await response(scope, receive, send)
 
 
 class Authenticate:
@@ -156,13 +185,15 @@ class Bounds:
         if self._requests >= settings.max_requests:
             self._metrics.rejected.labels("requests").inc()
             raise Overloaded(f"{settings.max_requests:,} requests are being answered already", "max_requests")
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > settings.max_body_bytes:
+        headers = Headers(scope=scope)
+        if _announced(headers) > settings.max_body_bytes:
             self._metrics.rejected.labels("body").inc()
             error = BodyTooLarge(settings.max_body_bytes)
             response = error_response(scope["state"]["request_id"], 413, "body_too_large", error.detail)
             await response(scope, receive, send)
             return
+        if headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+            raise UnsupportedBody("bodies are not decompressed: send this one without the header Content-Encoding")
         received = 0
 
         async def counted() -> Message:
@@ -189,7 +220,10 @@ class Bounds:
 
 
 class Lifetime:
-    """Give a request the service of the moment, a deadline, and an end when its client goes away."""
+    """Give a request the service of the moment, a deadline, and an end when its client goes away.
+
+    What administrators ask for has no deadline: loading a model takes as long as it takes.
+    """
 
     def __init__(self, app: ASGIApp, runtime: Runtime, metrics: Metrics, timeout_s: float):
         self.app, self._runtime, self._metrics, self._timeout_s = app, runtime, metrics, timeout_s
@@ -211,18 +245,23 @@ class Lifetime:
                 request.cancel()
 
         async def receive_and_watch() -> Message:
-            nonlocal watcher
+            nonlocal watcher, gone
             message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body") and watcher is None:
+            if message["type"] == "http.disconnect":
+                gone = True
+                raise asyncio.CancelledError  # no error of the body, which is what FastAPI would make of another one
+            if not message.get("more_body") and watcher is None:
                 watcher = asyncio.create_task(watch())  # nothing but a disconnect comes after the body
             return message
 
         with self._runtime.lease() as service:
             scope["state"]["service"] = service
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(None if _is_admin(scope["path"]) else self._timeout_s) as deadline:
                     await self.app(scope, receive_and_watch, send)
             except TimeoutError as error:
+                if not deadline.expired():
+                    raise
                 self._metrics.rejected.labels("deadline").inc()
                 raise DeadlineExceeded(self._timeout_s) from error
             except asyncio.CancelledError:
@@ -238,3 +277,28 @@ class Lifetime:
 def _presented(headers: Headers) -> str | None:
     kind, _, value = headers.get("authorization", "").partition(" ")
     return value.strip() if kind.lower() == "bearer" else headers.get("x-api-key")
+
+
+def _announced(headers: Headers) -> float:
+    """Return how many bytes the body will have, as far as the client says so."""
+    length = headers.get("content-length", "")
+    return float(length) if length.isdecimal() else 0  # not int, which refuses thousands of digits
+
+
+def _is_admin(path: str) -> bool:
+    return path.startswith("/admin/")
+
+
+def _endpoint(scope: Scope) -> str:
+    """Return the path of the route as the document writes it, for the few values that a label may take.
+
+    Also for what is refused before there is a route: without a key, or for want of room. All that leads nowhere, and
+    the files of the docs, are "other".
+    """
+    path = getattr(scope.get("route"), "path", None) or template_of(scope["path"])
+    return path or "other"
+
+
+def _logged(path: str) -> str:
+    """Return a path as a client may have made it up, for one short line of a log."""
+    return quote(path[:_LOGGED_CHARS], safe="/:@!$&'()*+,;=~-._", errors="replace")

@@ -58,11 +58,11 @@ class Runtime:
         """Yield the service, which stays open, and the same, for as long as the block runs.
 
         Raises:
-            NotReady: the server has not started.
+            NotReady: the server has not started, or has ended.
         """
         lease = self._current
         if lease is None:
-            raise NotReady("the server has not started: its lifespan has not run")
+            raise NotReady("the server has not started, or has ended: it is not within its lifespan")
         lease.users += 1
         try:
             yield lease.service
@@ -96,6 +96,7 @@ class Runtime:
 
         Raises:
             InvalidRequest: the server was made without the means, or is loading already.
+            NotReady: the server has gone down meanwhile.
             HypclipError: what was found cannot be served.
         """
         if self._load is None or self._current is None:
@@ -105,7 +106,8 @@ class Runtime:
         async with self._reloading:
             engine = await self._load()
             try:
-                self.serve(self._current.service.with_engine(engine))
+                with self.lease() as service:  # which is gone if the server has gone down meanwhile
+                    self.serve(service.with_engine(engine))
             except HypclipError:
                 await engine.aclose()
                 raise

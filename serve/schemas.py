@@ -6,13 +6,28 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 
 from hypclip.search import Modality
 from hypclip.search.store import nesting
 from serve.coordinates import Coordinates
 
-_MAX_NESTING = 8
+MAX_NESTING = 8
+_MAX_FIELDS = 64
+_VISIBLE = r"[^\x09-\x0d\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+"""What `str.strip` leaves, as a pattern: every dialect of them has its own idea of white space."""
+_PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGP8z8DAwMDAxMDAwMDAAAANHQEDasKb6QAAAABJ"
+    "RU5ErkJggg=="
+)
+
+
+def limits(**keywords: str) -> dict[str, Any]:
+    """Return the mark of a field whose JSON Schema has these keywords, with values that only a running server knows.
+
+    `serve.document` puts them in: those of the settings of these names, and `dim` of the model.
+    """
+    return {"x-limits": keywords}
 
 
 def _unicode(text: str) -> str:
@@ -31,18 +46,33 @@ def _not_blank(text: str) -> str:
 
 
 def _storable(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if nesting(metadata, _MAX_NESTING + 1) > _MAX_NESTING:
-        raise ValueError(f"metadata is nested more than {_MAX_NESTING} deep")
+    if nesting(metadata, MAX_NESTING + 1) > MAX_NESTING:
+        raise ValueError(f"metadata is nested more than {MAX_NESTING} deep")
     _unicode(json.dumps(metadata, ensure_ascii=False))
     return metadata
 
 
-Text: TypeAlias = Annotated[str, AfterValidator(_not_blank)]
+Text: TypeAlias = Annotated[
+    str,
+    Field(json_schema_extra={"minLength": 1, "pattern": _VISIBLE, **limits(maxLength="max_text_chars")}),
+    AfterValidator(_not_blank),
+]
+Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 Embedding: TypeAlias = Annotated[
-    list[Annotated[float, Field(strict=True, allow_inf_nan=False)]],
+    list[
+        Annotated[
+            float,
+            Field(
+                strict=True,
+                allow_inf_nan=False,
+                json_schema_extra=limits(minimum="min_component", maximum="max_component"),
+            ),
+        ]
+    ],
     Field(
         fail_fast=True,
         min_length=1,
+        json_schema_extra=limits(minItems="dim", maxItems="dim"),
         description="The D space components of a point of this model, as /embed returns them.",
     ),
 ]
@@ -62,6 +92,14 @@ class Schema(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, value: Any) -> Any:
+        # Each unknown field becomes an error of its own, a hundred times its size.
+        if isinstance(value, dict) and len(value) > _MAX_FIELDS:
+            raise ValueError(f"an object of {len(value):,} fields; there are at most {len(cls.model_fields)}")
+        return value
+
 
 class TextItem(Schema):
     """A text. The model reads its first context window, 77 tokens in CLIP."""
@@ -74,7 +112,8 @@ class ImageItem(Schema):
 
     image: str = Field(
         description="Base64, or a data URI. A URL only of hosts that the server was told to fetch from; else refused.",
-        examples=["data:image/png;base64,iVBORw0KGgo..."],
+        examples=[_PICTURE],
+        json_schema_extra={"format": "image"},
     )
 
 
@@ -133,7 +172,9 @@ JinaItem: TypeAlias = Annotated[
         custom_error_message="expected a string, or an object with exactly one of text, image",
     ),
 ]
-Items: TypeAlias = Annotated[list[Item], Field(fail_fast=True, min_length=1)]
+Items: TypeAlias = Annotated[
+    list[Item], Field(fail_fast=True, min_length=1, json_schema_extra=limits(maxItems="max_inputs"))
+]
 COLLECTION = Field("default", description="Where the items given by id are stored.")
 
 
@@ -168,23 +209,49 @@ class EmbedResponse(BaseModel):
     data: list[Embedded]
 
 
+Labels: TypeAlias = Annotated[
+    list[Text],
+    Field(fail_fast=True, min_length=1, json_schema_extra={"uniqueItems": True, **limits(maxItems="max_labels")}),
+]
+Edges: TypeAlias = Annotated[
+    list[tuple[Text, Text]],
+    Field(fail_fast=True, min_length=1, json_schema_extra=limits(maxItems="max_taxonomy_edges")),
+]
+Templates: TypeAlias = Annotated[
+    list[Annotated[Text, Field(json_schema_extra={"pattern": r"^([^{]|\{(?!\}))*\{\}([^{]|\{(?!\}))*$"})]],
+    Field(fail_fast=True, min_length=1, json_schema_extra=limits(maxItems="max_labels")),
+]
+
+
 class ClassifyRequest(Schema):
     """Items to classify by labels, or by the leaves of a taxonomy."""
 
-    inputs: Items = Field(examples=[[{"image": "data:image/png;base64,iVBORw0KGgo..."}]])
-    labels: Annotated[list[Text], Field(fail_fast=True, min_length=1)] | None = Field(None, examples=[["dog", "cat"]])
-    taxonomy: Annotated[list[tuple[Text, Text]], Field(fail_fast=True, min_length=1)] | None = Field(
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [field], "properties": {field: {"type": "array"}}} for field in ("labels", "taxonomy")
+            ]
+        }
+    )
+
+    inputs: Items = Field(examples=[[{"image": _PICTURE}]])
+    labels: Labels | None = Field(None, examples=[["dog", "cat"]])
+    taxonomy: Edges | None = Field(
         None,
         description="Edges [child, parent] of a tree, or of a directed graph without cycles. Its leaves are labels.",
         examples=[[["dog", "animal"], ["cat", "animal"]]],
     )
-    templates: Annotated[list[Text], Field(fail_fast=True, min_length=1)] = Field(
+    templates: Templates = Field(
         ["a photo of a {}"],
         description="Texts with {} once, where the label goes. The embeddings of a label's texts are averaged in the "
         "tangent space.",
     )
     min_probability: float = Field(
-        0.5, ge=0, le=1, description="How probable a node of the taxonomy has to be for the path to go down to it."
+        0.5,
+        ge=0,
+        le=1,
+        strict=True,
+        description="How probable a node of the taxonomy has to be for the path to go down to it.",
     )
     collection: CollectionName = COLLECTION
 
@@ -250,7 +317,7 @@ Point: TypeAlias = Annotated[
 class PutPointsRequest(Schema):
     """Points to write; those whose id is stored already are replaced."""
 
-    points: Annotated[list[Point], Field(fail_fast=True, min_length=1)]
+    points: Annotated[list[Point], Field(fail_fast=True, min_length=1, json_schema_extra=limits(maxItems="max_points"))]
 
 
 class PutPointsResponse(BaseModel):
@@ -263,7 +330,7 @@ class PutPointsResponse(BaseModel):
 class DeletePointsRequest(Schema):
     """Ids of points to remove; those that are not stored are passed over."""
 
-    ids: Annotated[list[PointId], Field(fail_fast=True, min_length=1)]
+    ids: Annotated[list[PointId], Field(fail_fast=True, min_length=1, json_schema_extra=limits(maxItems="max_points"))]
 
 
 class DeletePointsResponse(BaseModel):

@@ -4,23 +4,65 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, WithJsonSchema
 
 from hypclip.search import Modality, Order, Where
 from hypclip.search.path import MAX_STEPS
-from serve.schemas import COLLECTION, CollectionName, Item, Items, Schema
+from hypclip.search.store import nesting
+from hypclip.search.where import BOUNDS, MAX_FIELDS, MAX_INTEGER, MAX_VALUES
+from serve.schemas import COLLECTION, MAX_NESTING, CollectionName, Flag, Item, Items, Schema, limits
 
+_MAX_INT = 2**53  # what JSON can be trusted with; the settings bound it further
+
+
+def _shallow(filter: dict[str, Any]) -> dict[str, Any]:
+    if nesting(filter, MAX_NESTING + 1) > MAX_NESTING:
+        raise ValueError(f"the filter is nested more than {MAX_NESTING} deep")
+    return filter
+
+
+_NUMBER = {"type": "number", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER}
+_SCALAR = {"anyOf": [{"type": "string", "pattern": r"^[^\x00]*$"}, _NUMBER, {"type": "boolean"}, {"type": "null"}]}
+_VALUES = {"type": "array", "items": _SCALAR, "minItems": 1, "maxItems": MAX_VALUES}
+_RANGE = {
+    "type": "object",
+    "properties": dict.fromkeys(BOUNDS, _NUMBER),
+    "additionalProperties": False,
+    "minProperties": 1,
+}
+Filter: TypeAlias = Annotated[
+    dict[str, Any],  # checked by Where, whose messages say what a filter is
+    AfterValidator(_shallow),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": MAX_FIELDS,
+            "propertyNames": {"minLength": 1, "pattern": r'^[^"\\\x00-\x1f\x7f-\x9f]+$'},
+            "additionalProperties": {"anyOf": [_SCALAR, _VALUES, _RANGE]},
+        }
+    ),
+]
 K: TypeAlias = Annotated[
-    int, Field(ge=1, strict=True, description="How many; at most the server's limit, 1,000 unless it is set otherwise.")
+    int, Field(ge=1, le=_MAX_INT, strict=True, description="How many.", json_schema_extra=limits(maximum="max_k"))
 ]
 Offset: TypeAlias = Annotated[
-    int, Field(ge=0, strict=True, description="How many to pass over: the next page starts at offset + k.")
+    int,
+    Field(
+        ge=0,
+        le=_MAX_INT,
+        strict=True,
+        description="How many to pass over: the next page starts at offset + k.",
+        json_schema_extra=limits(maximum="max_depth"),
+    ),
 ]
-Radius: TypeAlias = Annotated[float, Field(ge=0)]
+Weight: TypeAlias = Annotated[float, Field(strict=True, json_schema_extra={"minimum": 0})]
+Radius: TypeAlias = Annotated[float, Field(ge=0, strict=True)]
 Scale: TypeAlias = Annotated[
     float,
     Field(
         gt=0,
+        le=1e6,
+        strict=True,
         description="η: a point is inside a cone where the angle is at most η times the half aperture. Below 1 is "
         "stricter.",
     ),
@@ -30,7 +72,7 @@ Scale: TypeAlias = Annotated[
 class _Restricted(Schema):
     collection: CollectionName = "default"
     modality: Modality | None = Field(None, description="Only points of this modality.")
-    filter: dict[str, Any] | None = Field(
+    filter: Filter | None = Field(
         None,
         description="Only points whose metadata meets every condition: a value to equal, a list of values of which one "
         'is equalled, or bounds such as {"gte": 2020, "lt": 2024}. Of metadata that holds a list, one element is '
@@ -55,7 +97,7 @@ class RetrieveRequest(_Restricted):
     max_distance: Radius | None = Field(
         None, description="Only points at most this far from the query; `total` then counts all of them."
     )
-    exact: bool | None = Field(
+    exact: Flag | None = Field(
         None, description="true to be sure, at any size; null lets a large collection use its index."
     )
 
@@ -88,7 +130,7 @@ class ConeRequest(_Restricted):
     k: K = 10
     offset: Offset = 0
     aperture_scale: Scale = 1.0
-    reflexive: bool = Field(False, description="Let a point be its own ancestor and descendant.")
+    reflexive: Flag = Field(False, description="Let a point be its own ancestor and descendant.")
     order_by: Order = Field(
         "margin",
         description="margin: deepest inside its cone first. distance: nearest first. radius: most general first.",
@@ -133,7 +175,7 @@ class TraverseRequest(_Restricted):
         description="How many places to look at, evenly spaced in the tangent space at the root, as MERU does. "
         "null looks at every place of the geodesic: no stop is missed, and `t` is where it begins.",
     )
-    entailment: bool = Field(True, description="Only points whose cone holds the place; else simply the nearest.")
+    entailment: Flag = Field(True, description="Only points whose cone holds the place; else simply the nearest.")
     aperture_scale: Scale = 1.0
 
 
@@ -162,7 +204,9 @@ class MeanRequest(Schema):
     """Points to average."""
 
     inputs: Items = Field(examples=[["a photo of a dog", "a photo of a cat"]])
-    weights: list[float] | None = Field(None, description="One an input, 0 or more; equal when absent.")
+    weights: Annotated[list[Weight], Field(min_length=1, json_schema_extra=limits(maxItems="max_inputs"))] | None = (
+        Field(None, description="One an input, 0 or more, not all 0; equal when absent.")
+    )
     collection: CollectionName = COLLECTION
 
 

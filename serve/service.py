@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -328,6 +329,6 @@ def _check_count(what: str, values: Sequence[Any], limit: int, setting: str) -> 
 
 def _finite(points: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Never let a NaN of the model's into a response or a store: that is our failure, not the client's."""
-    if not torch.isfinite(points).all():
+    if not np.isfinite(points.numpy()).all():
         raise ArithmeticError("the model returned an embedding with components that are NaN or infinite")
     return points

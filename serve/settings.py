@@ -44,7 +44,13 @@ class Settings(BaseSettings):
     precision: Literal["float32", "bfloat16", "int8"] = Field(
         "float32", description="What the towers compute in. The map into hyperbolic space is float32 always."
     )
-    workers: int = Field(1, ge=1, le=64, description="Processes that run the model, each with its weights.")
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Processes that run the model, each with its weights. When not given: one on a GPU, and two on a "
+        "CPU, of half the cores each, which together embed more than one of all cores.",
+    )
     threads: int | None = Field(
         None, ge=1, description="Threads of each of them on a CPU; the cores shared out when not given."
     )
@@ -52,7 +58,7 @@ class Settings(BaseSettings):
         60.0, gt=0, description="How long a batch may take before its process counts as hung and is ended."
     )
     max_batch_text: int = Field(64, ge=1, description="Most texts of a batch.")
-    max_batch_image: int = Field(32, ge=1, description="Most pictures of a batch.")
+    max_batch_image: int = Field(16, ge=1, description="Most pictures of a batch.")
     batch_wait_ms: float = Field(
         4.0, ge=0, description="How long an input waits for others while the model is between two batches."
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import multiprocessing
 import pickle
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
+import numpy as np
+
 from serve.batching import Array, BatchDone, Modality
 from serve.errors import InputFailed, StartFailed, WorkerFailed
 
@@ -32,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("!Q")
 _HEARTBEAT_S = 1.0
+_LEAST_OVERHEAD = 32.0  # where the measurement was disturbed
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class ModelCard:
     logit_scale: float
     image_size: int
     text_cfg: dict[str, Any]
+    overhead_tokens: float
 
 
 class WorkerProcess(asyncio.Protocol):
@@ -100,6 +105,7 @@ class WorkerProcess(asyncio.Protocol):
         try:
             worker.card = await worker._ready
         except BaseException:
+            worker.kill()  # nobody waits any more for what it may still be loading
             await worker.aclose()
             raise
         worker._pinging = loop.create_task(worker._ping())
@@ -189,7 +195,10 @@ class WorkerProcess(asyncio.Protocol):
 
     async def _ping(self) -> None:
         while True:
+            due = time.monotonic() + _HEARTBEAT_S
             await asyncio.sleep(_HEARTBEAT_S)
+            now = time.monotonic()
+            self._heard = min(now, self._heard + max(0.0, now - due))  # what stood still itself could not hear
             if self.silence_s > self._timeout_s:
                 logger.error("the process of the model has been silent for %.0f s; it is killed", self.silence_s)
                 self.kill()
@@ -226,8 +235,10 @@ def _main(line: socket.socket, config: WorkerConfig) -> None:
         except HypclipError as error:
             say(("failed", str(error)))
             return
-        say(("ready", card))
+        gc.collect()
+        gc.freeze()  # see serve/__main__.py
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            say(("ready", card))
             while header := incoming.read(_HEADER.size):
                 message = pickle.loads(incoming.read(_HEADER.unpack(header)[0]))  # noqa: S301 - our own server
                 match message:
@@ -271,29 +282,38 @@ class _Model:
 
 
 def _load(config: WorkerConfig) -> tuple[ModelCard, _Model]:
-    import numpy as np
     import torch
 
     import hypclip
     from serve.backends import load_backend
 
     torch.set_num_threads(config.threads)
-    model = hypclip.load(config.checkpoint, _device(config.device))
+    model = hypclip.load(config.checkpoint, config.device)
     runs = _Model(load_backend(model, config.backend, config.precision), model.tokenizer.pad_id)
     text, image = model.tokenizer(["warm-up"])[0].numpy(), np.zeros((3, model.image_size, model.image_size), np.uint8)
+    longest = model.tokenizer.context_length
     for count in (1, 2):  # what batches of one and of several need is set up now and not for the first request
         runs._embed("text", [text] * count)
         runs._embed("image", [image] * count)
-    return _card(model), runs
+    return _card(model, _overhead_tokens(runs, text, longest)), runs
 
 
-def _device(name: str) -> str:
-    import torch
+def _overhead_tokens(runs: _Model, text: Array, longest: int) -> float:
+    """Measure what a batch costs for being one, in tokens that could be embedded in that time."""
+    batches = [[text], [np.resize(text, min(32, longest))] * 16]
 
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    def seconds(batch: list[Array]) -> float:
+        start = time.perf_counter()
+        runs._embed("text", batch)
+        return time.perf_counter() - start
+
+    tokens = [sum(map(len, batch)) for batch in batches]
+    taken = [min(seconds(batch) for _ in range(3)) for batch in batches]
+    each = max(1e-9, (taken[1] - taken[0]) / (tokens[1] - tokens[0]))
+    return max(_LEAST_OVERHEAD, taken[0] / each - tokens[0])
 
 
-def _card(model: HypCLIP) -> ModelCard:
+def _card(model: HypCLIP, overhead_tokens: float) -> ModelCard:
     from hypclip.towers.build import tower_config
 
     return ModelCard(
@@ -305,6 +325,7 @@ def _card(model: HypCLIP) -> ModelCard:
         logit_scale=model.logit_scale.item(),
         image_size=model.image_size,
         text_cfg=tower_config(model.config.towers)["text_cfg"],
+        overhead_tokens=overhead_tokens,
     )
 
 

@@ -1,7 +1,19 @@
+import hashlib
+import re
+
 import pytest
+from serve_process import tiny_checkpoint
 
 from hypclip.search import LocalStore
 from serve.__main__ import main
+from serve.auth import Keyring
+from serve.errors import Forbidden, Unauthorized
+
+
+@pytest.fixture(autouse=True)
+def _one_worker(monkeypatch):
+    monkeypatch.setenv("HYPCLIP_WORKERS", "1")
+    monkeypatch.setattr("serve.logs.configure", lambda style: None)  # the log of the tests stays as it is
 
 
 @pytest.fixture
@@ -19,14 +31,19 @@ def refused(capsys, *argv):
     return message
 
 
+# A missing checkpoint is told by the process of the model, as is everything else about it; see test_serve_worker.py.
 def test_a_missing_checkpoint(capsys, tmp_path, index):
     message = refused(capsys, "--checkpoint", tmp_path / "nowhere", "--index", index)
     assert f"{tmp_path / 'nowhere'} is not a checkpoint directory" in message
+    with LocalStore(index):
+        pass  # it has been closed
 
 
-def test_a_damaged_checkpoint(capsys, tmp_path, index):
-    (tmp_path / "config.yaml").write_text("{")
-    assert "cannot read" in refused(capsys, "--checkpoint", tmp_path, "--index", index)
+def test_a_model_that_is_not_hyperbolic(capsys, tmp_path, index):
+    tiny_checkpoint(tmp_path / "sphere", geometry="sphere")
+    message = refused(capsys, "--checkpoint", tmp_path / "sphere", "--index", index)
+    assert "geometry 'sphere'" in message
+    assert "needs 'lorentz'" in message
 
 
 def test_a_missing_index(capsys, tmp_path):
@@ -50,8 +67,48 @@ def test_a_setting_that_cannot_work(capsys, monkeypatch):
     assert "HYPCLIP_MAX_K: Input should be a valid integer" in refused(capsys)
 
 
+def test_every_setting_that_cannot_work_is_named(capsys, monkeypatch):
+    monkeypatch.setenv("HYPCLIP_BACKEND", "magic")
+    monkeypatch.setenv("HYPCLIP_WORKERS", "0")
+    message = refused(capsys, "--port", "70000")
+    for name in ("HYPCLIP_BACKEND", "HYPCLIP_WORKERS", "HYPCLIP_PORT"):
+        assert f"{name}: " in message
+
+
 def test_help_names_the_defaults(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
     assert "runs/quickstart/checkpoint" in capsys.readouterr().out
+
+
+# Keys -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_key_lets_its_client_in_and_is_kept_as_a_hash_only(capsys, tmp_path):
+    assert main(["--new-key", "uploader:write"]) == 0
+    written = capsys.readouterr().out
+    (key,) = re.findall(r"hyp_\S+", written)
+    (line,) = re.findall(r"uploader:write:\S+", written)
+    assert hashlib.sha256(key.encode()).hexdigest() in line
+    assert key not in line
+    (tmp_path / "keys").write_text(f"# who may write\n{line}\n")
+    keyring = Keyring.read(tmp_path / "keys")
+    keyring.check(key, "write")
+    with pytest.raises(Forbidden):
+        keyring.check(key, "admin")
+    with pytest.raises(Unauthorized):
+        keyring.check(key + "x", "read")
+
+
+def test_two_new_keys_differ(capsys):
+    keys = set()
+    for _ in range(2):
+        main(["--new-key", "a:read"])
+        keys.add(re.findall(r"hyp_\S+", capsys.readouterr().out)[0])
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("asked", ["name", "name:", ":read", "name:everything", ""])
+def test_a_new_key_of_no_known_scope(capsys, asked):
+    assert "NAME:SCOPE" in refused(capsys, "--new-key", asked)

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from hypclip.errors import ConfigError
 
+_WORDS_KEPT = 100_000
+"""Words that open_clip's tokenizer may keep the pieces of; it has no bound of its own, and a server never ends."""
+
 
 class Tokenizer:
     """Turn strings into token ids, padded to the longest row instead of to the context length.
@@ -51,6 +54,8 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return token ids (N, L), L ≤ context_length; longer texts are cut and keep their end-of-text token."""
+        if isinstance(self._encoder, SimpleTokenizer) and len(self._encoder.cache) > _WORDS_KEPT:
+            self._encoder.cache = {}
         tokens: Tensor = self._encoder(list(texts))
         if not self._shorten:
             return tokens

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from fastapi.routing import APIRoute
 
 from serve.routes import collections, embed, hierarchy, openai, operations, retrieve
 
 router = APIRouter()
+_routes: list[APIRoute] = []
 for each in (embed, openai, retrieve, hierarchy, collections, operations):
     router.include_router(each.router)
+    _routes += [route for route in each.router.routes if isinstance(route, APIRoute)]
+
+
+def methods_of(path: str) -> list[str]:
+    """Return the methods that a path takes; none if there is nothing at it."""
+    return sorted({method for route in _routes if route.path_regex.match(path) for method in route.methods or ()})
+
+
+def template_of(path: str) -> str | None:
+    """Return the path of the route that a path leads to as the document writes it, such as /collections/{name}."""
+    return next((route.path for route in _routes if route.path_regex.match(path)), None)

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, File, Form, Response, UploadFile
+from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
-from starlette.datastructures import Headers
+from pydantic import Field, TypeAdapter, ValidationError
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Scope
+from torch import Tensor
 
+from hypclip.search import Modality
+from serve.classify import Taxonomy
 from serve.coordinates import Coordinates, coordinates, radii
-from serve.errors import InvalidRequest
+from serve.errors import InvalidRequest, LimitExceeded, describe
 from serve.routes.running import Running
 from serve.schemas import (
-    Classified,
     ClassifyRequest,
     ClassifyResponse,
     EmbedRequest,
     EmbedResponse,
     Item,
+    Schema,
     Text,
     Upload,
+    limits,
 )
 from serve.service import Service
+from serve.settings import ENV_PREFIX, Settings
+
+_NUMBER_BYTES = 24
+"""Of a number in JSON, with the signs around it."""
 
 router = APIRouter()
 
@@ -39,20 +51,57 @@ class _Multipart(APIRoute):
         return Match.NONE, {}
 
 
-async def embed_form(
-    service: Running,
-    image: Annotated[list[UploadFile] | None, File()] = None,
-    text: Annotated[list[Text] | None, Form()] = None,
-    geometry: Annotated[Coordinates, Form()] = "space",
-) -> Response:
+class EmbedForm(Schema):
+    """What a form holds; each field may come several times, `geometry` once."""
+
+    text: list[Text] = Field(default_factory=list)
+    image: list[Any] = Field(default_factory=list)
+    geometry: Coordinates = "space"
+
+
+async def embed_form(request: Request, service: Running) -> Response:
     """Embed texts and picture files, the texts first."""
-    items: list[Item | Upload] = [*(text or []), *[Upload(await file.read()) for file in image or []]]
-    if not items:
-        raise InvalidRequest("the form has neither a field text nor a file image")
+    settings = service.settings
+    # The parser counts texts and files apart, and `embed_inputs` counts them together.
+    bounds = {"max_files": settings.max_inputs, "max_fields": settings.max_inputs + 1}
+    try:
+        async with request.form(**bounds, max_part_size=4 * settings.max_text_chars) as form:
+            items, geometry = await _items(form)
+    except HTTPException as error:
+        if error.status_code != 400:
+            raise
+        raise InvalidRequest(f"the form cannot be read: {error.detail} {_form_limits(settings)}") from error
     return await _embedded(service, items, geometry, "default")
 
 
+def _form_limits(settings: Settings) -> str:
+    return (
+        f"It may hold {settings.max_inputs:,} texts and files (setting {ENV_PREFIX}MAX_INPUTS), texts of "
+        f"{settings.max_text_chars:,} characters (setting {ENV_PREFIX}MAX_TEXT_CHARS)."
+    )
+
+
+async def _items(form: FormData) -> tuple[list[Item | Upload], Coordinates]:
+    values: dict[str, Any] = {name: form.getlist(name) for name in form}
+    if len(values.get("geometry", [])) == 1:
+        (values["geometry"],) = values["geometry"]
+    try:
+        fields = EmbedForm.model_validate(values)
+    except ValidationError as error:
+        raise InvalidRequest(describe([{**p, "loc": ("body", *p["loc"])} for p in error.errors()])) from error
+    if not all(isinstance(file, UploadFile) for file in fields.image):
+        raise InvalidRequest("image: expected files, each with a filename; base64 goes into a JSON body")
+    if not fields.text and not fields.image:
+        raise InvalidRequest("the form has neither a field text nor a file image")
+    return [*fields.text, *[Upload(await file.read()) for file in fields.image]], fields.geometry
+
+
 router.add_api_route("/embed", embed_form, methods=["POST"], route_class_override=_Multipart, include_in_schema=False)
+
+
+def _one_or_more(item: dict[str, Any]) -> dict[str, Any]:
+    many = {"type": "array", "items": item, "minItems": 1, **limits(maxItems="max_inputs")}
+    return {"anyOf": [item, many]}
 
 
 _FORM = {
@@ -62,10 +111,14 @@ _FORM = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "text": {"type": "array", "items": {"type": "string", "minLength": 1}},
-                        "geometry": {"enum": ["space", "lorentz", "tangent", "poincare"], "default": "space"},
+                        "text": _one_or_more(TypeAdapter(Text).json_schema()),
+                        "image": _one_or_more({"type": "string", "format": "binary"}),
+                        "geometry": TypeAdapter(
+                            Annotated[Coordinates, Field(json_schema_extra={"default": "space"})]
+                        ).json_schema(),
                     },
+                    "additionalProperties": False,
+                    "anyOf": [{"required": ["text"]}, {"required": ["image"]}],
                 }
             }
         }
@@ -90,8 +143,8 @@ async def embed(request: EmbedRequest, service: Running) -> Response:
     return await _embedded(service, request.inputs, request.geometry, request.collection)
 
 
-@router.post("/classify", tags=["classify"], summary="Classify without training", response_model_exclude_none=True)
-async def classify(request: ClassifyRequest, service: Running) -> ClassifyResponse:
+@router.post("/classify", tags=["classify"], summary="Classify without training", response_model=ClassifyResponse)
+async def classify(request: ClassifyRequest, service: Running) -> Response:
     """Return how probable each label is for each input.
 
     Give either `labels` or a `taxonomy`, whose leaves are then the labels. The answer in a taxonomy is a path from the
@@ -99,24 +152,55 @@ async def classify(request: ClassifyRequest, service: Running) -> ClassifyRespon
     """
     if (request.labels is None) == (request.taxonomy is None):
         raise InvalidRequest("give either labels or taxonomy")
+    _check_lengths(request, service.settings.max_text_chars)
     tree = await service.taxonomy(request.taxonomy) if request.taxonomy else None
     labels = tree.leaves if tree else request.labels or []
+    _check_answer(len(request.inputs), labels, tree, service.settings.max_body_bytes)
     scores, modality = await service.classify(request.inputs, request.collection, labels, request.templates)
-    paths = tree.paths(scores.numpy(), request.min_probability) if tree else [None] * len(modality)
-    data = []
-    for i, (kind, row, path) in enumerate(zip(modality, scores.tolist(), paths, strict=True)):
-        by_label = dict(zip(labels, row, strict=True))
-        data.append(
-            Classified(
-                index=i,
-                modality=kind,
-                label=max(by_label, key=by_label.__getitem__),
-                scores=by_label,
-                path=None if path is None else [node for node, _ in path],
-                path_scores=None if path is None else [probability for _, probability in path],
-            )
-        )
-    return ClassifyResponse(model=service.engine.model_id, data=data)
+    answer = await asyncio.to_thread(
+        _classified, service.engine.model_id, labels, scores, modality, tree, request.min_probability
+    )
+    return Response(answer, media_type="application/json")
+
+
+def _check_lengths(request: ClassifyRequest, limit: int) -> None:
+    """Refuse long names before each of thousands of templates makes a longer text of each of them."""
+    names = request.labels or [name for edge in request.taxonomy or () for name in edge]
+    longest = max(map(len, names)) + max(map(len, request.templates)) - len("{}")
+    if longest > limit:
+        raise LimitExceeded("the number of characters of a label in a template", longest, limit, "max_text_chars")
+
+
+def _check_answer(inputs: int, labels: Sequence[str], tree: Taxonomy | None, limit: int) -> None:
+    """Refuse what would be answered by far more bytes than it has: every input repeats every label."""
+    size = sum(len(label) + _NUMBER_BYTES for label in labels)
+    if tree:
+        way: dict[str | None, int] = {None: 0}
+        for node, parent in tree.parents.items():  # every node after its parent
+            way[node] = way[parent] + len(node) + _NUMBER_BYTES
+        size += max(way.values())
+    if inputs * size > limit:
+        raise LimitExceeded("the size in bytes of the scores of all inputs", inputs * size, limit, "max_body_bytes")
+
+
+def _classified(
+    model: str,
+    labels: Sequence[str],
+    scores: Tensor,
+    modality: Sequence[Modality],
+    tree: Taxonomy | None,
+    min_probability: float,
+) -> bytes:
+    """Write a ClassifyResponse; a million scores are not checked and copied one by one."""
+    best = scores.argmax(dim=-1).tolist()
+    data: list[dict[str, Any]] = [
+        {"index": i, "modality": kind, "label": labels[best[i]], "scores": dict(zip(labels, row, strict=True))}
+        for i, (kind, row) in enumerate(zip(modality, scores.tolist(), strict=True))
+    ]
+    for datum, path in zip(data, tree.paths(scores.numpy(), min_probability) if tree else (), strict=False):
+        datum["path"] = [node for node, _ in path]
+        datum["path_scores"] = [probability for _, probability in path]
+    return orjson.dumps({"model": model, "data": data})
 
 
 async def _embedded(

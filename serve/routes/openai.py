@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import orjson
@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from serve.coordinates import Coordinates, coordinates, radii
 from serve.errors import InvalidRequest, UnknownModel
 from serve.routes.running import Running
-from serve.schemas import ImageItem, Item, JinaItem, Schema, TextItem
+from serve.schemas import Flag, ImageItem, Item, JinaItem, Schema, TextItem, limits
 
 router = APIRouter(prefix="/v1", tags=["embed"])
 
@@ -27,15 +27,18 @@ def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
+Inputs: TypeAlias = Annotated[
+    list[JinaItem], Field(fail_fast=True, min_length=1, json_schema_extra=limits(maxItems="max_inputs"))
+]
+
+
 class EmbeddingsRequest(Schema):
     """A request of the OpenAI client, or of Jina's."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
     model: str = Field("hypclip", max_length=512, examples=["hypclip"])
-    input: Annotated[list[JinaItem], BeforeValidator(_listed)] = Field(
-        fail_fast=True,
-        min_length=1,
+    input: Annotated[Inputs, BeforeValidator(_listed, json_schema_input_type=JinaItem | Inputs)] = Field(
         description='A text, or a list of texts and of objects {"text": …} or {"image": base64, data URI or URL}.',
         examples=[["a photo of a dog", {"text": "an animal"}]],
     )
@@ -44,8 +47,12 @@ class EmbeddingsRequest(Schema):
         None, description="base64: float32, little-endian; what the official client asks for unless told otherwise."
     )
     embedding_type: Literal["float", "base64"] | None = Field(None, description="The same, as Jina calls it.")
-    dimensions: int | None = Field(None, description="The dimensions of the model; it has no others.", ge=1)
-    normalized: bool | None = Field(None, description="false: the length of a point is how specific it is.")
+    dimensions: Annotated[int, Field(strict=True, json_schema_extra=limits(minimum="dim", maximum="dim"))] | None = (
+        Field(None, description="The dimensions of the model; it has no others.")
+    )
+    normalized: Annotated[Flag, Field(json_schema_extra={"const": False})] | None = Field(
+        None, description="false: the length of a point is how specific it is."
+    )
     user: str | None = None
     geometry: Coordinates = "space"
 

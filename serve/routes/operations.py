@@ -17,7 +17,7 @@ from serve.service import Service
 router = APIRouter(tags=["server"])
 
 
-def _runtime(request: Request) -> Runtime:
+async def _runtime(request: Request) -> Runtime:
     runtime = request.state.runtime
     assert isinstance(runtime, Runtime)
     return runtime
@@ -47,7 +47,12 @@ async def readyz(service: Running, runtime: TheRuntime) -> Health:
     return Health(status="ready")
 
 
-@router.get("/metrics", summary="What Prometheus reads", response_class=Response)
+@router.get(
+    "/metrics",
+    summary="What Prometheus reads",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(service: Running) -> Response:
     """Return counters, gauges and histograms in the text format of Prometheus."""
     try:

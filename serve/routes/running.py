@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from serve.service import Service
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service = request.state.service
     assert isinstance(service, Service)
     return service

@@ -1,0 +1,73 @@
+"""A client of the server's REST interface, for programs that need neither torch nor the rest of hypclip.
+
+    from hypclip.client import Client, image
+
+    with Client("http://127.0.0.1:8000") as client:
+        client.put_points([{"id": "photo-1", **image("photo.jpg"), "metadata": {"year": 2024}}])
+        for hit in client.retrieve("a photo of a dog", k=5, modality="image").hits:
+            print(hit.id, hit.distance, hit.radius)
+
+An item, wherever one is asked for, is a text, or what `image`, `stored` or `point` returns. `AsyncClient` has the same
+methods, to be awaited. The files of this folder import httpx2 and each other, nothing else that must be installed:
+where installing hypclip is too much, copy the folder.
+"""
+
+from .clients import AsyncClient, Client
+from .errors import (
+    Conflict,
+    DeadlineExceeded,
+    HypclipServerError,
+    InvalidRequest,
+    NoAnswer,
+    NotFound,
+    Overloaded,
+    Unauthorized,
+    Unavailable,
+)
+from .items import Item, image, point, stored
+from .results import (
+    ClassResult,
+    CollectionInfo,
+    Deleted,
+    Embedding,
+    Hit,
+    IndexInfo,
+    ModelInfo,
+    Ordering,
+    Page,
+    Related,
+    Stop,
+    Way,
+    Written,
+)
+
+__all__ = [
+    "AsyncClient",
+    "ClassResult",
+    "Client",
+    "CollectionInfo",
+    "Conflict",
+    "DeadlineExceeded",
+    "Deleted",
+    "Embedding",
+    "Hit",
+    "HypclipServerError",
+    "IndexInfo",
+    "InvalidRequest",
+    "Item",
+    "ModelInfo",
+    "NoAnswer",
+    "NotFound",
+    "Ordering",
+    "Overloaded",
+    "Page",
+    "Related",
+    "Stop",
+    "Unauthorized",
+    "Unavailable",
+    "Way",
+    "Written",
+    "image",
+    "point",
+    "stored",
+]

@@ -1,0 +1,179 @@
+"""What the methods of a client return, read from JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Generic, Self, TypeVar
+
+
+@dataclass(frozen=True)
+class Result:
+    """Base of what is read from an object of JSON."""
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Self:
+        """Take the fields that are known: a newer server may send more.
+
+        Raises:
+            TypeError: one is missing that has no default.
+        """
+        return cls(**{field.name: answer[field.name] for field in fields(cls) if field.name in answer})
+
+
+@dataclass(frozen=True)
+class Embedding(Result):
+    """A point of hyperbolic space. `radius` is its distance from the root: small is general, large is specific."""
+
+    embedding: list[float]
+    radius: float
+    modality: str = "embedding"
+
+
+@dataclass(frozen=True)
+class Hit(Result):
+    """A stored point that was found, and its geodesic distance to the query."""
+
+    id: str
+    distance: float
+    radius: float
+    modality: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Related(Hit):
+    """An ancestor or descendant. Radians; inside the cone where margin = angle − aperture_scale · aperture ≤ 0."""
+
+    angle: float
+    aperture: float
+    margin: float
+
+
+HitT = TypeVar("HitT", bound=Hit)
+
+
+@dataclass(frozen=True)
+class Page(Generic[HitT]):
+    """A page of what a search found.
+
+    `total` counts all there is, None where the search did not count; `exact` is False where an index may have missed
+    something.
+    """
+
+    hits: list[HitT]
+    exact: bool
+    total: int | None
+
+    @staticmethod
+    def of(kind: type[HitT], answer: Mapping[str, Any]) -> Page[HitT]:
+        """Read a page of hits of a kind."""
+        return Page([kind.of(hit) for hit in answer["hits"]], answer["exact"], answer.get("total"))
+
+
+@dataclass(frozen=True)
+class Stop(Result):
+    """A stored point on a way, the nearest from the fraction `t` of it on. The root is "[ROOT]", of no modality."""
+
+    t: float
+    id: str
+    distance: float
+    radius: float
+    modality: str | None
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Way(Result):
+    """The stops from the source to the target, in order."""
+
+    path: list[Stop]
+    exact: bool
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Self:
+        """Read the stops as well."""
+        return cls([Stop.of(stop) for stop in answer["path"]], answer["exact"])
+
+
+@dataclass(frozen=True)
+class ClassResult(Result):
+    """The most probable label, and the probability of each.
+
+    With a taxonomy also the path from its root, which may end above the label, and a score for each node of it.
+    """
+
+    label: str
+    scores: dict[str, float]
+    modality: str
+    path: list[str] | None = None
+    path_scores: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Ordering(Result):
+    """What the first point is to the second: "general", "specific", "neither" or "same".
+
+    The margins are in radians: the first holds the second where `first_over_second` ≤ 0.
+    """
+
+    relation: str
+    first_over_second: float
+    second_over_first: float
+    distance: float
+
+
+@dataclass(frozen=True)
+class Written(Result):
+    """How many points were written, and what the collection held after the last of them."""
+
+    upserted: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Deleted(Result):
+    """How many of the ids were stored, and what the collection held after the last of them."""
+
+    deleted: int
+    count: int
+
+
+@dataclass(frozen=True)
+class IndexInfo(Result):
+    """How the approximate search of a collection was built, and the recall measured then."""
+
+    cells: int
+    probes: int
+    recall: float
+    built_at: int
+
+
+@dataclass(frozen=True)
+class CollectionInfo(Result):
+    """A collection, and the model its points belong to. Without an `index` every search of it is exact."""
+
+    name: str
+    count: int
+    model: str
+    revision: str
+    curv: float
+    dim: int
+    index: IndexInfo | None = None
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Self:
+        """Read the index as well."""
+        index = answer.get("index")
+        return super().of({**answer, "index": None if index is None else IndexInfo.of(index)})
+
+
+@dataclass(frozen=True)
+class ModelInfo(Result):
+    """The model: its space has curvature −curv, and its points have `dim` space components."""
+
+    model: str
+    geometry: str
+    curv: float
+    dim: int
+    logit_scale: float

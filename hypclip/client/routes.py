@@ -1,0 +1,293 @@
+"""Every call, written once for both clients."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Literal, SupportsFloat, TypeAlias, TypeVar, Unpack
+from urllib.parse import quote
+
+import httpx2
+
+from .errors import no_answer, refusal, server_error
+from .items import Cone, Item, Where
+from .results import (
+    ClassResult,
+    CollectionInfo,
+    Deleted,
+    Embedding,
+    Hit,
+    ModelInfo,
+    Ordering,
+    Page,
+    Related,
+    Result,
+    Way,
+    Written,
+)
+from .retry import pause_s
+
+_MAX_CHARS = 32 * 2**20  # of the JSON of a batch: half of what a server takes by default
+
+T = TypeVar("T")
+ResultT = TypeVar("ResultT", bound=Result)
+Outcome: TypeAlias = httpx2.Response | httpx2.RequestError | None
+Returning: TypeAlias = Generator[httpx2.Request | float, Outcome, T]
+
+
+class Routes:
+    """The calls. Each yields requests to send and seconds to wait, and is sent what came of a request."""
+
+    def __init__(self, http: httpx2.Client | httpx2.AsyncClient, timeout_s: float, retries: int):
+        if timeout_s <= 0 or retries < 0:
+            raise ValueError(f"timeout_s must be over 0 and retries 0 or more, not {timeout_s} and {retries}")
+        self.http, self.timeout_s, self.retries = http, timeout_s, retries
+
+    def embed(
+        self,
+        inputs: Iterable[Item],
+        geometry: Literal["space", "lorentz", "tangent", "poincare"] = "space",
+        collection: str = "default",
+        batch: int = 256,
+    ) -> Returning[list[Embedding]]:
+        """Embed items, in as many requests as it takes.
+
+        Args:
+            inputs: items; texts and pictures may be mixed.
+            geometry: the coordinates: "space", which every other call takes back, "lorentz" with the time component
+                first, "tangent" or "poincare".
+            collection: where the items given by `stored` are.
+            batch: most items of one request.
+        """
+        found: list[Embedding] = []
+        for content in _batches("inputs", inputs, batch, geometry=geometry, collection=collection):
+            found += yield from self._ask("POST", "/embed", content, _rows(Embedding, "data"))
+        return found
+
+    def retrieve(
+        self,
+        query: Item,
+        k: int = 10,
+        *,
+        offset: int = 0,
+        max_distance: float | None = None,
+        exact: bool | None = None,
+        **where: Unpack[Where],
+    ) -> Returning[Page[Hit]]:
+        """Find the stored points nearest to an item.
+
+        Args:
+            query: the item.
+            k: how many.
+            offset: how many to pass over, for the next page.
+            max_distance: only points at most so far; they are then all counted.
+            exact: True to be sure; None lets a large collection use its index.
+            **where: what to search.
+        """
+        body = {"query": query, "k": k, "offset": offset, "max_distance": max_distance, "exact": exact, **where}
+        return self._ask("POST", "/retrieve", _json(body), partial(Page.of, Hit))
+
+    def classify(
+        self,
+        inputs: Iterable[Item],
+        labels: Iterable[str] | None = None,
+        taxonomy: Iterable[tuple[str, str]] | None = None,
+        templates: Iterable[str] | None = None,
+        collection: str = "default",
+    ) -> Returning[list[ClassResult]]:
+        """Classify items without training.
+
+        Args:
+            inputs: items.
+            labels: names of the classes. Either these, or
+            taxonomy: edges (child, parent), whose leaves are the classes.
+            templates: texts with {} where the name goes; None leaves them to the server.
+            collection: where the items given by `stored` are.
+        """
+        given = {"inputs": inputs, "labels": labels, "taxonomy": taxonomy, "templates": templates}
+        lists = {name: list(_several(name, values)) for name, values in given.items() if values is not None}
+        body = {**lists, "collection": collection}
+        return self._ask("POST", "/classify", _json(body), _rows(ClassResult, "data"))
+
+    def ancestors(self, of: Item, k: int = 10, **cone: Unpack[Cone]) -> Returning[Page[Related]]:
+        """Find the first `k` of the stored points whose cones hold an item: what it is an instance of."""
+        return self._ask("POST", "/hierarchy/ancestors", _json({"of": of, "k": k, **cone}), partial(Page.of, Related))
+
+    def descendants(self, of: Item, k: int = 10, **cone: Unpack[Cone]) -> Returning[Page[Related]]:
+        """Find the first `k` of the stored points that the cone of an item holds: its instances."""
+        return self._ask("POST", "/hierarchy/descendants", _json({"of": of, "k": k, **cone}), partial(Page.of, Related))
+
+    def common_ancestors(
+        self, of: Iterable[Item], k: int = 10, *, offset: int = 0, aperture_scale: float = 1.0, **where: Unpack[Where]
+    ) -> Returning[Page[Related]]:
+        """Find the stored points whose cones hold all of the items, the most specific first.
+
+        Of a hit, `distance` is to the farthest item; `angle` and `margin` are of the item that is held least.
+
+        Args:
+            of: items.
+            k: how many.
+            offset: how many to pass over, for the next page.
+            aperture_scale: how wide the cones are; below 1 is stricter.
+            **where: what to search.
+        """
+        body = {"of": list(_several("of", of)), "k": k, "offset": offset, "aperture_scale": aperture_scale, **where}
+        return self._ask("POST", "/hierarchy/common_ancestors", _json(body), partial(Page.of, Related))
+
+    def traverse(
+        self,
+        source: Item,
+        target: Item | None = None,
+        steps: int | None = 50,
+        *,
+        entailment: bool = True,
+        aperture_scale: float = 1.0,
+        **where: Unpack[Where],
+    ) -> Returning[Way]:
+        """Go from an item to another, and return the stored points on the way.
+
+        Args:
+            source: from where.
+            target: to where; None is the root.
+            steps: how many places to look at; None looks at all of the geodesic.
+            entailment: only points whose cone holds the place; else simply the nearest.
+            aperture_scale: how wide the cones are; below 1 is stricter.
+            **where: what to search.
+        """
+        cone = {"entailment": entailment, "aperture_scale": aperture_scale}
+        body = {"source": source, "target": target, "steps": steps, **cone, **where}
+        return self._ask("POST", "/hierarchy/traverse", _json(body), Way.of)
+
+    def mean(
+        self, inputs: Iterable[Item], weights: Iterable[SupportsFloat] | None = None, collection: str = "default"
+    ) -> Returning[Embedding]:
+        """Average items by the Lorentz centroid; search with it as `point(mean.embedding)`.
+
+        Args:
+            inputs: items.
+            weights: one an item, 0 or more; None weighs them alike.
+            collection: where the items given by `stored` are.
+        """
+        weighed = None if weights is None else [float(weight) for weight in weights]
+        body = {"inputs": list(_several("inputs", inputs)), "weights": weighed, "collection": collection}
+        return self._ask("POST", "/hierarchy/mean", _json(body), Embedding.of)
+
+    def order(
+        self, first: Item, second: Item, aperture_scale: float = 1.0, collection: str = "default"
+    ) -> Returning[Ordering]:
+        """Tell which of two items is the more general; `aperture_scale` below 1 is stricter."""
+        body = {"first": first, "second": second, "aperture_scale": aperture_scale, "collection": collection}
+        return self._ask("POST", "/hierarchy/order", _json(body), Ordering.of)
+
+    def put_points(
+        self, points: Iterable[Mapping[str, Any]], collection: str = "default", batch: int = 500
+    ) -> Returning[Written]:
+        """Embed and store points, replacing those whose id is stored, in as many requests as it takes.
+
+        Each request is written whole or not at all. After an error those before it stay written; to do everything again
+        does no harm.
+
+        Args:
+            points: {"id": …, "metadata": {…}}, and "text": …, **image(…) or **point(…). May be a generator.
+            collection: where to; it is made if it does not exist.
+            batch: most points of one request. The server also limits the pixels of a request, so a batch of large
+                photographs must be small.
+        """
+        upserted, path = 0, f"{_collection(collection)}/points"
+        for content in _batches("points", points, batch):
+            last = yield from self._ask("PUT", path, content, Written.of)
+            upserted += last.upserted
+        return Written(upserted, last.count)
+
+    def delete_points(self, ids: Iterable[str], collection: str = "default", batch: int = 1000) -> Returning[Deleted]:
+        """Remove points by id, at most `batch` a request; ids that are not stored are passed over."""
+        deleted, path = 0, f"{_collection(collection)}/points"
+        for content in _batches("ids", ids, batch):
+            last = yield from self._ask("DELETE", path, content, Deleted.of)
+            deleted += last.deleted
+        return Deleted(deleted, last.count)
+
+    def collections(self) -> Returning[list[CollectionInfo]]:
+        """List the collections."""
+        return self._ask("GET", "/collections", None, _rows(CollectionInfo, "collections"))
+
+    def collection(self, name: str = "default") -> Returning[CollectionInfo]:
+        """Describe a collection."""
+        return self._ask("GET", _collection(name), None, CollectionInfo.of)
+
+    def model(self) -> Returning[ModelInfo]:
+        """Describe the model."""
+        return self._ask("GET", "/model", None, ModelInfo.of)
+
+    def ready(self) -> Returning[bool]:
+        """Tell whether the server is there and takes requests; ask once, so that a loop can wait for it."""
+        outcome = yield self.http.build_request("GET", "/readyz", timeout=self.timeout_s)
+        if isinstance(outcome, httpx2.RequestError) or (outcome is not None and outcome.status_code == 503):
+            return False
+        _successful(outcome)
+        return True
+
+    def _ask(self, method: str, path: str, content: str | None, read: Callable[[Any], T]) -> Returning[T]:
+        """Send a request, again where that is of use, within `timeout_s` in all; return what `read` makes of it."""
+        deadline = time.monotonic() + self.timeout_s
+        for attempt in itertools.count():
+            left_s = max(deadline - time.monotonic(), 1e-3)
+            outcome = yield self.http.build_request(method, path, content=content, timeout=left_s)
+            assert outcome is not None
+            pause = pause_s(outcome, attempt)
+            if pause is None or attempt == self.retries or time.monotonic() + pause >= deadline:
+                break
+            yield pause
+        response = _successful(outcome)
+        try:
+            return read(response.json())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"{method} {path} is not answered as by a hypclip server: {type(error).__name__}: {error}"
+            raise server_error(response, "unexpected_answer", message) from error
+
+
+def _successful(outcome: Outcome) -> httpx2.Response:
+    assert outcome is not None
+    if isinstance(outcome, httpx2.RequestError):
+        raise no_answer(outcome) from outcome
+    if not outcome.is_success:
+        raise refusal(outcome)
+    return outcome
+
+
+def _rows(kind: type[ResultT], field: str) -> Callable[[Any], list[ResultT]]:
+    return lambda answer: [kind.of(row) for row in answer[field]]
+
+
+def _collection(name: str) -> str:
+    if not name.strip("."):  # . and .. are steps in a path
+        raise ValueError(f"a collection has a name such as 'default', not {name!r}")
+    return f"/collections/{quote(name, safe='')}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _several(name: str, values: Iterable[T]) -> Iterable[T]:
+    """Refuse one text where several are wanted: it would be taken for a list of its letters."""
+    if isinstance(values, str | Mapping):
+        raise TypeError(f"{name} must be several, in a list or another iterable; came one {type(values).__name__}")
+    return values
+
+
+def _batches(name: str, items: Iterable[Any], batch: int, **rest: Any) -> Iterator[str]:
+    """Write bodies of at most `batch` items and _MAX_CHARS each; of no items one, which the server will refuse."""
+    start = _json({**rest, name: []}).removesuffix("]}")
+    part: list[str] = []
+    chars = 0
+    for text in map(_json, _several(name, items)):
+        if part and (len(part) >= batch or chars + len(text) > _MAX_CHARS):
+            yield start + ",".join(part) + "]}"
+            part, chars = [], 0
+        part.append(text)
+        chars += len(text)
+    yield start + ",".join(part) + "]}"
