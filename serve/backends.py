@@ -109,7 +109,8 @@ class _Towers:
     def text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
         """Embed token ids; see Backend."""
         with torch.inference_mode():
-            features = self._text_tower(tokens.to(self._device))
+            # A copy: torch.compile would compile again for a part of a larger tensor.
+            features = self._text_tower(tokens.to(self._device, copy=True))
         return self._lifted(features, self._text_scale)
 
     def image(self, pixels: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n d"]:
@@ -205,9 +206,16 @@ def _quantised(path: Path) -> Path:
     from onnxruntime.quantization import quantize_dynamic  # type: ignore[import-untyped, unused-ignore]
     from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped, unused-ignore]
 
+    cpu = torch.cpu.get_capabilities()
+    saturates = cpu["architecture"] == "x86_64" and not (cpu["avx512_vnni"] or cpu["avx_vnni"])
     prepared, quantised = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
     quant_pre_process(path, prepared, skip_symbolic_shape=True, save_as_external_data=True)
     quantize_dynamic(
-        prepared, quantised, op_types_to_quantize=["MatMul"], per_channel=True, use_external_data_format=True
+        prepared,
+        quantised,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        reduce_range=saturates,  # 7 bits, since x86 before VNNI adds products of 8 bits in 16
+        use_external_data_format=True,
     )
     return quantised

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +53,7 @@ class Limits:
 
     `max_batch` is by modality; `max_wait_s` is how long an input waits for others while the worker could start;
     `max_items` and `max_bytes` bound all inputs that wait or run, `patience_s` the time they are expected to take.
-    `overhead` is what a batch costs besides its rows, in units of their length.
+    `overhead` is what a batch costs besides its rows, in units of their length; inputs without are all of one length.
     """
 
     max_batch: Mapping[Modality, int]
@@ -232,11 +231,13 @@ class Batcher:
         queue = self._queues[modality]
         # Not more than a worker's share: with all of it in one batch the other workers would have nothing to take.
         limit = min(self._limits.max_batch[modality], max(_SMALL, -(-len(queue) // len(self._lanes))))
-        window = sorted(itertools.islice(queue, limit * _WINDOW), key=lambda job: job.input.length)
-        lengths = [job.input.length for job in window]
-        overhead = self._limits.overhead.get(modality, math.inf)
-        start, end = _worthwhile(lengths, window.index(queue[0]), limit, overhead)
-        batch = window[start:end]
+        overhead = self._limits.overhead.get(modality)
+        if overhead is None:
+            batch = list(itertools.islice(queue, limit))
+        else:
+            window = sorted(itertools.islice(queue, limit * _WINDOW), key=lambda job: job.input.length)
+            start, end = _worthwhile([job.input.length for job in window], window.index(queue[0]), limit, overhead)
+            batch = window[start:end]
         taken = set(batch)
         self._queues[modality] = deque(job for job in queue if job not in taken)
         return batch

@@ -63,7 +63,7 @@ def _bytes(value: str | bytes, settings: Settings) -> bytes:
     if isinstance(value, bytes):
         return _bounded(value, settings)
     if is_url(value):
-        raise InvalidImage("an image is sent as base64 or as a data URI; no URL is fetched")
+        raise InvalidImage("this image is given by a URL, which is not fetched here")
     if value[:5].lower() == "data:":
         header = _DATA_URI.match(value)
         if header is None:

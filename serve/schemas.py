@@ -6,7 +6,17 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    model_validator,
+)
 
 from hypclip.search import Modality
 from hypclip.search.store import nesting
@@ -28,6 +38,14 @@ def limits(**keywords: str) -> dict[str, Any]:
     `serve.document` puts them in: those of the settings of these names, and `dim` of the model.
     """
     return {"x-limits": keywords}
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""Takes 10.0 for 10, as JSON Schema does, and JavaScript, which knows no other numbers."""
 
 
 def _unicode(text: str) -> str:
@@ -52,11 +70,10 @@ def _storable(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return metadata
 
 
-Text: TypeAlias = Annotated[
-    str,
-    Field(json_schema_extra={"minLength": 1, "pattern": _VISIBLE, **limits(maxLength="max_text_chars")}),
-    AfterValidator(_not_blank),
+Visible: TypeAlias = Annotated[
+    str, Field(json_schema_extra={"minLength": 1, "pattern": _VISIBLE}), AfterValidator(_not_blank)
 ]
+Text: TypeAlias = Annotated[Visible, Field(json_schema_extra=limits(maxLength="max_text_chars"))]
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 Embedding: TypeAlias = Annotated[
     list[
@@ -165,7 +182,7 @@ Item: TypeAlias = Annotated[
     ),
 ]
 JinaItem: TypeAlias = Annotated[
-    Annotated[Text, Tag("(string)")] | Annotated[TextItem, Tag("(text)")] | Annotated[ImageItem, Tag("(image)")],
+    Annotated[Visible, Tag("(string)")] | Annotated[TextItem, Tag("(text)")] | Annotated[ImageItem, Tag("(image)")],
     Discriminator(
         _one_key("text", "image"),
         custom_error_type="one_of",

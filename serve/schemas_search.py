@@ -10,15 +10,22 @@ from hypclip.search import Modality, Order, Where
 from hypclip.search.path import MAX_STEPS
 from hypclip.search.store import nesting
 from hypclip.search.where import BOUNDS, MAX_FIELDS, MAX_INTEGER, MAX_VALUES
-from serve.schemas import COLLECTION, MAX_NESTING, CollectionName, Flag, Item, Items, Schema, limits
+from serve.schemas import COLLECTION, MAX_NESTING, WHOLE, CollectionName, Flag, Item, Items, Schema, limits
 
 _MAX_INT = 2**53  # what JSON can be trusted with; the settings bound it further
 
 
-def _shallow(filter: dict[str, Any]) -> dict[str, Any]:
+def _filter(filter: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what is nested absurdly, and leave out values that come again, of which a database takes only so many."""
     if nesting(filter, MAX_NESTING + 1) > MAX_NESTING:
         raise ValueError(f"the filter is nested more than {MAX_NESTING} deep")
-    return filter
+    return {name: _distinct(wanted) if isinstance(wanted, list) else wanted for name, wanted in filter.items()}
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    if any(isinstance(value, list | dict) for value in values):
+        return values  # refused later
+    return list({(type(value), value): value for value in values}.values())
 
 
 _NUMBER = {"type": "number", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER}
@@ -32,7 +39,7 @@ _RANGE = {
 }
 Filter: TypeAlias = Annotated[
     dict[str, Any],  # checked by Where, whose messages say what a filter is
-    AfterValidator(_shallow),
+    AfterValidator(_filter),
     WithJsonSchema(
         {
             "type": "object",
@@ -43,7 +50,9 @@ Filter: TypeAlias = Annotated[
     ),
 ]
 K: TypeAlias = Annotated[
-    int, Field(ge=1, le=_MAX_INT, strict=True, description="How many.", json_schema_extra=limits(maximum="max_k"))
+    int,
+    Field(ge=1, le=_MAX_INT, strict=True, description="How many.", json_schema_extra=limits(maximum="max_k")),
+    WHOLE,
 ]
 Offset: TypeAlias = Annotated[
     int,
@@ -54,6 +63,7 @@ Offset: TypeAlias = Annotated[
         description="How many to pass over: the next page starts at offset + k.",
         json_schema_extra=limits(maximum="max_depth"),
     ),
+    WHOLE,
 ]
 Weight: TypeAlias = Annotated[float, Field(strict=True, json_schema_extra={"minimum": 0})]
 Radius: TypeAlias = Annotated[float, Field(ge=0, strict=True)]
@@ -170,7 +180,7 @@ class TraverseRequest(_Restricted):
 
     source: Item = Field(examples=["a photo of a dog"])
     target: Item | None = Field(None, description="Where to go; null is the root.")
-    steps: Annotated[int, Field(ge=2, le=MAX_STEPS, strict=True)] | None = Field(
+    steps: Annotated[int, Field(ge=2, le=MAX_STEPS, strict=True), WHOLE] | None = Field(
         50,
         description="How many places to look at, evenly spaced in the tangent space at the root, as MERU does. "
         "null looks at every place of the geodesic: no stop is missed, and `t` is where it begins.",

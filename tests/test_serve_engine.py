@@ -238,7 +238,17 @@ def test_silence_is_that_of_the_worker_heard_of_least(runner, engine):
 class FakeProcess:
     """Stands for WorkerProcess: the row of an input is its sum, unless a test takes hold of the batch."""
 
-    card = ModelCard("fake", "f" * 64, "lorentz", 1.0, 1, 1.0, 32, TOWERS["text_cfg"])
+    card = ModelCard(
+        model_id="fake",
+        revision="f" * 64,
+        geometry="lorentz",
+        curv=1.0,
+        dim=1,
+        logit_scale=1.0,
+        image_size=32,
+        text_cfg=TOWERS["text_cfg"],
+        overhead_tokens=32.0,
+    )
     silence_s = 0.0
     pid = 1
 

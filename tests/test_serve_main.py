@@ -2,7 +2,7 @@ import hashlib
 import re
 
 import pytest
-from serve_process import tiny_checkpoint
+from serve_helpers import FakeEngine
 
 from hypclip.search import LocalStore
 from serve.__main__ import main
@@ -39,11 +39,18 @@ def test_a_missing_checkpoint(capsys, tmp_path, index):
         pass  # it has been closed
 
 
-def test_a_model_that_is_not_hyperbolic(capsys, tmp_path, index):
-    tiny_checkpoint(tmp_path / "sphere", geometry="sphere")
-    message = refused(capsys, "--checkpoint", tmp_path / "sphere", "--index", index)
+def test_a_model_that_is_not_hyperbolic_is_refused_and_closed(capsys, monkeypatch, index):
+    engine = FakeEngine()
+    engine.geometry = "sphere"
+
+    async def start(*_):
+        return engine
+
+    monkeypatch.setattr("serve.__main__.ModelEngine.start", start)
+    message = refused(capsys, "--index", index)
     assert "geometry 'sphere'" in message
     assert "needs 'lorentz'" in message
+    assert engine.closed
 
 
 def test_a_missing_index(capsys, tmp_path):

@@ -193,7 +193,14 @@ def test_a_restart_loses_nothing(tmp_path):
 
 
 def test_model_health_and_readiness(client):
-    model = {"model": "fake-1", "revision": "", "geometry": "lorentz", "curv": CURV, "dim": 12, "logit_scale": FakeEngine.logit_scale}
+    model = {
+        "model": "fake-1",
+        "revision": "",
+        "geometry": "lorentz",
+        "curv": CURV,
+        "dim": 12,
+        "logit_scale": FakeEngine.logit_scale,
+    }
     assert client.get("/model").json() == model
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}

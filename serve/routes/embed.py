@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any, get_args
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -20,6 +20,7 @@ from hypclip.search import Modality
 from serve.classify import Taxonomy
 from serve.coordinates import Coordinates, coordinates, radii
 from serve.errors import InvalidRequest, LimitExceeded, describe
+from serve.images import FORMATS
 from serve.routes.running import Running
 from serve.schemas import (
     ClassifyRequest,
@@ -99,11 +100,7 @@ async def _items(form: FormData) -> tuple[list[Item | Upload], Coordinates]:
 router.add_api_route("/embed", embed_form, methods=["POST"], route_class_override=_Multipart, include_in_schema=False)
 
 
-def _one_or_more(item: dict[str, Any]) -> dict[str, Any]:
-    many = {"type": "array", "items": item, "minItems": 1, **limits(maxItems="max_inputs")}
-    return {"anyOf": [item, many]}
-
-
+_TEXT = TypeAdapter(Text).json_schema()
 _FORM = {
     "requestBody": {
         "content": {
@@ -111,15 +108,23 @@ _FORM = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "text": _one_or_more(TypeAdapter(Text).json_schema()),
-                        "image": _one_or_more({"type": "string", "format": "binary"}),
-                        "geometry": TypeAdapter(
-                            Annotated[Coordinates, Field(json_schema_extra={"default": "space"})]
-                        ).json_schema(),
+                        "text": {
+                            "anyOf": [_TEXT, {"type": "array", "items": _TEXT, **limits(maxItems="max_inputs")}],
+                            "description": "Texts, one a field.",
+                        },
+                        "image": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "minItems": 1,
+                            "description": "Files, one a field.",
+                            **limits(maxItems="max_inputs"),
+                        },
+                        "geometry": {"enum": list(get_args(Coordinates)), "default": "space"},
                     },
                     "additionalProperties": False,
                     "anyOf": [{"required": ["text"]}, {"required": ["image"]}],
-                }
+                },
+                "encoding": {"image": {"contentType": ", ".join(f"image/{name.lower()}" for name in FORMATS)}},
             }
         }
     }

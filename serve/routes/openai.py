@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from serve.coordinates import Coordinates, coordinates, radii
 from serve.errors import InvalidRequest, UnknownModel
 from serve.routes.running import Running
-from serve.schemas import Flag, ImageItem, Item, JinaItem, Schema, TextItem, limits
+from serve.schemas import WHOLE, Flag, ImageItem, Item, JinaItem, Schema, TextItem, limits
 
 router = APIRouter(prefix="/v1", tags=["embed"])
 
@@ -29,6 +29,9 @@ def _listed(value: object) -> object:
 
 Inputs: TypeAlias = Annotated[
     list[JinaItem], Field(fail_fast=True, min_length=1, json_schema_extra=limits(maxItems="max_inputs"))
+]
+Dimensions: TypeAlias = Annotated[
+    int, Field(strict=True, json_schema_extra=limits(minimum="dim", maximum="dim")), WHOLE
 ]
 
 
@@ -47,9 +50,7 @@ class EmbeddingsRequest(Schema):
         None, description="base64: float32, little-endian; what the official client asks for unless told otherwise."
     )
     embedding_type: Literal["float", "base64"] | None = Field(None, description="The same, as Jina calls it.")
-    dimensions: Annotated[int, Field(strict=True, json_schema_extra=limits(minimum="dim", maximum="dim"))] | None = (
-        Field(None, description="The dimensions of the model; it has no others.")
-    )
+    dimensions: Dimensions | None = Field(None, description="The dimensions of the model; it has no others.")
     normalized: Annotated[Flag, Field(json_schema_extra={"const": False})] | None = Field(
         None, description="false: the length of a point is how specific it is."
     )
