@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -138,7 +139,8 @@ def _refused(kind: str, error_type: type[Exception]) -> Iterator[None]:
     try:
         yield
     except error_type as error:
-        reason = str(error).strip().splitlines()[0]
+        cause = error.__cause__ or error  # what an exporter wraps says more than the advice around it
+        reason = str(cause).strip().partition("\n")[0] or type(cause).__name__
         raise ConfigError(
             f"HYPCLIP_BACKEND {kind!r} cannot run the towers of this model: {reason}; HYPCLIP_BACKEND torch runs any"
         ) from error
@@ -154,35 +156,35 @@ def _exported(model: HypCLIP, precision: Precision) -> tuple[Tower, Tower]:
             f"HYPCLIP_BACKEND 'onnx': {error}: it comes with an extra, run pip install 'hypclip[onnx]'"
         ) from error
     rows, size = Dim.DYNAMIC, model.image_size
-    picture = torch.rand(2, 3, size, size) * 2 - 1
-    with tempfile.TemporaryDirectory() as folder:
-        # AUTO: a tower whose rows always fill the context may have one length only.
-        text = _export(model.text_tower, _short_and_full(model), {0: rows, 1: Dim.AUTO}, Path(folder), precision)
-        image = _export(model.image_tower, [picture, picture[:1]], {0: rows}, Path(folder), precision)
-    return text, image
+    picture = torch.arange(2 * 3 * size * size).sin().view(2, 3, size, size)
+    # AUTO: a tower whose rows always fill the context may have one length only.
+    text = _export(model.text_tower, _short_and_full(model), {0: rows, 1: Dim.AUTO}, precision)
+    return text, _export(model.image_tower, [picture, picture[:1]], {0: rows}, precision)
 
 
-def _export(
-    tower: nn.Module, samples: list[Tensor], dynamic: dict[int, Any], folder: Path, precision: Precision
-) -> Tower:
+def _export(tower: nn.Module, samples: list[Tensor], dynamic: dict[int, Any], precision: Precision) -> Tower:
     """Export a tower with the first sample; its features must be those of torch for each of them."""
     tower = copy.deepcopy(tower).cpu()
-    path = folder / "tower.onnx"
-    with _refused("onnx", torch.onnx.OnnxExporterError), warnings.catch_warnings(), torch.no_grad():
+    with (
+        tempfile.TemporaryDirectory(prefix="hypclip-") as folder,
+        _refused("onnx", Exception),  # the exporter and ONNX Runtime raise a dozen kinds of errors
+        warnings.catch_warnings(),
+        torch.no_grad(),
+    ):
         warnings.simplefilter("ignore")  # about the exporter's own code
+        path = Path(folder) / "tower.onnx"
         program = torch.onnx.export(
             tower, (samples[0],), dynamic_shapes=(dynamic,), input_names=["rows"], dynamo=True, verbose=False
         )
         assert program is not None
         program.save(path, external_data=True)
-        expected = [tower(sample) for sample in samples]
-    run = _session(_quantised(path) if precision == "int8" else path)
-    with _refused("onnx", RuntimeError):
-        for sample, features in zip(samples, expected, strict=True):
+        run = _session(_quantised(path) if precision == "int8" else path)
+        for sample in samples:
+            features = tower(sample)
             error = ((run(sample) - features).norm() / features.norm()).item()
             if not error <= (_QUANTISED if precision == "int8" else _EXACT):
-                raise RuntimeError(
-                    f"exported features of shape {tuple(sample.shape)} are off by {error:.2g} of their length"
+                raise ArithmeticError(
+                    f"features of a {tuple(sample.shape)} tensor are off by {error:.2g} of their length"
                 )
     return run
 
@@ -207,15 +209,19 @@ def _quantised(path: Path) -> Path:
     from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped, unused-ignore]
 
     cpu = torch.cpu.get_capabilities()
-    saturates = cpu["architecture"] == "x86_64" and not (cpu["avx512_vnni"] or cpu["avx_vnni"])
+    saturates = cpu.get("architecture") == "x86_64" and not (cpu.get("avx512_vnni") or cpu.get("avx_vnni"))
     prepared, quantised = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
-    quant_pre_process(path, prepared, skip_symbolic_shape=True, save_as_external_data=True)
-    quantize_dynamic(
-        prepared,
-        quantised,
-        op_types_to_quantize=["MatMul"],
-        per_channel=True,
-        reduce_range=saturates,  # 7 bits, since x86 before VNNI adds products of 8 bits in 16
-        use_external_data_format=True,
-    )
+    handlers = list(logging.root.handlers)
+    try:
+        quant_pre_process(path, prepared, skip_symbolic_shape=True, save_as_external_data=True)
+        quantize_dynamic(
+            prepared,
+            quantised,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            reduce_range=saturates,  # 7 bits, since x86 before VNNI adds products of 8 bits in 16
+            use_external_data_format=True,
+        )
+    finally:
+        logging.root.handlers[:] = handlers  # its calls of logging.info give the root logger one
     return quantised

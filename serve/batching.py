@@ -27,6 +27,8 @@ _WINDOW = 4
 """Batches are made of inputs alike in length, looked for among this many batches' worth of the longest-waiting."""
 _NEARLY = 0.97
 """The share of the best throughput that a smaller batch may have, since its answers come sooner."""
+_WELCOME = 128
+"""Inputs that may wait however long they take: a crowd of clients with one each is no overload."""
 _SMALL = 3
 """Inputs that are not worth sharing out among workers."""
 
@@ -161,8 +163,8 @@ class Batcher:
             full = "the queue of the model is full", "max_queue_items"
         elif waiting and self._bytes + size > limits.max_bytes:
             full = "the queue of the model is full", "max_queue_bytes"
-        elif ahead_s > limits.patience_s:
-            full = "what waits for the model already takes longer than a request may", "request_timeout_s"
+        elif ahead_s > limits.patience_s and waiting >= _WELCOME:
+            full = f"what waits for the model takes {ahead_s:.1f} s", "max_queue_s"
         if full is not None:
             self._metrics.rejected.labels("queue").inc()
             raise Overloaded(*full, ahead_s)

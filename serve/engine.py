@@ -144,7 +144,7 @@ class ModelEngine:
             max_wait_s=settings.batch_wait_ms / 1e3,
             max_items=settings.max_queue_items,
             max_bytes=settings.max_queue_bytes,
-            patience_s=settings.request_timeout_s,
+            patience_s=settings.max_queue_s,
             overhead={"text": card.overhead_tokens},  # pictures are all of one size
         )
         engine._batcher = Batcher(engine._workers, limits, metrics)

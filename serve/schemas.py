@@ -24,8 +24,9 @@ from serve.coordinates import Coordinates
 
 MAX_NESTING = 8
 _MAX_FIELDS = 64
-_VISIBLE = r"[^\x09-\x0d\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
-"""What `str.strip` leaves, as a pattern: every dialect of them has its own idea of white space."""
+_BLANK = r"\x09-\x0d\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+"""What `str.strip` takes away; every dialect of patterns has its own idea of white space."""
+_VISIBLE = rf"^[{_BLANK}]*[^{_BLANK}][\s\S]*$"
 _PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGP8z8DAwMDAxMDAwMDAAAANHQEDasKb6QAAAABJ"
     "RU5ErkJggg=="

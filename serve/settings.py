@@ -90,6 +90,12 @@ class Settings(BaseSettings):
         512 * 2**20, ge=1, description="Most bytes of the bodies of all requests at a time; the next is answered 429."
     )
     max_queue_items: int = Field(2048, ge=1, description="Most inputs that wait for the model or are in it.")
+    max_queue_s: float = Field(
+        1.5,
+        gt=0,
+        description="How long what waits for the model may be expected to take: the next request is answered 429, and "
+        "after a storm the server is itself again so soon. 128 inputs may wait in any case.",
+    )
     max_queue_bytes: int = Field(512 * 2**20, ge=1, description="Most bytes of them, as tokens and as resized pixels.")
     image_url_hosts: Names = Field(
         (),

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import logging
 import multiprocessing
+import os
 import pickle
 import signal
 import socket
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("!Q")
 _HEARTBEAT_S = 1.0
+_NICE = 5  # the event loop, which has to refuse what is too much, comes before the model, which would take all
 _LEAST_OVERHEAD = 32.0  # where the measurement was disturbed
 
 
@@ -224,6 +226,7 @@ def _main(line: socket.socket, config: WorkerConfig) -> None:
     from serve import logs
 
     logs.configure(config.log_format)
+    os.nice(_NICE)
     with line, line.makefile("rb") as incoming:
 
         def say(message: Any) -> None:

@@ -544,18 +544,20 @@ async def test_a_request_over_the_bounds_runs_when_it_is_alone(limits):
 
 
 @on_clock
-async def test_what_takes_longer_than_a_request_may_is_refused_with_the_time_it_takes():
+async def test_what_would_wait_too_long_is_refused_with_the_time_it_takes_but_a_crowd_is_welcome():
     batcher, _, worker = make(patience_s=10.0)
     ask(batcher, 0, 1)
     await settle()
     worker.finish(seconds=6.0)  # three seconds an input
-    waiting = ask(batcher, 2, 3, 4, 5)
+    crowd = [ask(batcher, i) for i in range(128)]
     await settle()
-    error = await refused(ask(batcher, 6), "request_timeout_s")
-    assert error.retry_after_s == pytest.approx(12.0)
-    worker.finish()
-    assert await rows_of(waiting) == answer(2, 3, 4, 5)
-    assert not ask(batcher, 7).done()
+    assert not any(each.done() for each in crowd)
+    error = await refused(ask(batcher, 128), "max_queue_s")
+    assert error.retry_after_s == pytest.approx(3.0 * 128)
+    while worker.unfinished:
+        worker.finish()
+        await advance(WAIT_S)
+    assert [await rows_of(each) for each in crowd] == [answer(i) for i in range(128)]
 
 
 @on_clock

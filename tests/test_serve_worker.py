@@ -233,7 +233,7 @@ def test_a_process_that_ends_while_it_loads_fails_the_start(runner, model):
     assert worker.deaths == []
 
 
-def test_a_start_that_nobody_waits_for_leaves_no_process(runner, model):
+def test_a_start_that_nobody_waits_for_leaves_no_process(runner, model, caplog):
     worker = Worker(PATIENCE_S)
 
     async def call():
@@ -244,6 +244,7 @@ def test_a_start_that_nobody_waits_for_leaves_no_process(runner, model):
 
     runner.run(call())
     assert worker.deaths == []
+    assert caplog.records == []
 
 
 # Ending ---------------------------------------------------------------------------------------------------------------

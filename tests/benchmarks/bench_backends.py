@@ -1,6 +1,6 @@
 """How fast the server's backends run a model beside torch in float32, and how far their embeddings are from its.
 
-python tests/benchmarks/bench_backends.py [--checkpoint DIR] [--towers NAME] [--threads 2] [--processes]
+python tests/benchmarks/bench_backends.py [--checkpoint DIR] [--towers NAME] [--threads 2] [--items 500] [--processes]
 
 One table a model: the demo's checkpoint and a model of `--towers` with random weights, whose embeddings spread little.
 Speeds are medians over rounds, in each of which all backends take their turn; × is the median of the ratios within a
@@ -32,7 +32,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from hypclip import HypCLIP, ModelConfig, load
 from serve.backends import Backend, BackendKind, Precision, load_backend
 
-ROUNDS, ITEMS, TEXTS, IMAGES = 7, 500, 32, 16
+ROUNDS, TEXTS, IMAGES = 7, 32, 16
 WORDS = (
     "a",
     "the",
@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("runs/quickstart/checkpoint"))
     parser.add_argument("--towers", default="ViT-B-32", help="an open_clip model config")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--items", type=int, default=500, help="how many of each modality to compare")
     parser.add_argument("--skip", nargs="*", default=[], help="kinds to leave out, such as compile")
     parser.add_argument("--processes", action="store_true")
     parser.add_argument("--busy", nargs=3, metavar=("MODEL", "KIND", "PRECISION"), help=argparse.SUPPRESS)
@@ -75,11 +76,11 @@ def main(argv: list[str] | None = None) -> None:
         be_busy(*args.busy)
         return
     print(f"{args.threads} threads; × is the speed over torch float32")
-    for name in [str(args.checkpoint)] * args.checkpoint.is_dir() + [args.towers]:
+    for name in [str(args.checkpoint)] * args.checkpoint.is_dir() + [args.towers] * bool(args.towers):
         if args.processes:
             compare_processes(name, args.threads)
         else:
-            compare_backends(name, [pair for pair in BACKENDS if pair[0] not in args.skip])
+            compare_backends(name, args.items, [pair for pair in BACKENDS if pair[0] not in args.skip])
 
 
 def model_of(name: str) -> HypCLIP:
@@ -87,9 +88,9 @@ def model_of(name: str) -> HypCLIP:
     return load(name) if Path(name).is_dir() else HypCLIP(ModelConfig(name)).eval()
 
 
-def compare_backends(name: str, pairs: list[tuple[BackendKind, Precision]]) -> None:
+def compare_backends(name: str, count: int, pairs: list[tuple[BackendKind, Precision]]) -> None:
     model = model_of(name)
-    texts, pictures = batches_of(model)
+    texts, pictures = batches_of(model, count)
     backends, starts = {}, {}
     for kind, precision in pairs:
         started = time.perf_counter()
@@ -105,7 +106,7 @@ def compare_backends(name: str, pairs: list[tuple[BackendKind, Precision]]) -> N
     speeds = {job: in_turns(backends, run, 1 if items else 10) for job, (items, run) in jobs.items()}
     errors = {name: (text, image) for name, text, image in deviations(model, backends, texts, pictures)}
 
-    print(f"\n{name}: {model.dim} dimensions, {len(texts) * TEXTS} captions, {len(pictures) * IMAGES} pictures")
+    print(f"\n{name}: {model.dim} dimensions, {count} captions, {count} pictures")
     print(
         f"{'':18}{'start s':>8}" + "".join(f"{job:>16}" for job in jobs) + f"{'error of texts':>42}{'of pictures':>42}"
     )
@@ -114,7 +115,8 @@ def compare_backends(name: str, pairs: list[tuple[BackendKind, Precision]]) -> N
         for job, (items, _) in jobs.items():
             seconds, ratio = speeds[job][name]
             cells += f"{items / seconds if items else seconds * 1e3:9.1f} ×{ratio:5.2f}"
-        print(f"{name:18}{starts[name]:8.1f}{cells}" + "".join(f"{cell:>42}" for cell in errors[name]))
+        print(f"{name:18}{starts[name]:8.1f}{cells}    texts    {errors[name][0]}")
+        print(" " * (26 + 16 * len(jobs)) + f"    pictures {errors[name][1]}")
 
 
 def in_turns(
@@ -150,7 +152,7 @@ def deviations(
             radius, other = model.metric.radius(x, curv), model.metric.radius(y, curv)
             same = (nearest(model, x) == nearest(model, y)).float().mean()
             cells.append(
-                f"{error.median():.5f} ≤{error.max():.5f} radius ≤{((radius - other) / other).abs().max():.5f} "
+                f"{error.median():.4f}, worst {error.max():.4f}; radius {((radius - other) / other).abs().max():.4f}; "
                 f"nearest {same:.3f}"
             )
         yield name, cells[0], cells[1]
@@ -160,9 +162,9 @@ def nearest(model: HypCLIP, x: Tensor) -> Tensor:
     return model.similarity(x, x).fill_diagonal_(-torch.inf).argmax(1)
 
 
-def batches_of(model: HypCLIP) -> tuple[list[Tensor], list[Tensor]]:
+def batches_of(model: HypCLIP, count: int) -> tuple[list[Tensor], list[Tensor]]:
     """Return token ids of captions, sorted by length, and pixels, in the batches of a server."""
-    captions, images = items()
+    captions, images = items(count)
     captions.sort(key=lambda caption: len(model.tokenizer([caption])[0]))
     cut = Compose(model.transform.transforms[:-2])  # all but the conversion and the normalisation
     pixels = torch.stack([pil_to_tensor(cut(image)) for image in images])
@@ -170,22 +172,22 @@ def batches_of(model: HypCLIP) -> tuple[list[Tensor], list[Tensor]]:
     return texts, list(pixels.split(IMAGES))
 
 
-def items() -> tuple[list[str], list[Image.Image]]:
+def items(count: int) -> tuple[list[str], list[Image.Image]]:
     """Return captions and pictures of the quickstart's validation shards, or made up where there are none."""
     captions, images = [], []
     for shard in sorted(SHARDS.glob("*.tar")):
         with tarfile.open(shard) as tar:
             for member in tar:
                 file = tar.extractfile(member)
-                if file is None or len(captions) + len(images) >= 2 * ITEMS:
+                if file is None or len(captions) + len(images) >= 2 * count:
                     continue
                 if member.name.endswith(".json"):
                     captions.append(json.load(file)["caption"])
                 else:
                     images.append(Image.open(io.BytesIO(file.read())).convert("RGB"))
     if not captions:
-        captions = [" ".join(random.choices(WORDS, k=random.randint(2, 16))) for _ in range(ITEMS)]
-        images = [Image.effect_noise((64, 64), random.uniform(20, 200)).convert("RGB") for _ in range(ITEMS)]
+        captions = [" ".join(random.choices(WORDS, k=random.randint(2, 16))) for _ in range(count)]
+        images = [Image.effect_noise((64, 64), random.uniform(20, 200)).convert("RGB") for _ in range(count)]
     return captions, images
 
 
@@ -231,7 +233,7 @@ def busy(
 def be_busy(name: str, kind: BackendKind, precision: Precision) -> None:
     """Say ready, wait for a line, work for some seconds and print items a second; texts first, then pictures."""
     model = model_of(name)
-    texts, pictures = batches_of(model)
+    texts, pictures = batches_of(model, 64)
     backend = load_backend(model, kind, precision)
     jobs: tuple[tuple[Callable[[Tensor], Tensor], Tensor], ...] = (
         (backend.text, texts[len(texts) // 2]),

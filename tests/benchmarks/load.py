@@ -205,7 +205,7 @@ class Generator:
                 start, end, status = task.result() if task.done() and task.exception() is None else (0.0, 0.0, 0)
                 row = [*row, end] if status == 200 and end - start <= 2 * self.report.idle_latency else []
                 if len(row) == PROBES:
-                    self.report.recovery = max(row) - stopped
+                    self.report.recovery = min(row) - stopped
                     break
         for task in tasks:
             task.cancel()
