@@ -51,6 +51,7 @@ bench: install  ## measured errors, speeds and memory, beside peers; about an ho
 	$(BIN)/python tests/benchmarks/bench_scenes.py
 	$(BIN)/python tests/benchmarks/bench_data.py
 	$(BIN)/python tests/benchmarks/bench_backends.py
+	$(BIN)/python tests/benchmarks/bench_hostile.py
 	$(BIN)/python tests/benchmarks/bench_serve.py
 
 clean:  ## remove what the other targets made, but not the runs

@@ -33,8 +33,6 @@ _PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "compile": ("float32", "bfloat16"),
     "onnx": ("float32", "int8"),
 }
-
-
 _EXACT, _QUANTISED = 1e-3, 0.2
 """Relative errors of exported features beyond which the graph is wrong, which rounding does not come near."""
 
@@ -61,7 +59,8 @@ def load_backend(model: HypCLIP, kind: BackendKind = "torch", precision: Precisi
         model: its weights, scales and curvature are taken as they are now.
         kind: "torch" starts at once. "compile" needs a C++ compiler and a minute or two to start; it compiles again
             in a thread that has another number of threads. "onnx" exports the towers, by way of a temporary directory.
-        precision: what the towers run in. int8 is that of matrix products with weights; convolutions stay float32.
+        precision: what the towers run in. int8 is that of matrix products with weights; convolutions stay float32. It
+            rounds to the range of a whole batch: an embedding shifts with the items beside it, by about its error.
 
     Raises:
         ConfigError: this kind has no such precision, or cannot run these towers.

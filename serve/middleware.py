@@ -81,13 +81,19 @@ class RequestContext:
                 headers["Server-Timing"] = timing.header(parts, time.perf_counter() - start)
                 if self._runtime.draining:
                     headers["Connection"] = "close"
+                annotate()  # now, for the span of the trace ends with the response
             await send(message)
+
+        def annotate() -> None:
+            fields = {"request_id": request_id, "endpoint": _endpoint(scope), **parts}
+            tracing.annotate(scope, fields)
 
         with timing.timings() as parts:
             try:
                 await self.app(scope, receive, send_with_headers)
             except ClientGone:
                 status = status or _CLIENT_GONE
+                annotate()
             finally:
                 self._count(scope, status, time.perf_counter() - start, parts)
 
@@ -105,7 +111,6 @@ class RequestContext:
                 **{f"{part}_ms": round(taken * 1e3, 1) for part, taken in parts.items()},
             }
             access.info(" ".join(f"{name}={value}" for name, value in fields.items()), extra=fields)
-        tracing.annotate(scope, parts)
 
 
 class Errors:

@@ -129,7 +129,7 @@ def map_body(context: Any, body: Any) -> Any:
     """Put pictures in the place of files, which schemathesis takes from a drawer of PDFs and the like."""
     if isinstance(body, dict) and isinstance(files := body.get("image"), list):
         pictures = [Binary(base64.b64decode(picture)) for picture in PICTURES]
-        body["image"] = [pictures[i % 5] if isinstance(f, Binary) else f for i, f in enumerate(files)]
+        body["image"] = [pictures[i % 5] if isinstance(f, bytes | Binary) else f for i, f in enumerate(files)]
     return body
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 import email.utils
 import inspect
 import io
+import json
 import pickle
 import socket
 import subprocess
@@ -19,6 +21,7 @@ import httpx2
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from PIL import Image
 from serve_helpers import BLUE, GREEN, RED, WHITE, FakeEngine, app_at, colours, encoded, quadrants, text_point
 
 import hypclip.client as c
@@ -106,7 +109,7 @@ def ids(page: c.Page) -> list[str]:
 
 
 def test_embed(client):
-    found = client.embed(["a dog", c.image(b64(quadrants())), c.stored("cat"), c.point(PLACES["dog"])])
+    found = client.embed(["a dog", c.image(file_of(quadrants())), c.stored("cat"), c.point(PLACES["dog"])])
     assert [e.modality for e in found] == ["text", "image", "text", "embedding"]
     assert torch.equal(torch.tensor(found[0].embedding), text_point("a dog"))
     assert torch.equal(torch.tensor(found[1].embedding), colours(RED, GREEN, BLUE, WHITE))
@@ -206,7 +209,7 @@ def test_put_and_delete_points(client, request):
     name = f"written-{request.node.callspec.id}"
     points = [
         {"id": "text", "text": "a dog"},
-        {"id": "image", **c.image(b64(quadrants())), "metadata": {"é": [1, None]}},
+        {"id": "image", **c.image(file_of(quadrants())), "metadata": {"é": [1, None]}},
         {"id": "numbers", **c.point(torch.tensor(PLACES["car"]))},
     ]
     assert client.put_points(iter(points), name) == c.Written(upserted=3, count=3)
@@ -267,6 +270,45 @@ class Script:
             step.request = request
             raise step
         return httpx2.Response(step.status_code, headers=step.headers, content=step.content)
+
+
+WHERE = {"collection": "c", "modality": "text", "filter": {"year": [1]}, "min_radius": 0.5, "max_radius": 2.0}
+CONE = {"k": 3, "offset": 2, "aperture_scale": 0.5, **WHERE}
+SENT = {
+    "embed": ("/embed", {"inputs": ["a"], "geometry": "tangent", "collection": "c"}),
+    "retrieve": ("/retrieve", {"query": "a", "k": 3, "offset": 2, "max_distance": 1.5, "exact": True, **WHERE}),
+    "classify": ("/classify", {"inputs": ["a"], "labels": ["b"], "templates": ["{}"], "collection": "c"}),
+    "ancestors": ("/hierarchy/ancestors", {"of": "a", "reflexive": True, "order_by": "radius", **CONE}),
+    "descendants": ("/hierarchy/descendants", {"of": "a", "reflexive": True, "order_by": "radius", **CONE}),
+    "common_ancestors": ("/hierarchy/common_ancestors", {"of": ["a"], **CONE}),
+    "traverse": (
+        "/hierarchy/traverse",
+        {"source": "a", "target": "b", "steps": None, "entailment": False, "aperture_scale": 0.5, **WHERE},
+    ),
+    "mean": ("/hierarchy/mean", {"inputs": ["a"], "weights": [0.5], "collection": "c"}),
+    "order": ("/hierarchy/order", {"first": "a", "second": "b", "aperture_scale": 0.5, "collection": "c"}),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("name", SENT)
+def test_every_argument_is_sent_by_its_name(kind, connect, name):
+    path, body = SENT[name]
+    server = Script(error(422))
+    with pytest.raises(c.InvalidRequest):
+        getattr(connect(kind, server), name)(**body)
+    (request,) = server.requests
+    assert (request.method, request.url.path) == ("POST", path)
+    assert request.headers["content-type"] == "application/json"
+    assert json.loads(request.content) == body
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_the_server_knows_every_argument(client, name):
+    _, body = SENT[name]
+    of_stored = json.loads(json.dumps(body).replace('"a"', json.dumps(c.stored("x"))))
+    with pytest.raises(c.NotFound, match="there is no collection 'c'"):
+        getattr(client, name)(**of_stored)
 
 
 @BOTH
@@ -338,7 +380,7 @@ def test_requests_stay_under_the_size_that_a_server_takes(kind, connect, monkeyp
     server = Script(*[answer(body={"upserted": n, "count": 7}) for n in (1, 2, 1)])
     big, small = {"id": "b", "text": "x" * 200}, {"id": "s", "text": "x" * 20}
     assert connect(kind, server).put_points([big, small, small, small]).upserted == 4
-    assert [len(httpx2.Response(200, content=r.content).json()["points"]) for r in server.requests] == [1, 2, 1]
+    assert [len(json.loads(r.content)["points"]) for r in server.requests] == [1, 2, 1]
 
 
 @BOTH
@@ -604,7 +646,7 @@ def test_async_with_closes():
 # Items
 
 
-def b64(picture: Any, format: str = "PNG", **options: Any) -> bytes:
+def file_of(picture: Any, format: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format, **options)
     return buffer.getvalue()
@@ -612,17 +654,13 @@ def b64(picture: Any, format: str = "PNG", **options: Any) -> bytes:
 
 def seen(item: dict[str, str]) -> Any:
     """What the server sees of a picture."""
-    import base64
-
-    from PIL import Image
-
     return to_rgb(Image.open(io.BytesIO(base64.b64decode(item["image"]))))
 
 
 def test_a_picture_in_a_file(tmp_path):
-    (tmp_path / "a.png").write_bytes(b64(quadrants()))
+    (tmp_path / "a.png").write_bytes(file_of(quadrants()))
     expected = {"image": encoded(quadrants())}
-    assert c.image(tmp_path / "a.png") == c.image(str(tmp_path / "a.png")) == c.image(b64(quadrants())) == expected
+    assert c.image(tmp_path / "a.png") == c.image(str(tmp_path / "a.png")) == c.image(file_of(quadrants())) == expected
     with pytest.raises(FileNotFoundError):
         c.image(tmp_path / "b.png")
 
@@ -634,8 +672,6 @@ def test_a_picture_in_memory(mode):
 
 
 def test_a_picture_in_memory_is_turned_as_its_file_is(tmp_path):
-    from PIL import Image
-
     turned = Image.Exif()
     turned[0x0112] = 6
     quadrants().save(tmp_path / "a.jpg", exif=turned)

@@ -208,7 +208,7 @@ def test_compose_keeps_to_its_schema():
 
 @pytest.mark.parametrize("resource", KUBERNETES, ids=lambda resource: resource["kind"])
 def test_kubernetes_takes_the_resources(resource):
-    kubernetes_validate.validate(resource, "1.37", strict=True)
+    kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
 
 
 # What is not of our making

@@ -1,213 +1,560 @@
-"""What happens around requests: headers, room, time, and clients that go away."""
+"""What happens around every request: ids, headers, CORS, bounds, deadlines, disconnects, and the lines of the log."""
 
 import asyncio
+import contextlib
+import json
+import logging
+import re
+from dataclasses import dataclass, field
 
 import pytest
 from fastapi.testclient import TestClient
 from serve_helpers import FakeEngine, app_at, assert_error
 
-ORIGIN = "https://pictures.example.com"
+from hypclip.errors import ConfigError
+from hypclip.search import LocalStore
+from hypclip.search.errors import Unavailable
+from serve.app import create_app
+from serve.errors import StartFailed
+from serve.fetch import Fetcher, FetchFailed
+from serve.settings import Settings
 
-
-class SlowEngine(FakeEngine):
-    """Embeds texts when it is told to, and remembers who was cancelled."""
-
-    def __init__(self):
-        super().__init__()
-        self.started, self.release, self.cancelled = asyncio.Event(), asyncio.Event(), False
-
-    async def embed_text(self, texts):
-        self.started.set()
-        try:
-            await self.release.wait()
-        except asyncio.CancelledError:
-            self.cancelled = True
-            raise
-        return await super().embed_text(texts)
-
-
-def scope(path="/embed", body=b'{"inputs": ["a"]}', state=None):
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": headers,
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
-        "state": dict(state or {}),
-    }
-
-
-class Call:
-    """One request to an app by ASGI itself, whose client may hang up."""
-
-    def __init__(self, app, state, body=b'{"inputs": ["a"]}'):
-        self.messages, self.gone, self.body, self.read = [], asyncio.Event(), body, False
-        self.task = asyncio.create_task(app(scope(body=body, state=state), self.receive, self.send))
-
-    async def receive(self):
-        if not self.read:
-            self.read = True
-            return {"type": "http.request", "body": self.body, "more_body": False}
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message):
-        self.messages.append(message)
-
-    @property
-    def status(self):
-        return self.messages[0]["status"] if self.messages else None
-
-
-def on_app(test):
-    """Run a test inside the lifespan of an app with a slow engine."""
-
-    def run(tmp_path):
-        async def body():
-            engine = SlowEngine()
-            app = app_at(tmp_path, engine, **getattr(test, "settings", {}))
-            async with app.router.lifespan_context(app) as state:
-                await asyncio.wait_for(test(app, state, engine), 20)
-
-        asyncio.run(body())
-
-    run.__name__ = test.__name__
-    return run
-
-
-def with_settings(**settings):
-    def mark(test):
-        test.settings = settings
-        return test
-
-    return mark
-
-
-@on_app
-async def test_who_hangs_up_is_dropped(app, state, engine):
-    call = Call(app, state)
-    await engine.started.wait()
-    call.gone.set()
-    await call.task
-    assert engine.cancelled
-    assert call.messages == []
-
-
-@on_app
-@with_settings(request_timeout_s=0.05)
-async def test_a_request_that_takes_too_long_is_answered_504(app, state, engine):
-    call = Call(app, state)
-    await call.task
-    assert call.status == 504
-    assert b"HYPCLIP_REQUEST_TIMEOUT_S" in call.messages[1]["body"]
-    assert engine.cancelled
-
-
-@on_app
-@with_settings(max_requests=2)
-async def test_one_request_too_many_is_answered_429_and_room_comes_back(app, state, engine):
-    first = [Call(app, state), Call(app, state)]
-    await engine.started.wait()
-    await asyncio.sleep(0)
-    third = Call(app, state)
-    await third.task
-    assert third.status == 429
-    assert dict(third.messages[0]["headers"])[b"retry-after"] == b"1"
-    assert b"HYPCLIP_MAX_REQUESTS" in third.messages[1]["body"]
-    engine.release.set()
-    await asyncio.gather(*(call.task for call in first))
-    assert [call.status for call in first] == [200, 200]
-    last = Call(app, state)
-    await last.task
-    assert last.status == 200
-
-
-@on_app
-@with_settings(max_request_bytes=100)
-async def test_bodies_are_bounded_together(app, state, engine):
-    first = Call(app, state, b'{"inputs": ["' + b"a" * 80 + b'"]}')
-    await engine.started.wait()
-    second = Call(app, state, b'{"inputs": ["' + b"a" * 80 + b'"]}')
-    await second.task
-    assert second.status == 429
-    assert b"HYPCLIP_MAX_REQUEST_BYTES" in second.messages[1]["body"]
-    engine.release.set()
-    await first.task
-    assert first.status == 200
+EMBED = json.dumps({"inputs": ["a"]}).encode()
+SHOP = {"origin": "https://shop.example"}
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    with TestClient(app_at(tmp_path_factory.mktemp("http"), cors_origins=(ORIGIN,))) as client:
+    path = tmp_path_factory.mktemp("serve")
+    with TestClient(app_at(path, cors_origins=("https://shop.example",))) as client:
         yield client
 
 
-@pytest.mark.parametrize("path", ["/model", "/nowhere", "/docs", "/collections/nothing"])
-def test_every_answer_has_the_headers(client, path):
-    headers = client.get(path).headers
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["x-frame-options"] == "DENY"
-    assert headers["cache-control"] == "no-store"
-    assert "default-src 'none'" in headers["content-security-policy"]
-    assert "total;dur=" in headers["server-timing"]
-    assert len(headers["x-request-id"]) == 32
+class Gate(FakeEngine):
+    """An engine that waits to be let on, and says when it was asked and when it was given up."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.open, self.given_up = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def embed_text(self, texts):
+        self.asked.set()
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.given_up.set()
+            raise
+        return await super().embed_text(texts)
 
 
-def test_the_docs_need_nothing_from_elsewhere(client):
-    page = client.get("/docs").text
-    assert "http://" not in page.replace("http://testserver", "")
-    assert "https://" not in page
-    script = page.split('src="')[1].split('"')[0]
-    assert client.get(script).status_code == 200
+class Failing(FakeEngine):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    async def embed_text(self, texts):
+        raise self.error
 
 
-def test_parts_of_the_work_are_timed(client):
-    client.put("/collections/timed/points", json={"points": [{"id": "a", "text": "a"}]})
-    timing = client.post("/retrieve", json={"query": {"id": "a"}, "collection": "timed"}).headers["server-timing"]
-    assert timing.startswith("index;dur=")
+@dataclass
+class Answer:
+    """What an app sent; the interface of a response that `assert_error` knows."""
+
+    status_code: int = 0
+    headers: dict = field(default_factory=dict)
+    content: bytes = b""
+
+    @property
+    def text(self):
+        return self.content.decode()
+
+    def json(self):
+        return json.loads(self.content)
 
 
-@pytest.mark.parametrize(("origin", "allowed"), [(ORIGIN, ORIGIN), ("https://elsewhere.example.com", None)])
-def test_pages_of_listed_origins_only_may_call(client, origin, allowed):
-    assert client.get("/model", headers={"origin": origin}).headers.get("access-control-allow-origin") == allowed
-    asked = {"origin": origin, "access-control-request-method": "POST"}
-    assert client.options("/embed", headers=asked).headers.get("access-control-allow-origin") == allowed
+async def ask(app, state, body=EMBED, path="/embed", method="POST", headers=(), messages=None):
+    """Put one request to an app; `messages` is what it receives, its body and then silence when not given."""
+    answer, queue = Answer(), list(messages or [{"type": "http.request", "body": body}])
+
+    async def receive():
+        if not queue:
+            await asyncio.Event().wait()
+        return queue.pop(0)
+
+    async def send(message):
+        if message["type"] == "http.response.start":
+            answer.status_code = message["status"]
+            answer.headers = {name.decode().lower(): value.decode() for name, value in message["headers"]}
+        else:
+            answer.content += message["body"]
+
+    raw = [(b"content-type", b"application/json"), *headers]
+    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b""}
+    await app({**scope, "headers": raw, "state": dict(state)}, receive, send)
+    return answer
 
 
-def test_while_draining_connections_end_and_readiness_is_gone(tmp_path):
+def run(app, scenario):
+    async def within():
+        async with app.router.lifespan_context(app) as state:
+            await asyncio.wait_for(scenario(state), 30)
+
+    asyncio.run(within())
+
+
+def count(answer_or_text, line):
+    text = getattr(answer_or_text, "text", answer_or_text)
+    found = re.search(rf"^{re.escape(line)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+# Ids and headers
+
+
+@pytest.mark.parametrize("given", ["job-7", "a" * 128, "A.b_c:d/e+f=g-h", "6f1ed002ab5595859014ebf0951522d9"])
+def test_a_sane_id_is_taken_over(client, given):
+    response = client.get("/nowhere", headers={"X-Request-Id": given})
+    assert response.headers["x-request-id"] == response.json()["error"]["request_id"] == given
+
+
+@pytest.mark.parametrize("given", ["", " ", "a b", "a" * 129, "a\tb", "é", "<script>", 'a"', "a;b", "\xff\xfe", "a,b"])
+def test_another_id_is_made_where_the_given_one_is_odd(client, given):
+    raw = [(b"x-request-id", given.encode("latin-1"))]
+    ids = {client.get("/healthz", headers=raw).headers["x-request-id"] for _ in range(2)}
+    assert len(ids) == 2
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
+
+
+def test_of_two_ids_the_first_counts(client):
+    raw = [(b"x-request-id", b"first"), (b"x-request-id", b"second")]
+    assert client.get("/healthz", headers=raw).headers.get_list("x-request-id") == ["first"]
+
+
+RESPONSES = {
+    "200": ("GET", "/model", {}),
+    "docs": ("GET", "/docs", {}),
+    "a file of the docs": ("GET", "/docs/static/swagger-ui.css", {}),
+    "preflight": ("OPTIONS", "/embed", {**SHOP, "access-control-request-method": "POST"}),
+    "a preflight from elsewhere": ("OPTIONS", "/embed", {"origin": "x", "access-control-request-method": "POST"}),
+    "400": ("POST", "/embed", {"content-type": "application/json"}),
+    "404": ("GET", "/nowhere", {}),
+    "405": ("GET", "/embed", {}),
+    "413": ("POST", "/embed", {"content-length": "1000000000"}),
+    "415": ("POST", "/embed", {"content-type": "text/plain"}),
+    "422": ("PUT", "/collections/.x/points", {"content-type": "application/json"}),
+}
+
+
+@pytest.mark.parametrize("case", RESPONSES)
+def test_every_response_has_the_headers_that_keep_browsers_careful(client, case):
+    method, path, headers = RESPONSES[case]
+    content = b"{" if case == "400" else b'{"points": []}' if method in ("POST", "PUT") else None
+    response = client.request(method, path, headers=headers, content=content)
+    assert case in ("200", str(response.status_code)) or not case.isdecimal()
+    expected = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
+    assert {name: response.headers[name] for name in expected} == expected
+    assert response.headers["cache-control"] == "no-store"
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
+    assert ("script-src" in response.headers["content-security-policy"]) == path.startswith("/docs")
+    assert response.headers["x-request-id"]
+    assert re.fullmatch(r"([a-z]+;dur=[0-9.]+, )*total;dur=[0-9.]+", response.headers["server-timing"])
+    assert "server" not in response.headers
+
+
+def test_the_policy_of_the_docs_lets_them_run_and_nothing_from_elsewhere(client):
+    response = client.get("/docs")
+    policy = {
+        name: values.split()
+        for name, _, values in (p.partition(" ") for p in response.headers["content-security-policy"].split("; "))
+    }
+    sources = re.findall(r'<(script|link)[^>]* (?:src|href)="([^"]*)"', response.text)
+    assert {tag for tag, _ in sources} == {"script", "link"}
+    for tag, source in sources:
+        assert source.startswith("/docs/static/"), source
+        assert client.get(source).status_code == 200
+        assert "'self'" in policy["script-src" if tag == "script" else "style-src"]
+    assert "<script>" in response.text  # the page starts the viewer by a script of its own
+    assert "'unsafe-inline'" in policy["script-src"]
+    assert policy["connect-src"] == ["'self'"]  # for /openapi.json and for trying things out
+    assert not re.search(r"https?://", response.text.replace("http://www.w3.org", ""))
+
+
+def test_server_timing_has_the_parts(client):
+    client.put("/collections/default/points", json={"points": [{"id": "a", "text": "a"}]})
+    header = client.post("/retrieve", json={"query": "a"}).headers["server-timing"]
+    assert re.fullmatch(r"index;dur=[0-9.]+, total;dur=[0-9.]+", header)
+
+
+# CORS
+
+
+def test_only_listed_origins_may_call(client):
+    for path in ("/model", "/nowhere"):
+        assert client.get(path, headers=SHOP).headers["access-control-allow-origin"] == SHOP["origin"]
+        for origin in ("https://evil.example", "null", "https://shop.example.evil.example", "http://shop.example", ""):
+            response = client.get(path, headers={"origin": origin})
+            assert "access-control-allow-origin" not in response.headers
+        assert "origin" in client.get(path, headers=SHOP).headers["vary"].lower()
+    preflight = {**SHOP, "access-control-request-method": "PUT"}
+    assert client.options("/embed", headers=preflight).status_code == 200
+    refused = client.options("/embed", headers={**preflight, "origin": "https://evil.example"})
+    assert refused.status_code == 400
+    assert "access-control-allow-origin" not in refused.headers
+    assert "access-control-allow-credentials" not in client.get("/model", headers=SHOP).headers
+
+
+def test_an_allowed_page_can_read_ids_and_when_to_come_again(client):
+    exposed = client.get("/model", headers=SHOP).headers["access-control-expose-headers"]
+    assert {"X-Request-Id", "Retry-After", "Server-Timing"} <= set(exposed.split(", "))
+
+
+@pytest.mark.parametrize("error", [StartFailed("no"), RuntimeError("no"), Unavailable("down"), FetchFailed("gone")])
+def test_an_allowed_page_can_read_every_error(tmp_path, error):
+    app = app_at(tmp_path, Failing(error), cors_origins=("https://shop.example",))
+    with TestClient(app) as client:
+        response = client.post("/embed", content=EMBED, headers={**SHOP, "content-type": "application/json"})
+        assert response.status_code >= 400
+        assert response.headers["access-control-allow-origin"] == SHOP["origin"]
+
+
+def test_any_origin_at_all_is_refused_when_the_server_starts(tmp_path):
+    with pytest.raises(ConfigError, match="HYPCLIP_CORS_ORIGINS"):
+        app_at(tmp_path, cors_origins=("*",))
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("length", ["101", "9" * 25, "9" * 5_000])
+def test_what_is_announced_to_be_too_large_is_not_read(tmp_path, length):
+    async def scenario(state):
+        announced = [(b"content-length", length.encode())]
+        unread = [{"type": "never"}]
+        assert_error(await ask(app, state, headers=announced, messages=unread), 413, "body_too_large", "100 bytes")
+        metrics = await ask(app, state, path="/metrics", method="GET")
+        assert count(metrics, 'hypclip_rejected_total{reason="body"}') == 1
+        assert count(metrics, 'hypclip_requests_total{code="413",endpoint="/embed"}') == 1
+
+    app = app_at(tmp_path, max_body_bytes=100)
+    run(app, scenario)
+
+
+@pytest.mark.parametrize("length", ["", "-5", "abc", "²", "+4"])
+def test_a_length_that_is_none_counts_for_nothing(tmp_path, length):
+    async def scenario(state):
+        announced = [(b"content-length", length.encode("latin-1"))]
+        assert (await ask(app, state, headers=announced)).status_code == 200
+
+    app = app_at(tmp_path, max_body_bytes=100)
+    run(app, scenario)
+
+
+def test_a_body_that_grows_too_large_is_refused_in_the_middle(tmp_path):
+    async def scenario(state):
+        parts = [{"type": "http.request", "body": b"x" * 60, "more_body": True}] * 5
+        assert_error(
+            await ask(app, state, messages=parts), 413, "body_too_large", "100 bytes", "HYPCLIP_MAX_BODY_BYTES"
+        )
+        assert (await ask(app, state)).status_code == 200  # and its bytes do not count any more
+
+    app = app_at(tmp_path, max_body_bytes=100, max_request_bytes=100)
+    run(app, scenario)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP", "identity, gzip", "x"])
+def test_compressed_bodies_are_refused_unread(client, encoding):
+    response = client.post("/embed", content=EMBED, headers={"content-encoding": encoding})
+    assert_error(response, 415, "unsupported_media_type", "Content-Encoding")
+    assert client.post("/embed", json={"inputs": ["a"]}, headers={"content-encoding": "identity"}).status_code == 200
+
+
+# How many at a time
+
+
+def test_too_many_requests_at_a_time_are_429_and_health_is_not_counted(tmp_path):
+    async def scenario(state):
+        first = asyncio.create_task(ask(app, state))
+        await engine.asked.wait()
+        refused = await ask(app, state, path="/model", method="GET")
+        assert_error(refused, 429, "overloaded", "1 requests", "HYPCLIP_MAX_REQUESTS")
+        assert refused.headers["retry-after"] == "1"
+        for path in ("/healthz", "/readyz", "/metrics"):
+            answer = await ask(app, state, path=path, method="GET")
+            assert answer.status_code == 200
+        assert count(answer, 'hypclip_rejected_total{reason="requests"}') == 1
+        assert count(answer, 'hypclip_requests_total{code="429",endpoint="/model"}') == 1
+        engine.open.set()
+        assert (await first).status_code == 200
+        assert (await ask(app, state, path="/model", method="GET")).status_code == 200
+
+    engine = Gate()
+    app = app_at(tmp_path, engine, max_requests=1)
+    run(app, scenario)
+
+
+def test_too_many_bytes_at_a_time_are_429(tmp_path):
+    async def scenario(state):
+        first = asyncio.create_task(ask(app, state))
+        await engine.asked.wait()
+        refused = await ask(app, state, body=EMBED + b" " * 80)
+        assert_error(refused, 429, "overloaded", "100 bytes", "HYPCLIP_MAX_REQUEST_BYTES")
+        assert refused.headers["retry-after"] == "1"
+        engine.open.set()
+        assert (await first).status_code == 200
+        # Alone it is taken: it fits, or it would have been refused for its own size.
+        assert (await ask(app, state, body=EMBED + b" " * 200)).status_code == 200
+        metrics = await ask(app, state, path="/metrics", method="GET")
+        assert count(metrics, 'hypclip_rejected_total{reason="bytes"}') == 1
+
+    engine = Gate()
+    app = app_at(tmp_path, engine, max_request_bytes=100)
+    run(app, scenario)
+
+
+# How long
+
+
+def test_what_takes_too_long_is_504_and_given_up(tmp_path):
+    async def scenario(state):
+        answer = await ask(app, state)
+        assert_error(answer, 504, "deadline_exceeded", "0.05 s", "HYPCLIP_REQUEST_TIMEOUT_S")
+        assert engine.given_up.is_set()
+        metrics = await ask(app, state, path="/metrics", method="GET")
+        assert count(metrics, 'hypclip_rejected_total{reason="deadline"}') == 1
+        assert count(metrics, 'hypclip_requests_total{code="504",endpoint="/embed"}') == 1
+
+    engine = Gate()
+    app = app_at(tmp_path, engine, request_timeout_s=0.05)
+    run(app, scenario)
+
+
+def test_a_body_that_does_not_come_is_504(tmp_path):
+    async def scenario(state):
+        first = [{"type": "http.request", "body": b"{", "more_body": True}]
+        assert_error(await ask(app, state, messages=first), 504, "deadline_exceeded")
+
+    app = app_at(tmp_path, request_timeout_s=0.05)
+    run(app, scenario)
+
+
+def test_a_timeout_of_something_else_is_not_taken_for_the_deadline(tmp_path, caplog):
+    with TestClient(app_at(tmp_path, Failing(TimeoutError("of a socket")))) as client:
+        assert_error(client.post("/embed", json={"inputs": ["a"]}), 500, "internal_error")
+        assert count(client.get("/metrics"), 'hypclip_rejected_total{reason="deadline"}') == 0
+    assert "of a socket" in caplog.text
+
+
+def test_loading_a_model_takes_as_long_as_it_takes(tmp_path):
+    async def load():
+        await asyncio.sleep(0.2)
+        return FakeEngine("fake-2")
+
+    settings = Settings(index=tmp_path / "index", create_index=True, request_timeout_s=0.05)
+    with TestClient(create_app(settings, FakeEngine(), load=load)) as client:
+        assert client.post("/admin/reload").json()["model"] == "fake-2"
+
+
+# Clients that go away
+
+
+@pytest.mark.parametrize("last", [EMBED, EMBED[:5]], ids=["after the body", "in the middle of it"])
+def test_a_client_that_goes_away_is_given_up_and_logged_as_499(tmp_path, caplog, last):
+    caplog.set_level(logging.INFO, "serve.access")
+    whole = last == EMBED
+
+    async def scenario(state):
+        coming = asyncio.Queue()
+        coming.put_nowait({"type": "http.request", "body": last, "more_body": not whole})
+
+        async def receive():
+            return await coming.get()
+
+        async def send(message):
+            raise AssertionError("there is nobody to answer")
+
+        scope = {"type": "http", "method": "POST", "path": "/embed", "raw_path": b"/embed", "query_string": b""}
+        json_type = [(b"content-type", b"application/json")]
+        request = asyncio.create_task(app({**scope, "headers": json_type, "state": dict(state)}, receive, send))
+        if whole:
+            await engine.asked.wait()
+        coming.put_nowait({"type": "http.disconnect"})
+        await request  # without an error, which would go to the log of the HTTP server
+        assert engine.given_up.is_set() == whole
+        metrics = await ask(app, state, path="/metrics", method="GET")
+        assert count(metrics, 'hypclip_requests_total{code="499",endpoint="/embed"}') == 1
+
+    engine = Gate()
+    app = app_at(tmp_path, engine)
+    run(app, scenario)
+    (line,) = [record for record in caplog.records if record.name == "serve.access" and record.path == "/embed"]
+    assert line.status == 499
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_server_that_ends_cancels_for_good(tmp_path):
+    async def scenario(state):
+        request = asyncio.create_task(ask(app, state))
+        await engine.asked.wait()
+        request.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await request
+        assert request.cancelled()
+
+    engine = Gate()
+    app = app_at(tmp_path, engine)
+    run(app, scenario)
+
+
+def test_while_the_server_goes_down_connections_end_with_their_answers(tmp_path):
     app = app_at(tmp_path)
     with TestClient(app) as client:
-        assert client.get("/readyz").status_code == 200
+        assert "connection" not in client.get("/model").headers
         app.state.runtime.draining = True
+        assert client.get("/model").headers["connection"] == "close"
+        assert client.post("/embed", content=b"{").headers["connection"] == "close"
         assert_error(client.get("/readyz"), 503, "not_ready", "going down")
-        response = client.get("/healthz")
-        assert (response.status_code, response.headers["connection"]) == (200, "close")
+        assert client.get("/healthz").status_code == 200
 
 
-def test_a_silent_worker_is_not_healthy(tmp_path):
-    engine = FakeEngine()
-    with TestClient(app_at(tmp_path, engine)) as client:
-        engine.silence_s = float("inf")
-        for path in ("/healthz", "/readyz"):
-            assert_error(client.get(path), 503, "worker_failed")
-        assert client.get("/metrics").status_code == 200
+# Errors
 
 
-def test_metrics_count_by_route_and_never_by_path(client):
-    for i in range(30):
-        client.get(f"/collections/unknown{i}")
-        client.get(f"/nowhere/{i}")
-    text = client.get("/metrics").text
-    assert 'hypclip_requests_total{code="404",endpoint="/collections/{name}"} ' in text
-    assert "unknown7" not in text
-    assert "/nowhere" not in text
-    assert 'hypclip_model_loaded{model="fake-1"} 1.0' in text
-    assert 'hypclip_index_points{collection="timed"} 1.0' in text
+@pytest.mark.parametrize(
+    ("error", "status", "type"),
+    [
+        (FetchFailed("'a.example' cannot be resolved"), 422, "fetch_failed"),
+        (Unavailable("the store is down"), 503, "store_unavailable"),
+    ],
+)
+def test_errors_of_what_lies_below_are_named(tmp_path, error, status, type):
+    with TestClient(app_at(tmp_path, Failing(error))) as client:
+        assert_error(client.post("/embed", json={"inputs": ["a"]}), status, type, str(error))
+
+
+def test_an_error_of_ours_that_nobody_expects_is_500_and_says_nothing(tmp_path, caplog):
+    class Broken(LocalStore):
+        def collections(self):
+            from hypclip.errors import StoreError
+
+            raise StoreError("cannot use /secret/points.sqlite3")
+
+    store = Broken(tmp_path / "index", create=True)
+    with TestClient(create_app(Settings(index=tmp_path / "index"), FakeEngine(), store)) as client:
+        response = client.get("/collections", headers={"x-request-id": "job-9"})
+        assert_error(response, 500, "internal_error", "request id")
+        assert "secret" not in response.text
+    assert "job-9" in caplog.text
+    assert "cannot use /secret/points.sqlite3" in caplog.text
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_old_one_and_says_why(tmp_path):
+    async def load():
+        raise StartFailed("the checkpoint has no weights")
+
+    settings = Settings(index=tmp_path / "index", create_index=True)
+    with TestClient(create_app(settings, FakeEngine(), load=load)) as client:
+        assert_error(client.post("/admin/reload"), 500, "model_not_loaded", "the checkpoint has no weights")
+        assert client.post("/embed", json={"inputs": ["a"]}).status_code == 200
+
+
+def test_a_host_or_query_that_is_none_harms_nobody(client):
+    raw = [(b"host", b"[::1")]
+    assert_error(client.get("/nowhere", headers=raw), 404, "not_found", "nothing at /nowhere;")
+
+
+def test_a_query_of_raw_bytes_harms_nobody(tmp_path):
+    async def scenario(state):
+        replies = []
+
+        async def receive():
+            return {"type": "http.request"}
+
+        async def send(message):
+            replies.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/nowhere", "raw_path": b"/nowhere", "query_string": b"\xff"}
+        await app({**scope, "headers": [], "state": dict(state)}, receive, send)
+        assert replies[0]["status"] == 404
+
+    app = app_at(tmp_path)
+    run(app, scenario)
+
+
+def test_messages_quote_little_of_what_they_are_sent(client):
+    long = "x" * 50_000
+    for response in (
+        client.get(f"/{long}"),
+        client.post("/embed", json={"inputs": ["a"], long: 1}),
+        client.post("/retrieve", json={"query": "a", "filter": {"kind": [[long]]}}),
+        client.post("/v1/embeddings", json={"input": "a", "model": long}),
+    ):
+        assert response.status_code in (404, 422)
+        assert len(response.json()["error"]["message"]) <= 1000
+    odd = client.post("/embed", json={"inputs": ["a"], "a\nb\u202e\0": 1})
+    assert_error(odd, 422, "invalid_request", "a\\nb\\u202e\\x00: Extra inputs are not permitted")
+
+
+def test_an_object_of_many_fields_is_refused_as_a_whole(client):
+    many = {str(i): 0 for i in range(100_000)}
+    for body in (many, {"inputs": [many]}, {"inputs": [{"text": "a", **many}]}):
+        response = client.post("/embed", json=body)
+        assert_error(response, 422, "invalid_request")
+        assert len(response.json()["error"]["message"]) < 200
+
+
+def test_slashes_too_many_are_not_redirected(client):
+    # A redirect would send the key along, in the clear if a proxy took care of TLS, to whatever the Host header says.
+    for path in ("/embed/", "/collections/", "/docs/"):
+        assert_error(client.get(path, headers={"host": "evil.example"}), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/collections/a/points", "DELETE, PUT"), ("/embed", "POST"), ("/model", "GET"), ("/collections", "GET")],
+)
+def test_a_405_lists_every_method_of_the_path(client, path, allowed):
+    for method in ("PATCH", "OPTIONS"):
+        response = client.request(method, path)
+        assert_error(response, 405, "method_not_allowed", f"{path} does not take {method}, only {allowed}")
+        assert response.headers["allow"] == allowed
+
+
+# The log
+
+
+def test_a_line_of_the_log_cannot_be_forged(client, caplog):
+    caplog.set_level(logging.INFO, "serve.access")
+    client.get("/x%0aINFO%20serve.access:%20request_id=forged%1b%5b31m%ff")
+    client.get("/" + "y" * 5_000)
+    forged, long = [r for r in caplog.records if r.name == "serve.access"]
+    assert forged.path == "/x%0AINFO%20serve.access:%20request_id=forged%1B%5B31m%EF%BF%BD"
+    assert forged.getMessage().isprintable()
+    assert " " not in forged.path
+    assert len(long.path) <= 200
+
+
+def test_a_line_has_what_an_operator_asks_for_and_no_query(client, caplog):
+    caplog.set_level(logging.INFO, "serve.access")
+    client.post("/embed?key=secret", json={"inputs": ["my text"]}, headers={"x-request-id": "job-3"})
+    (record,) = [r for r in caplog.records if r.name == "serve.access"]
+    assert (record.request_id, record.method, record.path, record.status) == ("job-3", "POST", "/embed", 200)
+    assert 0 <= record.ms < 10_000
+    assert re.fullmatch(r"request_id=job-3 method=POST path=/embed status=200 ms=[0-9.]+", record.getMessage())
+
+
+def test_the_log_can_be_turned_off(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "serve.access")
+    with TestClient(app_at(tmp_path, access_log=False)) as client:
+        client.get("/model")
+    assert not [r for r in caplog.records if r.name == "serve.access"]
+
+
+def test_pictures_by_url_say_what_was_wrong_with_them(tmp_path, monkeypatch):
+    async def fetch(self, url):
+        raise FetchFailed("'a.example' answers with status 404 in place of an image")
+
+    monkeypatch.setattr(Fetcher, "fetch", fetch)
+    with TestClient(app_at(tmp_path)) as client:
+        response = client.post("/embed", json={"inputs": [{"image": "https://a.example/a.png"}]})
+        assert_error(response, 422, "fetch_failed", "status 404")

@@ -1,4 +1,7 @@
 import html
+import random
+import string
+import time
 from pathlib import Path
 
 import open_clip
@@ -105,6 +108,16 @@ def test_ordinary_text_is_read_as_open_clip_reads_it():
 
 
 # Towers ---------------------------------------------------------------------------------------------------------------
+
+
+def test_letters_without_a_space_take_no_time():
+    letters = "".join(random.Random(0).choices(string.ascii_lowercase, k=8_000))
+    tokenizer = Tokenizer({})
+    assert tokenizer([letters]).shape == (1, 77)
+    # What is past the context is not looked at, however much of it there is.
+    start = time.process_time()
+    tokenizer([" ".join([letters[i:] for i in range(16)])])
+    assert time.process_time() - start < 2.0
 
 
 @pytest.mark.parametrize("changes", [{}, {"block_type": "custom"}, {"pool_type": "eos", "eos_id": END}], ids=str)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from hypclip.errors import ConfigError
 
+_LONGEST_WORD = 256
+"""Bytes of a word that are looked at, which nothing but noise has more of."""
 _WORDS_KEPT = 100_000
 """Words that open_clip's tokenizer may keep the pieces of; it has no bound of its own, and a server never ends."""
 
@@ -41,7 +43,7 @@ class Tokenizer:
             self._encoder.tokenizer.split_special_tokens = True
             self.pad_id = int(self._encoder.tokenizer.pad_token_id or 0)
         else:
-            self._encoder = SimpleTokenizer(context_length=self.context_length)
+            self._encoder = _Encoder(context_length=self.context_length)
             if text_cfg.get("vocab_size", self._encoder.vocab_size) < self._encoder.vocab_size:
                 raise ConfigError(
                     f"model.towers: text_cfg.vocab_size must be at least {self._encoder.vocab_size}, the size of "
@@ -61,6 +63,24 @@ class Tokenizer:
             return tokens
         used = (tokens != self.pad_id).any(0).nonzero()
         return tokens[:, : int(used[-1]) + 1 if len(used) else 1].contiguous()
+
+
+class _Encoder(SimpleTokenizer):  # type: ignore[misc]
+    """open_clip's tokenizer, which stops when the context is full.
+
+    Its time grows with the square of a word's length, whatever is cut off afterwards: some thousand letters without a
+    space took it seconds.
+    """
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, no more of them than are looked at."""
+        ids: list[int] = []
+        for match in self.pat.finditer(self.clean_fn(text)):
+            word = "".join(self.byte_encoder[byte] for byte in match.group().encode()[:_LONGEST_WORD])
+            ids += [self.encoder[piece] for piece in self.bpe(word).split(" ")]
+            if len(ids) >= self.context_length:
+                break
+        return ids
 
 
 def _ignores_padding(text_cfg: dict[str, Any]) -> bool:
