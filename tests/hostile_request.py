@@ -87,6 +87,11 @@ def send(port: int, raw: bytes, timeout_s: float = 20.0) -> tuple[int, Mapping[s
         return response.status, headers, body, time.monotonic() - begin
 
 
+def closing(raw: bytes) -> bytes:
+    """Ask for the end of the connection, where that can be asked for, so that the answer ends with it."""
+    return raw.replace(b" HTTP/1.1\r\n", b" HTTP/1.1\r\nConnection: close\r\n", 1)
+
+
 def check(payload: Payload, status: int, headers: Mapping[str, str], body: bytes) -> str | None:
     """Return what is wrong with an answer, if anything is."""
     if not payload.http and (status == 0 or (status == 400 and body == b"Invalid HTTP request received.")):

@@ -259,6 +259,17 @@ async def test_an_idle_worker_comes_before_a_second_batch_for_a_busy_one():
 
 
 @on_clock
+async def test_a_full_batch_goes_to_the_idle_worker_and_not_ahead_to_the_busy_one():
+    batcher, _, first, second = make(workers=2)
+    ask(batcher, 0)
+    await settle()
+    ask(batcher, 1, 2, 3, 4)
+    await settle()
+    assert [sent.values for sent in first.sent] == [[0]]
+    assert [sent.values for sent in second.sent] == [[1, 2, 3]]
+
+
+@on_clock
 async def test_what_one_worker_could_take_is_shared_out():
     batcher, _, first, second = make(workers=2)
     request = ask(batcher, *range(6))
