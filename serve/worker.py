@@ -101,10 +101,18 @@ class WorkerProcess(asyncio.Protocol):
             worker._process = multiprocessing.get_context("spawn").Process(
                 target=_main, args=(theirs, config), name="hypclip-worker", daemon=True
             )
-            await asyncio.to_thread(worker._process.start)
+            launch = asyncio.ensure_future(asyncio.to_thread(worker._process.start))
+            try:
+                await asyncio.shield(launch)
+            except asyncio.CancelledError:
+                await launch  # a thread cannot be stopped halfway
+                worker.kill()
+                ours.close()
+                await worker.aclose()
+                raise
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: worker, sock=ours)
         try:
+            await loop.create_connection(lambda: worker, sock=ours)
             worker.card = await worker._ready
         except BaseException:
             worker.kill()  # nobody waits any more for what it may still be loading
