@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import signal
+import socket
 import time
 from types import FrameType
 
@@ -13,10 +15,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from hypclip.errors import HypclipError
+from serve.protocol import Protocol
 from serve.runtime import Runtime
 from serve.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_ACCEPTED_AT_ONCE = 100
 
 
 class Server(uvicorn.Server):
@@ -33,8 +38,9 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
-                http="httptools",
+                http=Protocol,
                 ws="none",
+                backlog=4096,  # as many as Linux keeps; a connection beyond them waits for seconds to be tried again
                 lifespan="on",
                 log_config=None,
                 access_log=False,
@@ -46,6 +52,8 @@ class Server(uvicorn.Server):
         self._runtime: Runtime = app.state.runtime
         self._drain_s = settings.drain_s
         self._exit_at = math.inf
+        self._listening: list[socket.socket] = []
+        self._accepting: set[asyncio.Task[object]] = set()
         self.failed = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -69,6 +77,40 @@ class Server(uvicorn.Server):
         """Listen, also to SIGHUP."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         await super().startup(None)
+        if not self.should_exit:
+            listening = [socket.socket(fileno=os.dup(s.fileno())) for server in self.servers for s in server.sockets]
+            self._listening = listening
+            for each in listening:
+                each.setblocking(False)
+                asyncio.get_running_loop().add_reader(each, self._accept, each)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, and end with the last request."""
+        for each in self._listening:
+            asyncio.get_running_loop().remove_reader(each)
+            each.close()
+        await super().shutdown(sockets)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Take new connections as fast as they come, beside uvicorn's own server.
+
+        uvloop takes one each time it looks at its sockets. Where many have something to say that is a few a second,
+        and a new client waited 20 s in a storm.
+        """
+        loop = asyncio.get_running_loop()
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, _ = listening.accept()
+            except OSError:  # no more, or gone again
+                return
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
+
+    def _protocol(self) -> Protocol:
+        return Protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def on_tick(self, counter: int) -> bool:
         """End when it is time."""

@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     )
     max_queue_items: int = Field(2048, ge=1, description="Most inputs that wait for the model or are in it.")
     max_queue_s: float = Field(
-        1.5,
+        1.0,
         gt=0,
         description="How long what waits for the model may be expected to take: the next request is answered 429, and "
         "after a storm the server is itself again so soon. 128 inputs may wait in any case.",

@@ -17,6 +17,8 @@ from urllib.parse import unquote_to_bytes
 
 import uvicorn
 
+from serve.protocol import Protocol
+
 IMAGE = r"image|EXIF|HYPCLIP_MAX_IMAGE|HYPCLIP_IMAGE_URL"
 """What a message about a picture has to match."""
 BODY = r"body|JSON|HYPCLIP_MAX_BODY_BYTES"
@@ -114,6 +116,8 @@ def check(payload: Payload, status: int, headers: Mapping[str, str], body: bytes
     sent = unquote_to_bytes(payload.raw)  # which may be quoted
     if secret := next((s for s in _SECRETS.findall(message) if s.encode() not in sent), None):
         return f"a message that tells of {secret!r}: {message!r}"
+    if not payload.http and error["type"] in ("invalid_http", "headers_too_large"):
+        return None
     if not re.search(payload.names, message, re.IGNORECASE):
         return f"a message that names none of {payload.names}: {message!r}"
     return None
@@ -121,10 +125,9 @@ def check(payload: Payload, status: int, headers: Mapping[str, str], body: bytes
 
 @contextlib.contextmanager
 def listening(app: Any) -> Iterator[int]:
-    """Serve an app by uvicorn, with the HTTP parser that `serve.server` has; yield the port."""
-    config = uvicorn.Config(
-        app, port=0, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False, server_header=False
-    )
+    """Serve an app by uvicorn in a thread; yield the port."""
+    options: dict[str, Any] = {"ws": "none", "lifespan": "on", "log_config": None, "access_log": False}
+    config = uvicorn.Config(app, port=0, http=Protocol, server_header=False, **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

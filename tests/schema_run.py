@@ -7,6 +7,7 @@ that two fields go together. Nothing else of what is generated is changed, and n
 from __future__ import annotations
 
 import base64
+import io
 import json
 import logging
 import math
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import schemathesis
+from PIL import Image
 from schemathesis.config import SchemathesisConfig
+from schemathesis.core.errors import InvalidSchema
 from schemathesis.engine import Status, events, from_schema
 from schemathesis.python.asgi import shutdown_lifespans
 from schemathesis.transport.serialization import Binary
@@ -27,6 +30,7 @@ from starlette.testclient import TestClient
 from hypclip.search.store import MAX_SINH_RADIUS, nesting
 from serve.app import create_app
 from serve.auth import new_key
+from serve.images import FORMATS
 from serve.schemas import MAX_NESTING
 from serve.settings import Settings
 
@@ -49,6 +53,7 @@ class Summary:
     codes: Counter[int] = field(default_factory=Counter)
     checks: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    not_made: list[str] = field(default_factory=list)  # what schemathesis could not make of the document
 
 
 def keyed_app(path: Path) -> tuple[Any, str]:
@@ -94,6 +99,8 @@ def run(path: Path, examples: int, *, seed: int = 0, shown: int = 3) -> Summary:
     try:
         for event in from_schema(schema).execute():
             match event:
+                case events.NonFatalError(value=InvalidSchema()):
+                    summary.not_made.append(f"{event.label}: {event.value!r}")
                 case events.NonFatalError():
                     summary.failures.append(f"{event.label}: {event.value!r}")
                 case events.ScenarioFinished(recorder=recorder):
@@ -134,10 +141,22 @@ def map_body(context: Any, body: Any) -> Any:
 
 
 def filter_case(context: Any, case: Any) -> bool:
-    """Leave out forms that have as many texts and as many files as may be, but not both."""
-    form = case.body if case.media_type == "multipart/form-data" and isinstance(case.body, dict) else {}
-    values = [form.get("text", []), form.get("image", [])]
-    return all(len(v) <= Settings().max_inputs // 2 for v in values if isinstance(v, list)) or not all(values)
+    """Leave out forms that have as many texts and as many files as may be, but not both, and files that are none."""
+    if case.media_type != "multipart/form-data" or not isinstance(case.body, dict):
+        return True
+    texts, files = case.body.get("text", []), case.body.get("image", [])
+    if texts and files and sum(len(v) if isinstance(v, list) else 1 for v in (texts, files)) > Settings().max_inputs:
+        return False
+    positive = case.meta is not None and case.meta.generation.mode.is_positive
+    return not positive or all(_is_picture(file) for file in files)
+
+
+def _is_picture(file: Any) -> bool:
+    try:
+        Image.open(io.BytesIO(getattr(file, "data", file)), formats=FORMATS).load()
+    except Exception:
+        return False
+    return True
 
 
 def map_case(context: Any, case: Any) -> Any:

@@ -49,7 +49,9 @@ def metrics():
 
 @pytest.fixture(scope="module")
 def engine(runner, model, checkpoint, metrics):
-    settings = Settings(checkpoint=checkpoint, workers=2, threads=1, text_cache=CACHE, max_batch_text=4)
+    settings = Settings(
+        checkpoint=checkpoint, workers=2, threads=1, text_cache=CACHE, max_batch_text=4, batch_wait_ms=0
+    )
     engine = runner.run(ModelEngine.start(settings, metrics, pytest.fail))
     yield engine
     runner.run(engine.aclose())

@@ -33,6 +33,7 @@ def summary(tmp_path_factory):
 
 def test_nothing_fails(summary):
     assert not summary.failures, "\n".join(summary.failures[:20])
+    assert not summary.not_made, "schemathesis cannot read the document"
 
 
 def test_every_check_and_phase_takes_part(summary):

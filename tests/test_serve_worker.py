@@ -21,7 +21,7 @@ from serve.errors import InputFailed, StartFailed, WorkerFailed
 from serve.metrics import Metrics
 from serve.worker import WorkerConfig, WorkerProcess, _Model
 
-SHORT_S = 2.0
+SHORT_S = 2.5
 TEXTS = ["a dog", "a photo of a small dog that sleeps", "cat", "x " * 40]
 PICTURES = [quadrants(size) for size in ((64, 48), (20, 90), (32, 32))]
 

@@ -142,7 +142,10 @@ _FORM = {
                     "type": "object",
                     "properties": {
                         "text": {
-                            "anyOf": [_TEXT, {"type": "array", "items": _TEXT, **limits(maxItems="max_inputs")}],
+                            "anyOf": [
+                                _TEXT,
+                                {"type": "array", "items": _TEXT, "minItems": 1, **limits(maxItems="max_inputs")},
+                            ],
                             "description": "Texts, one a field.",
                         },
                         "image": {

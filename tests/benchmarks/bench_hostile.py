@@ -52,8 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=5_000, help="requests from the document, at least")
     parser.add_argument("--count", type=int, default=2_000, help="requests by hand")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("parts", nargs="*", choices=["payloads", "schema", []], default=[])
-    parser.add_argument("--examples", type=int, default=60)
+    parser.add_argument("--examples", type=int, default=60, help="random ones of each operation and run")
     parser.add_argument("--checkpoint", type=Path, default=DEMO)
     options = parser.parse_args(argv)
     parts = {"schema": schema, "payloads": payloads}
@@ -75,10 +74,11 @@ def schema(options: argparse.Namespace, folder: Path) -> int:
     while total.cases.total() < options.cases:
         path = folder / str(runs)
         path.mkdir()
-        summary = schema_run.run(path, examples=60, seed=options.seed + runs)
+        summary = schema_run.run(path, examples=options.examples, seed=options.seed + runs)
         for name in ("cases", "phases", "codes", "checks"):
             getattr(total, name).update(getattr(summary, name))
         total.failures += summary.failures
+        total.not_made += summary.not_made
         runs += 1
     print(f"{'operation':40} cases")
     for operation, count in sorted(total.cases.items()):
@@ -87,6 +87,7 @@ def schema(options: argparse.Namespace, folder: Path) -> int:
     print("phases:", dict(total.phases))
     print("answers:", dict(sorted(total.codes.items())))
     print(f"checks: {total.checks.total():,} of {len(total.checks)} kinds")
+    print(f"not made by schemathesis: {total.not_made}")
     print(f"failures: {len(total.failures)} (goal 0)")
     print(*total.failures[:50], sep="\n")
     return len(total.failures)

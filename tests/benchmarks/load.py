@@ -56,7 +56,7 @@ class Generator:
         self.idle: list[Connection] = []
         self.tasks: set[asyncio.Task[None]] = set()  # connections being opened
         self.checker = Checker(plan, self.report)
-        self.begin = self.end = self.cpu_before = math.nan
+        self.begin = self.end = self.last_before = self.cpu_before = math.nan
 
     async def run(self) -> Report:
         """Send, wait for the last answer, report."""
@@ -65,6 +65,7 @@ class Generator:
             await self._idle()
         if plan.rate is None:
             self.connections = {await Connection.to(plan.port, self._answered) for _ in range(plan.connections)}
+        self.last_before = loop.time()
         self.begin = loop.time() + plan.warmup_s
         self.end = self.begin + plan.seconds
         loop.call_at(self.begin, self._note_cpu)
@@ -99,7 +100,11 @@ class Generator:
         self.report.statuses[status] += 1
         if status == 200:
             self.checker.check(connection.index, body)
-            self.report.completed += self.begin <= now <= self.end
+            if now < self.begin:
+                self.last_before = now
+            elif now <= self.end:
+                self.report.completed += 1
+                self.report.span = now - self.last_before
             if connection.due >= self.begin:
                 self.report.latencies.append(now - connection.due)
         connection.answered = now

@@ -52,13 +52,16 @@ class Plan:
 class Report:
     """What came back; times in seconds.
 
-    `statuses` counts every answer, 0 for a request without one; all else leaves the warm-up out. `lateness` is how long
-    after it was due a request was sent. `samples` has the number of some requests and the embeddings they got.
+    `statuses` counts every answer, 0 for a request without one; all else leaves the warm-up out. `span` goes from the
+    last answer of the warm-up to the last of the `completed` ones: answers come a batch at a time, and it holds whole
+    batches. `lateness` is how long after it was due a request was sent. `samples` has the number of some requests and
+    the embeddings they got.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     completed: int = 0
+    span: float = 0.0
     elapsed: float = 0.0
     latencies: list[float] = field(default_factory=list)
     due: int = 0
@@ -73,7 +76,7 @@ class Report:
     @property
     def rate(self) -> float:
         """Answers with status 200 a second."""
-        return self.completed / self.elapsed
+        return self.completed / self.span
 
     @property
     def offered(self) -> float:
