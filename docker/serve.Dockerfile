@@ -8,7 +8,7 @@ FROM python:3.11-slim-bookworm
 WORKDIR /app
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY hypclip ./hypclip
-RUN pip install --no-cache-dir -c constraints.txt ".[serve,search,otel]"
+RUN pip install --no-cache-dir -c constraints.txt ".[serve,search,otel,onnx]"
 COPY serve ./serve
 
 RUN useradd --create-home --uid 1000 hypclip

@@ -38,8 +38,10 @@ class Settings(BaseSettings):
     device: str = Field(
         "auto", description="Where the model runs: cpu, cuda, cuda:1; auto takes a GPU if there is one."
     )
-    backend: Literal["torch", "compile", "onnx"] = Field(
-        "torch", description="What runs the towers: PyTorch, PyTorch compiled, or ONNX Runtime."
+    backend: Literal["auto", "torch", "compile", "onnx"] = Field(
+        "auto",
+        description="What runs the towers: PyTorch, PyTorch compiled, or ONNX Runtime. auto is ONNX Runtime on a CPU "
+        "where the extra hypclip[onnx] is installed and the towers can be exported, else PyTorch.",
     )
     precision: Literal["float32", "bfloat16", "int8"] = Field(
         "float32", description="What the towers compute in. The map into hyperbolic space is float32 always."

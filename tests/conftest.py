@@ -1,5 +1,6 @@
 """What every test runs under: checked shapes, fixed seeds, one thread."""
 
+import os
 import random
 
 import hypothesis
@@ -9,6 +10,9 @@ from jaxtyping import install_import_hook
 
 # The shapes in the signatures of hypclip are checked in tests only. This must precede the first import of hypclip.
 install_import_hook("hypclip", "helpers.check_signature")
+
+# Servers start at once; tests of ONNX Runtime ask for it.
+os.environ.setdefault("HYPCLIP_BACKEND", "torch")
 
 # One thread: sums come out in the same order on every machine, and parallel test processes do not crowd each other.
 torch.set_num_threads(1)

@@ -146,6 +146,29 @@ def test_a_missing_package_is_refused_by_the_extra_it_comes_with(package, monkey
         load_backend(tiny(), "onnx")
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_auto_is_onnx_on_a_cpu(precision):
+    model = tiny()
+    ids = tokens(3, 9)
+    expected = load_backend(model, "onnx", precision).text(ids)
+    assert torch.equal(load_backend(model, "auto", precision).text(ids), expected)
+    assert not torch.equal(load_backend(model, "torch").text(ids), expected)
+
+
+def test_auto_is_torch_where_onnx_is_missing_or_cannot(monkeypatch, caplog):
+    model = tiny()
+    ids = tokens(3, 9)
+    assert torch.equal(
+        load_backend(model, "auto", "bfloat16").text(ids), load_backend(model, "torch", "bfloat16").text(ids)
+    )
+    assert not caplog.records
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert torch.equal(load_backend(model, "auto").text(ids), load_backend(model, "torch").text(ids))
+    assert "hypclip[onnx]" in caplog.text
+    with pytest.raises(MissingExtraError):
+        load_backend(model, "auto", "int8")
+
+
 class Undecided(nn.Module):
     """What it does depends on the tokens, which a graph cannot express."""
 
