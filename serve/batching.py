@@ -140,6 +140,15 @@ class Batcher:
         record("infer", max(job.ran_s for job in jobs))
         return rows
 
+    def check_room(self) -> None:
+        """Check whether a request with one input would be taken, before anything is spent on reading it.
+
+        Raises:
+            Overloaded: it would not, as far as time and number say.
+            WorkerFailed: a worker has died.
+        """
+        self._check(1, 0)
+
     def fail(self, failure: WorkerFailed) -> None:
         """Fail everything that waits or runs, at once, and everything that comes after."""
         self._failure = failure
@@ -152,6 +161,12 @@ class Batcher:
                 job.future.set_exception(failure)
 
     def _admit(self, modality: Modality, items: int, size: int) -> None:
+        self._check(items, size)
+        self._items[modality] += items
+        self._bytes += size
+        self._metrics.queued(modality, items, size)
+
+    def _check(self, items: int, size: int) -> None:
         if self._failure is not None:
             raise self._failure
         limits = self._limits
@@ -168,9 +183,6 @@ class Batcher:
         if full is not None:
             self._metrics.rejected.labels("queue").inc()
             raise Overloaded(*full, ahead_s)
-        self._items[modality] += items
-        self._bytes += size
-        self._metrics.queued(modality, items, size)
 
     def _release(self, modality: Modality, items: int, size: int) -> None:
         self._items[modality] -= items

@@ -66,6 +66,10 @@ class Engine(Protocol):
         """How long ago the model was last heard of; infinite when it is known to be gone."""
         ...
 
+    def check_room(self) -> None:
+        """Raise Overloaded if whatever is to be embedded would be refused."""
+        ...
+
     async def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
         """Embed at least one text; float32 space components on the CPU."""
         ...
@@ -164,6 +168,10 @@ class ModelEngine:
     def silence_s(self) -> float:
         """See Engine."""
         return float("inf") if self._failed else max(worker.silence_s for worker in self._workers)
+
+    def check_room(self) -> None:
+        """See Engine."""
+        self._batcher.check_room()
 
     @property
     def pids(self) -> list[int | None]:

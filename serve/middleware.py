@@ -35,6 +35,7 @@ access = logging.getLogger("serve.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _CLIENT_GONE = 499
 _LOGGED_CHARS = 200
+_EMBEDDING = ("/embed", "/v1/embeddings")
 _UNBOUNDED = ("/healthz", "/readyz", "/metrics")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -227,7 +228,8 @@ class Bounds:
 class Lifetime:
     """Give a request the service of the moment, a deadline, and an end when its client goes away.
 
-    What administrators ask for has no deadline: loading a model takes as long as it takes.
+    What administrators ask for has no deadline: loading a model takes as long as it takes. What asks for embeddings
+    while the model's queue is full is refused unread: in a storm the server would else spend its time on parsing.
     """
 
     def __init__(self, app: ASGIApp, runtime: Runtime, metrics: Metrics, timeout_s: float):
@@ -261,6 +263,8 @@ class Lifetime:
 
         with self._runtime.lease() as service:
             scope["state"]["service"] = service
+            if scope["path"] in _EMBEDDING:
+                service.engine.check_room()
             try:
                 async with asyncio.timeout(None if _is_admin(scope["path"]) else self._timeout_s) as deadline:
                     await self.app(scope, receive_and_watch, send)

@@ -34,6 +34,9 @@ class FakeEngine:
     def __init__(self, model_id: str = "fake-1"):
         self.model_id = model_id
 
+    def check_room(self) -> None:
+        pass
+
     async def embed_text(self, texts: Sequence[str]) -> Tensor:
         return torch.stack([text_point(text) for text in texts])
 

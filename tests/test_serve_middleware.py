@@ -15,7 +15,7 @@ from hypclip.errors import ConfigError
 from hypclip.search import LocalStore
 from hypclip.search.errors import Unavailable
 from serve.app import create_app
-from serve.errors import StartFailed
+from serve.errors import Overloaded, StartFailed
 from serve.fetch import Fetcher, FetchFailed
 from serve.settings import Settings
 
@@ -558,3 +558,18 @@ def test_pictures_by_url_say_what_was_wrong_with_them(tmp_path, monkeypatch):
     with TestClient(app_at(tmp_path)) as client:
         response = client.post("/embed", json={"inputs": [{"image": "https://a.example/a.png"}]})
         assert_error(response, 422, "fetch_failed", "status 404")
+
+
+def test_what_asks_for_embeddings_is_refused_unread_while_the_queue_is_full(tmp_path):
+    class Full(FakeEngine):
+        def check_room(self):
+            raise Overloaded("the queue of the model is full", "max_queue_items", 2.0)
+
+    app = create_app(Settings(index=tmp_path / "index", create_index=True), Full())
+    with TestClient(app) as client:
+        for path in ("/embed", "/v1/embeddings"):
+            answer = client.post(path, content=b"no JSON at all")
+            assert_error(answer, 429, "overloaded", "HYPCLIP_MAX_QUEUE_ITEMS")
+            assert int(answer.headers["retry-after"]) >= 1
+        assert client.post("/retrieve", json={"query": {"embedding": [0.1] * 12}}).status_code != 429
+        assert client.get("/readyz").status_code == 200
