@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as serialise
+from torch import Tensor
 from yaml import YAMLError
 
 from hypclip.config import build
+from hypclip.convert import load_published
 from hypclip.errors import CheckpointError, ConfigError
 from hypclip.model import HypCLIP, ModelConfig
 
@@ -28,25 +31,38 @@ FORMAT = 1
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> HypCLIP:
-    """Load a model that hypclip saved, in evaluation mode.
+    """Load a model that hypclip saved, or a published checkpoint (see hypclip.convert), in evaluation mode.
 
     Args:
-        path: the checkpoint directory.
+        path: the checkpoint directory, or a published .pth file.
         device: where to put the parameters.
 
     Raises:
         CheckpointError: nothing there, damaged, of another format, or of other towers than its config says.
     """
     folder = Path(path)
+    if folder.is_file():
+        return _load_file(folder).to(device)
     config = read_config(folder)
     try:
         model = HypCLIP(build(ModelConfig, config["model"], "model"))
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
     load_weights(model, folder)
+    if sha256(folder / WEIGHTS) != config["weights_sha256"]:
+        raise CheckpointError(f"{folder / WEIGHTS} is damaged: its sha256 is not the one in {CONFIG}")
     model.model_id = f"{config.get('name', 'hypclip')}-{config['weights_sha256'][:12]}"
     model.revision = config["weights_sha256"]
     return model.to(device).eval()
+
+
+def _load_file(path: Path) -> HypCLIP:
+    """Convert a published checkpoint; it has the name and revision that it would have once converted and saved."""
+    published = load_published(path)
+    model = published.model
+    model.revision = hashlib.sha256(serialise(_weights_of(model))).hexdigest()
+    model.model_id = f"{published.name}-{model.revision[:12]}"
+    return model
 
 
 def load_weights(model: HypCLIP, folder: Path) -> None:
@@ -59,6 +75,15 @@ def load_weights(model: HypCLIP, folder: Path) -> None:
         weights = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read {folder / WEIGHTS}: {error}") from error
+    fill(model, weights, folder)
+
+
+def fill(model: HypCLIP, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Fill a model with weights that were read from `folder`; every tensor must be there and fit.
+
+    Raises:
+        CheckpointError: they are of other towers.
+    """
     expected = model.state_dict()
     problems = [f"{name} is missing" for name in sorted(expected.keys() - weights.keys())]
     problems += [f"{name} is not in this model" for name in sorted(weights.keys() - expected.keys())]
@@ -100,11 +125,29 @@ def save(model: HypCLIP, folder: Path, **notes: Any) -> None:
         folder: existing directory.
         notes: plain data kept in config.yaml, such as name, step, objective.
     """
-    weights = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
+    write(_weights_of(model), folder, describe(model, notes))
+
+
+def describe(model: HypCLIP, notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what config.yaml says of a model, but for the hash of its weights."""
+    return {"format": FORMAT, "model": asdict(model.config), **notes}
+
+
+def write(weights: dict[str, Tensor], folder: Path, description: Mapping[str, Any]) -> None:
+    """Write weights in the memory of the host, and what `describe` returned, into an existing folder."""
     save_file(weights, folder / WEIGHTS)
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    config = {"format": FORMAT, "weights_sha256": digest, "model": asdict(model.config), **notes}
+    config = {**description, "weights_sha256": sha256(folder / WEIGHTS)}
     (folder / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
+
+
+def sha256(file: Path) -> str:
+    """Return the sha256 of a file in hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _weights_of(model: HypCLIP) -> dict[str, Tensor]:
+    return {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
 
 
 @contextlib.contextmanager

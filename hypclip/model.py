@@ -157,7 +157,7 @@ class HypCLIP(nn.Module):
         shape: tuple[int, int] | None = None,
         box_rows: Int[Tensor, " m"] | None = None,
     ) -> Output:
-        """Embed every role of a batch, roles of equal shape in one pass of their tower.
+        """Embed every role of a batch, pictures of one size in one pass and texts with others of their length.
 
         Args:
             images: role → pixels (B, 3, H, W).
@@ -170,13 +170,49 @@ class HypCLIP(nn.Module):
         for roles in _by_shape(images):
             embedded = self.encode_image(torch.cat([images[r] for r in roles]))
             features.update(zip(roles, embedded.chunk(len(roles)), strict=True))
-        for role, tokens in texts.items():
-            features[role] = self.encode_text(tokens)
+        features.update(self._encode_texts(texts))
         if box_rows is not None and shape is not None:
             for role in features.keys() & BOX_ROLES:
                 padded = features[role].new_zeros(shape[0] * shape[1], self.dim)
                 features[role] = padded.index_copy(0, box_rows, features[role]).view(*shape, self.dim)
         return Output(features, self.curv, self.scales)
+
+    def _encode_texts(self, texts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Embed the texts of all roles in as many passes as one a role takes, but cut where least is padded.
+
+        The number of passes is always the same, which a static graph of DistributedDataParallel needs.
+        """
+        longest = max((tokens.shape[1] for tokens in texts.values()), default=0)
+        if len(texts) < 2 or not self.tokenizer.shortens:
+            return {role: self.encode_text(tokens) for role, tokens in texts.items()}
+        pad = self.tokenizer.pad_id
+        tokens = torch.cat([nn.functional.pad(x, (0, longest - x.shape[1]), value=pad) for x in texts.values()])
+        used = (tokens != pad) * torch.arange(1, longest + 1, device=tokens.device)
+        lengths, order = used.amax(1).clamp(min=1).sort(stable=True)
+        sizes = lengths.tolist()
+        cut = _cut(sizes)
+        short, long = tokens[order[:cut], : sizes[cut - 1]], tokens[order[cut:]]
+        embedded = torch.cat([self.encode_text(short), self.encode_text(long)])
+        embedded = embedded[order.argsort()]
+        return dict(zip(texts, torch.split(embedded, [x.shape[0] for x in texts.values()]), strict=True))
+
+    def set_grad_checkpointing(self) -> None:
+        """Let the towers compute activations again in the backward pass instead of keeping them.
+
+        Raises:
+            ConfigError: a tower cannot.
+        """
+        towers: dict[str, Any] = {"image": self.image_tower, "text": self.text_tower}
+        for name, tower in towers.items():
+            part = getattr(tower, "trunk", tower)  # timm's own, since open_clip's wrapper hides its refusal
+            if isinstance(part, open_clip.modified_resnet.ModifiedResNet) or not hasattr(
+                part, "set_grad_checkpointing"
+            ):
+                raise ConfigError(f"train.gradient_checkpointing: the {name} tower, {type(part).__name__}, has none")
+            try:
+                part.set_grad_checkpointing(True)
+            except (AssertionError, AttributeError, NotImplementedError) as error:
+                raise ConfigError(f"train.gradient_checkpointing: the {name} tower has none: {error}") from error
 
     @torch.no_grad()
     def clamp_scalars(self) -> None:
@@ -253,6 +289,12 @@ class _evaluating:
 
 def _chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
     return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _cut(lengths: Sequence[int]) -> int:
+    """Return where to cut sorted lengths in two so that rows padded to the longest of their part are smallest."""
+    rows, longest = len(lengths), lengths[-1]
+    return min(range(1, rows), key=lambda first: first * lengths[first - 1] + (rows - first) * longest)
 
 
 def _by_shape(tensors: Mapping[str, Tensor]) -> list[list[str]]:

@@ -7,10 +7,8 @@ itself does.
 from __future__ import annotations
 
 import copy
-import importlib
 import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch.export import Dim
 
 from hypclip import HypCLIP
 from hypclip.errors import ConfigError, MissingExtraError
+from hypclip.export.onnx import require_equal, require_onnx, session, write_graph
 
 BackendKind = Literal["auto", "torch", "compile", "onnx"]
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -163,13 +162,7 @@ def _refused(kind: str, error_type: type[Exception]) -> Iterator[None]:
 
 def _exported(model: HypCLIP, precision: Precision) -> tuple[Tower, Tower]:
     """Return the text and the image tower as ONNX Runtime runs them."""
-    try:
-        for name in ("onnx", "onnxscript", "onnxruntime"):
-            importlib.import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"HYPCLIP_BACKEND 'onnx': {error}: it comes with an extra, run pip install 'hypclip[onnx]'"
-        ) from error
+    require_onnx("HYPCLIP_BACKEND 'onnx'")
     rows, size = Dim.DYNAMIC, model.image_size
     picture = torch.arange(2 * 3 * size * size).sin().view(2, 3, size, size)
     # AUTO: a tower whose rows always fill the context may have one length only.
@@ -183,38 +176,12 @@ def _export(tower: nn.Module, samples: list[Tensor], dynamic: dict[int, Any], pr
     with (
         tempfile.TemporaryDirectory(prefix="hypclip-") as folder,
         _refused("onnx", Exception),  # the exporter and ONNX Runtime raise a dozen kinds of errors
-        warnings.catch_warnings(),
-        torch.no_grad(),
     ):
-        warnings.simplefilter("ignore")  # about the exporter's own code
         path = Path(folder) / "tower.onnx"
-        program = torch.onnx.export(
-            tower, (samples[0],), dynamic_shapes=(dynamic,), input_names=["rows"], dynamo=True, verbose=False
-        )
-        assert program is not None
-        program.save(path, external_data=True)
-        run = _session(_quantised(path) if precision == "int8" else path)
-        for sample in samples:
-            features = tower(sample)
-            error = ((run(sample) - features).norm() / features.norm()).item()
-            if not error <= (_QUANTISED if precision == "int8" else _EXACT):
-                raise ArithmeticError(
-                    f"features of a {tuple(sample.shape)} tensor are off by {error:.2g} of their length"
-                )
-    return run
-
-
-def _session(path: Path) -> Tower:
-    """Load an ONNX file; it may be deleted afterwards."""
-    import onnxruntime  # type: ignore[import-untyped, unused-ignore]
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def run(rows: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"rows": rows.numpy()})[0])
-
+        write_graph(tower, samples[0], path, "rows", dynamic, external_data=True)
+        int8 = precision == "int8"
+        run = session(_quantised(path) if int8 else path)
+        require_equal(tower, run, samples, _QUANTISED if int8 else _EXACT)
     return run
 
 

@@ -37,6 +37,7 @@ from training_helpers import (
 import hypclip
 from hypclip.objective import Loss, Objective, recipe_from
 from hypclip.objective.recipe import RECIPES, Recipe
+from hypclip.training.checkpoints import write_manifest
 from hypclip.training.metrics import MetricsLog
 from hypclip.training.optim import learning_rate_at
 from train import pretrain
@@ -55,7 +56,7 @@ EDGES = ("text-image", "box_text-box_image", "box_image-image", "box_text-text")
 SEEN = {f"{figure}/{edge}" for figure in ("violation", "margin", "clamped") for edge in EDGES} | {
     f"radius/{role}/q{percent}" for role in ROLES for percent in ("05", "50", "95")
 }
-CLOCK = ("samples_per_s", "data_wait_s")
+CLOCK = {"samples_per_s", "data_wait_s", "model_flop_per_s", "memory_bytes"}
 """The fields of a log line that no two runs share."""
 
 
@@ -342,14 +343,20 @@ def test_half_precision_trains_weights_of_full_precision(config, tmp_path):
 
 
 def test_retrieval_on_held_out_shards_is_logged(config, tmp_path, shards, whole):
-    evaluate = [f"evaluate.shards={shards}/001.tar", "evaluate.samples=8", "evaluate.every=2"]
+    scenes = "evaluate.retrieval.scenes"
+    evaluate = [f"{scenes}.shards={shards}/001.tar", f"{scenes}.samples=8", "evaluate.every=2"]
     assert run(config, *evaluate, "train.steps=3", "train.log_every=100") == 0
     lines = read_log(tmp_path / "run")
     assert [line["step"] for line in lines] == [2, 3]
-    names = {f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
+    names = {f"scenes/{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
     for line in lines:
         assert names < line.keys()
-        assert line["image_to_text_r1"] <= line["image_to_text_r5"] <= line["image_to_text_r10"] == 1.0
+        assert (
+            line["scenes/image_to_text_r1"]
+            <= line["scenes/image_to_text_r5"]
+            <= line["scenes/image_to_text_r10"]
+            == 1.0
+        )
 
 
 # Resuming -------------------------------------------------------------------------------------------------------------
@@ -416,6 +423,7 @@ def test_a_run_started_afresh_in_the_same_folder_resumes_itself(config, tmp_path
 
 def rewrite_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    write_manifest(path.parent)
 
 
 def test_another_precision_is_refused(config, tmp_path, whole, capsys):
@@ -455,7 +463,7 @@ def assert_refused(config: Path, capsys: pytest.CaptureFixture[str], message: st
         ("train.steps", "cannot read 'train.steps': overrides are written key=value"),
         ("data.shards={dir}/007.tar", "data.shards: there is no shard .*/007.tar"),
         ("data.shards={dir}/nowhere", "data.shards: there is no shard .*/nowhere"),
-        ("evaluate.shards={dir}/nowhere", "there is no shard .*/nowhere"),
+        ("evaluate.retrieval.scenes.shards={dir}/nowhere", "there is no shard .*/nowhere"),
         ("data.workers=3", "2 shards, but 1 processes .* 3 workers need at least 3"),
         (
             "model.geometry=sphere",
@@ -559,7 +567,7 @@ def assert_stopped_in_order(output_dir: Path, said: str) -> None:
     (step,) = steps_in(output_dir)
     assert 2 <= step < 100_000
     assert read_log(output_dir)[-1]["step"] == step
-    files = {"config.yaml", "model.safetensors", "state.json", "state.safetensors"}
+    files = {"config.yaml", "manifest.json", "model.safetensors", "state.json", "state.safetensors"}
     assert state_bits(output_dir / "checkpoints" / f"step-{step:08d}").keys() == files
     assert not list((output_dir / "checkpoints").glob(".*"))
 
@@ -615,7 +623,7 @@ def launch_two(config: Path, *arguments: object) -> str:
 
 @pytest.mark.timeout(900)
 def test_two_processes_train_one_model_and_resume_bit_for_bit(config, tmp_path):
-    assert launch_two(config).count("finished: the model is in") == 1
+    assert launch_two(config).count("; the model is in") == 1
     assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2, 3, 4]
     state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000004" / "state.json").read_text())
     assert [stream["read"] for stream in state["streams"]] == [8, 8]  # four batches of two each

@@ -8,44 +8,49 @@ from __future__ import annotations
 
 import argparse
 import functools
-import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
-from tqdm import tqdm
+from accelerate import Accelerator, DistributedType
+from torch import Tensor
 
 from hypclip import checkpoint
-from hypclip.config import build, read
+from hypclip.config import read
 from hypclip.data.batch import Batch, ExampleMaker, collate
 from hypclip.data.shards import find_shards
 from hypclip.data.stream import BatchStream, StreamConfig, StreamState
 from hypclip.errors import ConfigError, HypclipError, TrainingError
-from hypclip.evaluation.retrieval import read_pairs, retrieval
+from hypclip.evaluation.suite import prepare
 from hypclip.model import HypCLIP
-from hypclip.objective import Loss, Objective
-from hypclip.objective.recipe import LOGIT_SCALE
-from hypclip.training import distributed
+from hypclip.objective import Loss
+from hypclip.training import distributed, parallel, precision, reporting, tuning
+from hypclip.training.checkpoints import newest
+from hypclip.training.ema import AveragedWeights
+from hypclip.training.flat import FlatModel
+from hypclip.training.guard import is_spike
 from hypclip.training.health import find_trouble
 from hypclip.training.metrics import MetricsLog
-from hypclip.training.optim import adamw, learning_rate_at
-from hypclip.training.settings import RunConfig
+from hypclip.training.optim import adamw, learning_rate_at, set_learning_rate
+from hypclip.training.progress import RunProgress
+from hypclip.training.saver import Saver
+from hypclip.training.settings import RunPlan, configure
 from hypclip.training.state import (
     TrainState,
-    checkpoint_path,
-    latest_checkpoint,
-    load_state,
-    prune_checkpoints,
-    save_state,
+    generators,
+    load_weights,
+    restore,
+    same_settings,
+    set_generators,
+    snapshot,
 )
 from hypclip.training.step import Embedded, forward_backward
+from hypclip.training.stopping import StopSignals
+from hypclip.training.throughput import Throughput, model_flops
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,10 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
     arguments = parser.parse_intermixed_args(argv)
     try:
-        settings, objective = configure(read(arguments.config, arguments.overrides))
-        train(settings, objective, resume=arguments.resume)
+        train(configure(read(arguments.config, arguments.overrides)), resume=arguments.resume)
     except (HypclipError, OSError) as error:
-        tqdm.write(f"error: {error}", file=sys.stderr)  # on its own line, above a progress bar
+        print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
         if torch.distributed.is_initialized():
@@ -67,205 +71,317 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def configure(settings: Mapping[str, Any]) -> tuple[RunConfig, Objective]:
-    """Return the settings of a run and its objective; what the model does not say of its space, the recipe does.
-
-    Raises:
-        ConfigError: an unknown key, a value out of range, or a model whose space is not that of the recipe.
-    """
-    given = settings.get("model")
-    objective = Objective.from_recipe(settings.get("objective", RunConfig.objective))
-    if not isinstance(given, Mapping):
-        return build(RunConfig, settings), objective  # which says what is wrong with it
-    recipe = objective.recipe
-    wanted: dict[str, Any] = {
-        "geometry": recipe.geometry,
-        "distance": recipe.distance,
-        "factor_dim": recipe.factor_dim,
-        "other_scales": {name: value for name, value in recipe.scales.items() if name != LOGIT_SCALE},
-    }
-    if LOGIT_SCALE in recipe.scales:
-        wanted["logit_scale_init"] = recipe.scales[LOGIT_SCALE]
-    for name in ("geometry", "distance", "factor_dim"):
-        if name in given and given[name] != wanted[name]:
-            raise ConfigError(
-                f"model.{name} is {given[name]!r} and the objective's {name} is {wanted[name]!r}: "
-                f"leave model.{name} out, and it follows the objective"
-            )
-    config = build(RunConfig, {**settings, "model": {**wanted, **given}})
-    if missing := wanted["other_scales"].keys() - config.model.other_scales.keys():
-        raise ConfigError(f"model.other_scales lacks {sorted(missing)}, which the objective names")
-    return config, objective
-
-
-def train(config: RunConfig, objective: Objective, *, resume: bool = False) -> None:
-    """Train to the end, or to a SIGTERM; either way everything is saved.
+def train(plan: RunPlan, *, resume: bool = False) -> None:
+    """Train to the end, or to a SIGTERM or SIGUSR1; either way everything is saved.
 
     Raises:
         HypclipError: anything the user can mend, named.
     """
+    stop = StopSignals()
+    run = Run(plan, resume=resume)
+    with run.progress, distributed.lost_processes_named():
+        batches = iter(run.stream)
+        while run.state.step < run.settings.steps and not distributed.any_process(bool(stop.caught), run.device):
+            run.step(run.next_batch(batches))
+            if run.state.step % run.settings.checkpoint_every == 0:
+                run.save()
+        run.finish(stop.caught)
+
+
+class Run:
+    """What a run is made of, and what happens in each of its steps.
+
+    Args:
+        plan: the settings, the objective, and the weights to start from.
+        resume: go on from the newest whole checkpoint of the output directory, if there is one.
+    """
+
+    def __init__(self, plan: RunPlan, *, resume: bool):
+        self.plan, self.config, self.objective = plan, plan.config, plan.objective
+        self.settings = plan.config.train
+        self._start_processes()
+        found = newest(self.config.output_dir, self.progress.warn) if resume else None
+        self._make_model(found)
+        self._make_optimizer()
+        self.state = self._first_state(found)
+        self._make_stream()
+        self._open_log(found)
+
     # ------------------------------------------------------------------ set up
-    stop = _catch_sigterm()
-    shards = find_shards(config.data.shards)
-    held_out = (
-        read_pairs(find_shards(config.evaluate.shards), config.evaluate.samples) if config.evaluate.shards else None
-    )
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    torch.manual_seed(config.train.seed)
-    model = HypCLIP(config.model)
-
-    found = latest_checkpoint(config.output_dir) if resume else None
-    precision = _precision(config.train.precision)
-    accelerator = Accelerator(
-        mixed_precision="bf16" if precision == "bf16" else "no",
-        # Unless told, accelerate takes each of several processes without a GPU for the only one.
-        cpu=not torch.accelerator.is_available(),
-        log_with="tensorboard",
-        project_dir=config.output_dir,
-    )
-    processes, rank = accelerator.num_processes, accelerator.process_index
-    if config.train.batch_size % processes:
-        raise ConfigError(f"train.batch_size {config.train.batch_size} does not divide among {processes} processes")
-    if found:
-        checkpoint.load_weights(model, found)
-    model.to(accelerator.device, memory_format=torch.channels_last)
-    optimizer = adamw(
-        model,
-        learning_rate=config.train.learning_rate,
-        weight_decay=config.train.weight_decay,
-        betas=config.train.betas,
-    )
-    state = load_state(found, optimizer, processes) if found else TrainState(precision=precision)
-    if state.precision != precision:
-        raise ConfigError(f"the run began in {state.precision} and this machine would go on in {precision}: "
-                          f"set train.precision={state.precision}")  # fmt: skip
-    wrapped = accelerator.prepare(model)
-    torch.set_rng_state(state.generators[rank]) if found else torch.manual_seed(config.train.seed + 1 + rank)
-
-    stream = BatchStream(
-        StreamConfig(
-            shards,
-            config.train.batch_size // processes,
-            seed=config.train.seed,
-            workers=config.data.workers,
-            shuffle_buffer=config.data.shuffle_buffer,
-            max_bad_fraction=config.data.max_bad_fraction,
-            rank=rank,
-            world_size=processes,
-        ),
-        ExampleMaker(
-            objective.recipe.roles,
-            model.image_size,
-            config.data.augment,
-            config.model.image_mean,
-            config.model.image_std,
-            config.data.box_margin,
-            objective.recipe.max_boxes,
-        ),
-        functools.partial(collate, tokenizer=model.tokenizer, max_boxes=objective.recipe.max_boxes),
-        StreamState.from_plain(state.streams[rank]) if found else None,
-    )
-    save = functools.partial(_save, config, model, optimizer, stream, objective)
-    log = MetricsLog(config.output_dir / "metrics.jsonl", state.step) if accelerator.is_main_process else None
-    accelerator.init_trackers("tensorboard")
-    bar = tqdm(
-        total=config.train.steps,
-        initial=state.step,
-        unit="step",
-        mininterval=2.0,
-        disable=not accelerator.is_main_process,
-    )
-    if found and accelerator.is_main_process:
-        bar.write(f"resuming from {found}")
-
-    # ------------------------------------------------------------------ loop
-    wrapped.train()
-    batches = iter(stream)
-    clock = _Clock()
-    warned: set[str] = set()
-    while state.step < config.train.steps and not distributed.any_process(stop.is_set, accelerator.device):
-        batch = clock.waiting(lambda: next(batches))
-        loss, seen, gradient_norm = _step(
-            wrapped, model, objective, optimizer, batch.to(accelerator.device), config, state.step
+    def _start_processes(self) -> None:
+        config, settings = self.config, self.settings
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        torch.use_deterministic_algorithms(settings.deterministic)
+        self.accelerator = Accelerator(
+            # Unless told, accelerate takes each of several processes without a GPU for the only one.
+            cpu=not torch.accelerator.is_available(),
+            log_with=list(settings.trackers),
+            project_dir=config.output_dir,
         )
+        self.device = self.accelerator.device
+        self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
+        self.is_first = self.accelerator.is_main_process
+        self.progress = RunProgress(settings.steps, quiet=not self.is_first)
+        if settings.batch_size % self.processes:
+            raise ConfigError(
+                f"train.batch_size {settings.batch_size} does not divide among {self.processes} processes"
+            )
+        self.precision = precision.choose(settings.precision, self.device)
+
+    def _make_model(self, found: Path | None) -> None:
+        settings = self.settings
+        torch.manual_seed(settings.seed)
+        self.model = HypCLIP(self.config.model)
+        if self.plan.warm_start is not None and found is None:
+            self._start_warm(self.plan.warm_start)
+        tuning.apply(self.model, self.config.tune)
+        if found is not None:
+            load_weights(self.model, found)
+        self.model.to(self.device, memory_format=torch.channels_last)
+        if settings.gradient_checkpointing:
+            self.model.set_grad_checkpointing()
+        if settings.compile:
+            self.model.image_tower.compile()
+            self.model.text_tower.compile()
+        wanted = settings.parallel == "fsdp" or self.accelerator.distributed_type == DistributedType.FSDP
+        self.sharded = wanted and self.processes > 1
+        if self.sharded:
+            parallel.shard(self.model)
+        self.averaged = AveragedWeights(self.model, settings.ema_decay) if settings.ema_decay else None
+
+    def _start_warm(self, source: FlatModel) -> None:
+        from hypclip.training.warm_start import load_towers  # which takes seconds to import
+
+        how = self.config.warm_start
+        new = load_towers(self.model, source, keep_logit_scale=how.keep_logit_scale, calibrate=how.calibrate)
+        self.progress.say(f"towers of {how.source}" + (f"; new: {', '.join(new)}" if new else ""))
+
+    def _make_optimizer(self) -> None:
+        settings, tune = self.settings, self.config.tune
+        self.optimizer = adamw(
+            self.model,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            betas=settings.betas,
+            decay_norms=settings.decay_norms,
+            image_layer_decay=tune.image_layer_decay,
+            text_layer_decay=tune.text_layer_decay,
+        )
+        if self.sharded:
+            parallel.separate_groups(self.optimizer)
+        self.scaler = precision.loss_scaler(self.precision, self.device)
+
+    def _first_state(self, found: Path | None) -> TrainState:
+        lasting = self.plan.lasting()
+        if found is None:
+            state = TrainState(precision=self.precision, settings=lasting)
+        else:
+            averages = self.averaged.tensors if self.averaged else None
+            state = restore(found, self.model, self.optimizer, self.processes, averages)
+            same_settings(state.settings, lasting, found)
+            if state.precision != self.precision:
+                raise ConfigError(f"the run began in {state.precision} and this machine would go on in "
+                                  f"{self.precision}: set train.precision={state.precision}")  # fmt: skip
+            self.scaler.load_state_dict(state.scaler)
+        self.wrapped = self.model if self.sharded else parallel.wrap(self.model, self.device, self.settings.accumulate)
+        if found is None:
+            torch.manual_seed(self.settings.seed + 1 + self.rank)
+        else:
+            set_generators(state.generators[self.rank], self.device)
+        return state
+
+    def _make_stream(self) -> None:
+        config, recipe, model = self.config, self.objective.recipe, self.model
+        self.stream = BatchStream(
+            StreamConfig(
+                find_shards(config.data.shards),
+                self.settings.batch_size // self.processes,
+                seed=self.settings.seed,
+                workers=config.data.workers,
+                shuffle_buffer=config.data.shuffle_buffer,
+                max_bad_fraction=config.data.max_bad_fraction,
+                rank=self.rank,
+                world_size=self.processes,
+            ),
+            ExampleMaker(
+                recipe.roles,
+                model.image_size,
+                config.data.augment,
+                config.model.image_mean,
+                config.model.image_std,
+                config.data.box_margin,
+                recipe.max_boxes,
+                config.data.box_size,
+            ),
+            functools.partial(collate, tokenizer=model.tokenizer, max_boxes=recipe.max_boxes),
+            StreamState.from_plain(self.state.streams[self.rank]) if self.state.streams else None,
+        )
+
+    def _open_log(self, found: Path | None) -> None:
+        config, settings = self.config, self.settings
+        self.evaluations = prepare(config.evaluate) if self.is_first else {}
+        self.progress.start_at(self.state.step)
+        self.warned: set[str] = set()
+        self.throughput: Throughput | None = None
+        self.began = time.perf_counter()
+        self.log = MetricsLog(config.output_dir / "metrics.jsonl", self.state.step) if self.is_first else None
+        self.saver = Saver(
+            config.output_dir, settings.keep_checkpoints, settings.keep_every, settings.upload_to, self.progress.warn
+        )
+        self.accelerator.init_trackers(config.name if "wandb" in settings.trackers else "tensorboard")
+        if found is not None:
+            self.progress.say(f"resuming from {found}")
+        self.training_mode()
+
+    def training_mode(self) -> None:
+        """Put the model into training mode, but for what is locked."""
+        self.wrapped.train()
+        tuning.keep_locked_in_eval(self.model)
+
+    # ------------------------------------------------------------------ a step
+    def next_batch(self, batches: Any) -> Batch:
+        """Return the next batch, or raise in every process what one process has to say of its data."""
+        batch, failure = None, None
+        try:
+            batch = self.throughput.waiting(lambda: next(batches)) if self.throughput else next(batches)
+        except HypclipError as error:
+            failure = error
+        failure = failure or self.saver.failure
+        distributed.raise_together(failure, self.device)
+        if self.throughput is None:
+            self.throughput = Throughput(model_flops(self.model, batch), self.device)
+        return batch.to(self.device)
+
+    def step(self, batch: Batch) -> None:
+        """Make one update, and log it when it is time."""
+        settings, state = self.settings, self.state
+        rate = learning_rate_at(
+            state.step, peak=settings.learning_rate, warmup_steps=settings.warmup_steps, steps=settings.steps
+        )
+        set_learning_rate(self.optimizer, rate)
+        self.optimizer.zero_grad()
+        loss, seen = forward_backward(
+            self.wrapped, self.model, self.objective, batch, settings.accumulate,
+            precision=self.precision, scaler=self.scaler,
+        )  # fmt: skip
+        if not seen.finite:
+            raise TrainingError(self._non_finite(loss, seen))
+        loss = _mean_over_processes(loss)
+        if settings.spike is not None and is_spike(loss.loss.item(), state, settings.spike):
+            self.progress.warn(f"step {state.step + 1}: a spike of the loss, {loss.loss.item():.4g}: no update")
+            norm = torch.tensor(float("nan"))
+        else:
+            norm = self._update(loss, seen)
         state.step += 1
-        clock.samples += config.train.batch_size
-        bar.update()
+        self.throughput.done(settings.batch_size)
+        self.progress.advance()
+        last = state.step == settings.steps
+        evaluate = self.config.evaluate
+        evaluating = bool(evaluate.zero_shot or evaluate.retrieval) and (state.step % evaluate.every == 0 or last)
+        if state.step % settings.log_every == 0 or last or evaluating:
+            self._log(loss, seen, rate, norm, evaluating)
 
-        evaluating = held_out is not None and (
-            state.step % config.evaluate.every == 0 or state.step == config.train.steps
+    def _update(self, loss: Loss, seen: Embedded) -> Tensor:
+        self.scaler.unscale_(self.optimizer)
+        norm = parallel.clip_gradients(self.model, self.settings.clip_norm)
+        if not bool(norm.isfinite()) and not self.scaler.is_enabled():
+            raise TrainingError(self._non_finite(loss, seen, norm))
+        self.scaler.step(self.optimizer)  # which passes over gradients that overflow in fp16
+        self.scaler.update()
+        self.model.clamp_scalars()
+        if self.averaged is not None:
+            self.averaged.update(self.model, self.state.step)
+        return norm
+
+    def _log(self, loss: Loss, seen: Embedded, rate: float, norm: Tensor, evaluating: bool) -> None:
+        scores = self._evaluate() if evaluating else {}
+        if self.log is None:
+            return
+        model, state = self.model, self.state
+        described = self.objective.describe(
+            seen.features, curv=seen.curv, content=seen.content, box_weight=seen.box_weight
         )
-        if log and (state.step % config.train.log_every == 0 or state.step == config.train.steps or evaluating):
-            values: dict[str, Any] = {
-                "step": state.step,
-                "loss": loss.loss.item(),
-                **{name: value.item() for name, value in loss.parts.items()},
-                "lr": optimizer.param_groups[0]["lr"],
-                "curv": model.curv.mean().item(),
-                **{name: value.item() for name, value in model.scales.items()},
-                "grad_norm": gradient_norm,
-                **_describe(objective, seen),
-                **clock.lap(),
-                "skipped": dict(stream.state.skipped),
+        values: dict[str, Any] = {
+            "step": state.step,
+            "loss": loss.loss.item(),
+            **{name: value.item() for name, value in loss.parts.items()},
+            "lr": rate,
+            "curv": model.curv.mean().item(),
+            **{name: value.item() for name, value in model.scales.items()},
+            "grad_norm": norm.item(),
+            **{name: value.item() for name, value in described.items()},
+            **self.throughput.lap(),
+            "skipped": dict(self.stream.state.skipped),
+            **scores,
+        }
+        trouble = find_trouble(values, seen.curv, learned=model.log_curv.requires_grad)
+        for name in trouble.keys() - self.warned:
+            self.progress.warn(f"step {state.step}: {trouble[name]}")
+        self.warned |= trouble.keys()
+        self.log.write(values | {"warnings": sorted(trouble)})
+        self.accelerator.log({k: v for k, v in values.items() if isinstance(v, float)}, step=state.step)
+        if evaluating:
+            picture = reporting.radius_histogram(seen.features, model.metric, seen.curv)
+            for tracker in self.accelerator.trackers:
+                order = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images({"radius": picture}, step=state.step, **order)
+        self.progress.tell(values)
+
+    def _evaluate(self) -> dict[str, float]:
+        """Return the scores of the averaged weights, or of the present ones; only the first process has any."""
+        with self.throughput.paused(), parallel.whole_model(self.model, self.averaged) as model:
+            return {
+                f"{name}/{measure}": float(value)
+                for name, evaluate in self.evaluations.items()
+                for measure, value in evaluate(model).items()
             }
-            if evaluating and held_out:
-                images = model.embed_image([record.image for record in held_out])
-                values |= dict(retrieval(model, images, model.embed_text([record.caption for record in held_out])))
-                clock.lap()
-            learned = model.log_curv.requires_grad
-            trouble = find_trouble(values, seen.curv, learned=learned)
-            for name in trouble.keys() - warned:
-                bar.write(f"warning: step {state.step}: {trouble[name]}", file=sys.stderr)
-            warned |= trouble.keys()
-            log.write(values | {"warnings": sorted(trouble)})
-            accelerator.log({k: v for k, v in values.items() if isinstance(v, float)}, step=state.step)
-            bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['samples_per_s']:.0f} samples/s")
-        if state.step % config.train.checkpoint_every == 0:
-            save(state)
 
-    # ------------------------------------------------------------------ end
-    bar.close()
-    save(state)
-    if state.step < config.train.steps:
-        bar.write(f"stopped by SIGTERM at step {state.step}: saved, go on with --resume")
-    elif accelerator.is_main_process:
-        with checkpoint.atomic_directory(config.output_dir / "checkpoint") as folder:
-            checkpoint.save(model, folder, **_notes(config, objective, state.step))
-        bar.write(f"finished: the model is in {config.output_dir / 'checkpoint'}")
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-
-
-def _step(
-    wrapped: nn.Module,
-    model: HypCLIP,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    config: RunConfig,
-    step: int,
-) -> tuple[Loss, Embedded, float]:
-    """Make one update; return the loss of the whole batch, what it was computed of, and the norm of its gradient."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate_at(
-            step, peak=config.train.learning_rate, warmup_steps=config.train.warmup_steps, steps=config.train.steps
+    def _non_finite(self, loss: Loss, seen: Embedded, norm: Tensor | None = None) -> str:
+        parts = ", ".join(f"{name} {value.item():.4g}" for name, value in loss.parts.items())
+        norms = ", ".join(f"{role} {x.norm(dim=-1).max().item():.4g}" for role, x in seen.features.items())
+        what = "loss" if norm is None else f"gradient norm ({norm.item()})"
+        return (
+            f"non-finite {what} at step {self.state.step + 1}, before the update: loss {loss.loss.item():.4g}; parts: "
+            f"{parts}; curv {seen.curv.mean().item():.4g}, logit_scale {self.model.logit_scale.item():.4g}; largest "
+            f"norms: {norms}. The last checkpoint is intact; lower train.learning_rate or use train.precision=fp32"
         )
-    optimizer.zero_grad()
-    loss, seen = forward_backward(wrapped, model, objective, batch, config.train.accumulate)
-    if not seen.finite:
-        raise TrainingError(_non_finite(step, loss, model, seen.features))
-    norm = nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
-    if not bool(norm.isfinite()):
-        raise TrainingError(_non_finite(step, loss, model, seen.features, gradient_norm=norm))
-    optimizer.step()
-    model.clamp_scalars()
-    return _mean_over_processes(loss), seen, norm.item()
 
+    # ------------------------------------------------------------------ saving
+    def save(self) -> None:
+        """Copy everything and begin to write it; every process hands in its part, the first one writes."""
+        state = self.state
+        state.streams = distributed.gather_plain(self.stream.state.to_plain())
+        state.generators = distributed.gather_plain(generators(self.device))
+        state.scaler = self.scaler.state_dict()
+        averages = self.averaged.tensors if self.averaged else None
+        taken = snapshot(self.model, self.optimizer, state, self._notes(), averages)
+        if self.is_first:
+            self.saver.save(taken)
 
-def _describe(objective: Objective, seen: Embedded) -> dict[str, float]:
-    described = objective.describe(seen.features, curv=seen.curv, content=seen.content, box_weight=seen.box_weight)
-    return {name: value.item() for name, value in described.items()}
+    def finish(self, caught: str) -> None:
+        """Save a last time, and write the model itself once it is finished."""
+        self.save()
+        with parallel.whole_model(self.model, self.averaged) as model:
+            failure: Exception | None = None
+            try:
+                self.saver.close()
+                if self.is_first and self.state.step >= self.settings.steps:
+                    with checkpoint.atomic_directory(self.config.output_dir / "checkpoint") as folder:
+                        checkpoint.save(model, folder, **self._notes())
+            except (HypclipError, OSError) as error:
+                failure = error
+            distributed.raise_together(failure, self.device)
+        if self.state.step < self.settings.steps:
+            self.progress.say(f"stopped by {caught} at step {self.state.step}: saved, go on with --resume")
+        else:
+            elapsed = time.perf_counter() - self.began
+            self.progress.say(reporting.summary(self.config.output_dir, self.state.step, elapsed))
+        self.accelerator.end_training()
+
+    def _notes(self) -> dict[str, Any]:
+        notes = {"name": self.config.name, "step": self.state.step, "objective": asdict(self.objective.recipe)}
+        return notes | ({"ema_decay": self.settings.ema_decay} if self.averaged else {})
 
 
 def _mean_over_processes(loss: Loss) -> Loss:
@@ -274,88 +390,6 @@ def _mean_over_processes(loss: Loss) -> Loss:
     values = torch.stack([loss.loss.detach(), *loss.parts.values()]).unsqueeze(0)
     total, *parts = distributed.gather_rows(values).mean(0)
     return Loss(total, dict(zip(names, parts, strict=True)))
-
-
-def _non_finite(
-    step: int, loss: Loss, model: HypCLIP, features: dict[str, Tensor], gradient_norm: Tensor | None = None
-) -> str:
-    parts = ", ".join(f"{name} {value.item():.4g}" for name, value in loss.parts.items())
-    norms = ", ".join(f"{role} {x.norm(dim=-1).max().item():.4g}" for role, x in features.items())
-    what = "loss" if gradient_norm is None else f"gradient norm ({gradient_norm.item()})"
-    return (
-        f"non-finite {what} at step {step + 1}, before the update: loss {loss.loss.item():.4g}; parts: {parts}; "
-        f"curv {model.curv.mean().item():.4g}, logit_scale {model.logit_scale.item():.4g}; largest norms: {norms}. "
-        "The last checkpoint is intact; lower train.learning_rate or use train.precision=fp32"
-    )
-
-
-def _save(
-    config: RunConfig,
-    model: HypCLIP,
-    optimizer: torch.optim.Optimizer,
-    stream: BatchStream,
-    objective: Objective,
-    state: TrainState,
-) -> None:
-    """Write a training checkpoint: every process hands in its part, the first one writes."""
-    state.streams = distributed.gather_plain(stream.state.to_plain())
-    state.generators = distributed.gather_plain(torch.get_rng_state())
-    if distributed.rank() == 0:
-        with checkpoint.atomic_directory(checkpoint_path(config.output_dir, state.step)) as folder:
-            checkpoint.save(model, folder, **_notes(config, objective, state.step))
-            save_state(folder, state, optimizer)
-        prune_checkpoints(config.output_dir, config.train.keep_checkpoints, state.step)
-
-
-def _notes(config: RunConfig, objective: Objective, step: int) -> dict[str, Any]:
-    return {"name": config.name, "step": step, "objective": asdict(objective.recipe)}
-
-
-def _precision(wanted: str) -> str:
-    """Return bf16 or fp32; auto takes bf16 where the hardware computes in it."""
-    if wanted != "auto":
-        return wanted
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
-
-
-class _catch_sigterm:
-    """Note a SIGTERM instead of dying of it; a launcher's death counts as one."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-        signal.signal(signal.SIGTERM, self._note)
-        parent = psutil.Process().parent()
-        if sys.platform == "linux" and parent and any("accelerate" in part for part in parent.cmdline()):
-            # `accelerate launch` does not pass signals on: without this its death would leave the run orphaned.
-            import ctypes
-
-            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-    def _note(self, *_: object) -> None:
-        self.is_set = True
-
-
-class _Clock:
-    """Samples a second and the seconds spent waiting for data, since the last lap."""
-
-    def __init__(self) -> None:
-        self.samples, self.waited_s, self.started = 0, 0.0, time.perf_counter()
-
-    def waiting(self, get: Any) -> Batch:
-        """Return get(), counting the time it takes as waiting for data."""
-        before = time.perf_counter()
-        batch: Batch = get()
-        self.waited_s += time.perf_counter() - before
-        return batch
-
-    def lap(self) -> dict[str, float]:
-        """Return the figures and start again."""
-        elapsed = time.perf_counter() - self.started
-        values = {"samples_per_s": self.samples / elapsed, "data_wait_s": self.waited_s}
-        self.__init__()  # type: ignore[misc]
-        return values
 
 
 if __name__ == "__main__":

@@ -67,6 +67,16 @@ class Batch:
             None if self.box_rows is None else self.box_rows.to(device),
         )
 
+    def pin_memory(self) -> Batch:
+        """Return the batch in memory that a GPU reads while the processor goes on; the data loader calls this."""
+        return Batch(
+            {role: x.pin_memory() for role, x in self.images.items()},
+            {role: x.pin_memory() for role, x in self.texts.items()},
+            {role: x.pin_memory() for role, x in self.content.items()},
+            None if self.box_weight is None else self.box_weight.pin_memory(),
+            None if self.box_rows is None else self.box_rows.pin_memory(),
+        )
+
     def _rows(self, start: int, stop: int) -> Batch:
         content = {role: ids[start:stop] for role, ids in self.content.items()}
         if self.box_weight is None or self.box_rows is None:
@@ -106,6 +116,7 @@ class ExampleMaker:
         box_margin: a crop is up to this fraction wider than its box.
         max_boxes: 1 draws one box by score, and stands the whole picture in for the box of a picture without any; more
             takes the best by score.
+        box_size: side of the pixels of boxes, where it is another.
     """
 
     def __init__(
@@ -117,10 +128,12 @@ class ExampleMaker:
         std: Sequence[float],
         box_margin: float = 0.0,
         max_boxes: int = 1,
+        box_size: int | None = None,
     ):
         self.roles, self.box_margin, self.max_boxes = roles, box_margin, max_boxes
-        self.image_size = image_size
+        self.box_size = box_size or image_size
         self.transform = TrainingTransform(image_size, augment, mean, std)
+        self.box_transform = TrainingTransform(self.box_size, augment, mean, std)
 
     def __call__(self, record: Record, seed: str) -> Example:
         """Return the example; a pure function of the record and `seed`."""
@@ -138,7 +151,7 @@ class ExampleMaker:
         if "box_image" in self.roles:
             crops = [self._crop(record.image, box, rng) for box in boxes]
             content["box_image"] = [self._content(name, picture, box) for box in boxes]
-            images["box_image"] = torch.stack(crops) if crops else torch.empty(0, 3, self.image_size, self.image_size)
+            images["box_image"] = torch.stack(crops) if crops else torch.empty(0, 3, self.box_size, self.box_size)
         if "box_text" in self.roles:
             texts["box_text"] = [record.caption if box is None else box.phrase for box in boxes]
             content["box_text"] = [MISSING if box is None else text_id(box.phrase) for box in boxes]
@@ -155,8 +168,8 @@ class ExampleMaker:
 
     def _crop(self, image: Image.Image, box: Box | None, rng: random.Random) -> Tensor:
         if box is None:
-            return self.transform(image, rng)
-        return self.transform(crop_box(image, box, rng.uniform(0.0, self.box_margin)), rng)
+            return self.box_transform(image, rng)
+        return self.box_transform(crop_box(image, box, rng.uniform(0.0, self.box_margin)), rng)
 
     def _content(self, name: str, picture: int, box: Box | None) -> int:
         if box is None:

@@ -11,7 +11,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -77,6 +77,9 @@ class _Delivery:
     skipped: Counter[str]
     batch: Batch | None
     error: str = ""
+
+    def pin_memory(self) -> _Delivery:
+        return self if self.batch is None else replace(self, batch=self.batch.pin_memory())
 
 
 class BatchStream:

@@ -24,13 +24,15 @@ class Tokenizer:
     Only a tower that looks at the padding, such as one without a causal mask, gets rows padded to the context length:
     its features would change with the other texts of a batch.
 
+    `shortens` says whether rows are shorter than the context, `pad_id` what fills them.
+
     Text is data: strings such as `<end_of_text>` are read as ordinary characters, never as special tokens, whether they
     are written out or as HTML entities.
     """
 
     def __init__(self, text_cfg: dict[str, Any]):
         self.context_length: int = text_cfg.get("context_length", 77)
-        self._shorten = _ignores_padding(text_cfg)
+        self.shortens = _ignores_padding(text_cfg)
         self._encoder: SimpleTokenizer | HFTokenizer
         if name := text_cfg.get("hf_tokenizer_name"):
             kwargs = dict(text_cfg.get("tokenizer_kwargs") or {})
@@ -59,7 +61,7 @@ class Tokenizer:
         if isinstance(self._encoder, SimpleTokenizer) and len(self._encoder.cache) > _WORDS_KEPT:
             self._encoder.cache = {}
         tokens: Tensor = self._encoder(list(texts))
-        if not self._shorten:
+        if not self.shortens:
             return tokens
         used = (tokens != self.pad_id).any(0).nonzero()
         return tokens[:, : int(used[-1]) + 1 if len(used) else 1].contiguous()

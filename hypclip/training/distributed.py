@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from hypclip.errors import TrainingError
 
@@ -76,3 +79,60 @@ def any_process(flag: bool, device: torch.device) -> bool:
     value = torch.tensor([float(flag)], device=device)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return bool(value.item())
+
+
+def raise_together(error: Exception | None, device: torch.device) -> None:
+    """Raise in every process if one has an error: that process its own, the others one that names it.
+
+    Raises:
+        TrainingError: another process has an error.
+    """
+    if not any_process(error is not None, device):
+        return
+    messages = gather_plain(None if error is None else str(error))
+    if error is not None:
+        raise error
+    told = "; ".join(f"process {i}: {message}" for i, message in enumerate(messages) if message is not None)
+    raise TrainingError(f"another process of this run has failed: {told}")
+
+
+@contextlib.contextmanager
+def lost_processes_named() -> Iterator[None]:
+    """Say in plain words when another process is gone, of which the libraries tell by a broken connection.
+
+    Raises:
+        TrainingError: another process has died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world_size() > 1 and any(sign in str(error) for sign in _LOST):
+            raise TrainingError(
+                f"process {rank()} has lost another process of this run, which died or was killed: look at its output "
+                f"and go on with --resume ({str(error).partition(chr(10))[0][:200]})"
+            ) from error
+        raise
+
+
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "timed out", "Timed out", "NCCL error")
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Return whether each process holds a part of a tensor only."""
+    return isinstance(tensor, DTensor)
+
+
+def part(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor, which shares its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor with all its parts; every process has to ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def sharded_like(like: Tensor, tensor: Tensor) -> Tensor:
+    """Return this process's part of a whole tensor that every process has, cut as `like` is."""
+    assert isinstance(like, DTensor)
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)

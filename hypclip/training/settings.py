@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Interval
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from annotated_types import Interval
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from hypclip.config import STRICT_KEYS
+from hypclip.config import STRICT_KEYS, build
 from hypclip.data.augment import AugmentConfig
+from hypclip.data.shards import find_shards
+from hypclip.errors import ConfigError
+from hypclip.evaluation.suite import EvaluationConfig
 from hypclip.model import ModelConfig
+from hypclip.objective import Objective
+from hypclip.objective.recipe import LOGIT_SCALE
+from hypclip.training.flat import FlatModel
+from hypclip.training.guard import SpikeConfig
+from hypclip.training.tuning import TuneConfig
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
@@ -21,7 +29,8 @@ class DataConfig:
     """Where samples come from.
 
     `shards` is a file, folder, pattern or list of these; `workers` are loader processes a training process;
-    `box_margin` lets a crop be up to that fraction wider than its box.
+    `box_margin` lets a crop be up to that fraction wider than its box; `box_size` is the side of its pixels, that of
+    the towers' pictures where it is not given, and needs an image tower that takes pictures of several sizes.
     """
 
     shards: str | list[str]
@@ -29,6 +38,7 @@ class DataConfig:
     shuffle_buffer: PositiveInt = 1_000
     max_bad_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.01
     box_margin: NonNegativeFloat = 0.0
+    box_size: PositiveInt | None = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
@@ -39,7 +49,14 @@ class TrainConfig:
     `batch_size` counts samples of all processes together. `precision` auto is bf16 where the machine has instructions
     for it and fp32 elsewhere; geometry runs in fp32 in any case. `threads` is torch's, 0 leaves its default. With
     `accumulate` > 1 each process runs its towers over that many parts of its batch, one after the other; the loss, over
-    the whole batch, and its gradient stay the same (see hypclip/training/step.py).
+    the whole batch, and its gradient stay the same (see hypclip/training/step.py). `gradient_checkpointing` computes
+    activations again in the backward pass, `compile` compiles the towers; with `parallel` fsdp each process keeps a
+    part of every weight of the towers only. `deterministic` refuses operations whose
+    result depends on the order of threads. `decay_norms` gives norms and biases weight decay, as the published code
+    does against its papers. `ema_decay` averages weights over time; the finished model then has the averages.
+
+    Every `checkpoint_every` steps the run is saved in the background. The newest `keep_checkpoints` stay, and those of
+    multiples of `keep_every`; each is copied to `upload_to`, a folder as fsspec names it (s3://bucket/x).
     """
 
     steps: PositiveInt
@@ -47,24 +64,45 @@ class TrainConfig:
     learning_rate: PositiveFloat = 5e-4
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: NonNegativeFloat = 0.2
+    decay_norms: bool = False
     warmup_steps: NonNegativeInt = 0
     clip_norm: PositiveFloat = 1.0
     accumulate: PositiveInt = 1
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    deterministic: bool = False
+    ema_decay: Annotated[float, Interval(gt=0, lt=1)] | None = None
+    spike: SpikeConfig | None = None
     seed: int = 0
     threads: NonNegativeInt = 0
     log_every: PositiveInt = 10
+    trackers: list[Literal["tensorboard", "wandb"]] = field(default_factory=lambda: ["tensorboard"])
     checkpoint_every: PositiveInt = 1_000
     keep_checkpoints: PositiveInt = 2
+    keep_every: PositiveInt | None = None
+    upload_to: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
-class EvaluateConfig:
-    """Retrieval on held-out shards every so many steps; without shards none."""
+class EvaluateConfig(EvaluationConfig):
+    """Evaluations of the model as it is every so many steps, and after the last one."""
 
-    shards: str | list[str] | None = None
-    samples: Annotated[int, Ge(2)] = 1_000
     every: PositiveInt = 1_000
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class WarmStartConfig:
+    """A trained flat model whose towers a run begins with, see hypclip/training/warm_start.py.
+
+    `source` is an open_clip model and tag ("ViT-B-32/laion2b_s34b_b79k"), a checkpoint file of open_clip, for which
+    model.towers says of what towers, or a directory that transformers saved.
+    """
+
+    source: str
+    keep_logit_scale: bool = False
+    calibrate: bool = True
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
@@ -77,4 +115,85 @@ class RunConfig:
     train: TrainConfig
     objective: str | Mapping[str, Any] = "hycoclip"
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    warm_start: WarmStartConfig | None = None
+    tune: TuneConfig = field(default_factory=TuneConfig)
     name: str = "hypclip"
+
+
+@dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))
+class RunPlan:
+    """The settings of a run, its objective, and the flat model that it starts from."""
+
+    config: RunConfig
+    objective: Objective
+    warm_start: FlatModel | None = None
+
+    def lasting(self) -> dict[str, Any]:
+        """Return what a run must keep when it is resumed, by dotted name: else it would be another run."""
+        config = asdict(self.config)
+        kept = {
+            "model": config["model"],
+            "tune": config["tune"],
+            "objective": asdict(self.objective.recipe),
+            "data": {
+                **{name: config["data"][name] for name in ("workers", "shuffle_buffer", "box_margin", "box_size")},
+                "augment": config["data"]["augment"],
+                "shards": [shard.rpartition("/")[2] for shard in find_shards(self.config.data.shards)],
+            },
+            "train": {name: config["train"][name] for name in ("batch_size", "seed", "ema_decay", "accumulate")},
+        }
+        return _by_dotted_name(kept)
+
+
+def configure(settings: Mapping[str, Any]) -> RunPlan:
+    """Return what a run is to do; what the model does not say of its space, the recipe does.
+
+    With a warm start the towers and the pixel statistics are those of the source, where the model says nothing else.
+
+    Raises:
+        ConfigError: an unknown key, a value out of range, or a model whose space is not that of the recipe.
+        CheckpointError: the source of a warm start cannot be read.
+    """
+    objective = Objective.from_recipe(settings.get("objective", RunConfig.objective))
+    given = settings.get("model", {} if settings.get("warm_start") else None)
+    if not isinstance(given, Mapping):
+        return RunPlan(build(RunConfig, settings), objective)  # which says what is wrong with it
+    recipe = objective.recipe
+    wanted: dict[str, Any] = {
+        "geometry": recipe.geometry,
+        "distance": recipe.distance,
+        "factor_dim": recipe.factor_dim,
+        "other_scales": {name: value for name, value in recipe.scales.items() if name != LOGIT_SCALE},
+    }
+    if LOGIT_SCALE in recipe.scales:
+        wanted["logit_scale_init"] = recipe.scales[LOGIT_SCALE]
+    for name in ("geometry", "distance", "factor_dim"):
+        if name in given and given[name] != wanted[name]:
+            raise ConfigError(
+                f"model.{name} is {given[name]!r} and the objective's {name} is {wanted[name]!r}: "
+                f"leave model.{name} out, and it follows the objective"
+            )
+    flat = None
+    if settings.get("warm_start"):
+        from hypclip.training.warm_start import read_flat  # which takes seconds to import
+
+        start = build(WarmStartConfig, settings["warm_start"], "warm_start")
+        flat = read_flat(start.source, given.get("towers"))
+        wanted |= {name: value for name, value in asdict(flat.model_config()).items() if name in _OF_SOURCE}
+    config = build(RunConfig, {**settings, "model": {**wanted, **given}})
+    if missing := wanted["other_scales"].keys() - config.model.other_scales.keys():
+        raise ConfigError(f"model.other_scales lacks {sorted(missing)}, which the objective names")
+    return RunPlan(config, objective, flat)
+
+
+_OF_SOURCE = ("towers", "image_mean", "image_std")
+
+
+def _by_dotted_name(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _by_dotted_name(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

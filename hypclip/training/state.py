@@ -1,13 +1,13 @@
 """Everything a run needs to go on as if it had never stopped, on disk without pickle.
 
-A training checkpoint is a directory OUTPUT/checkpoints/step-NNNNNNNN with the model's files and, beside them,
-state.safetensors (optimiser moments, random generators) and state.json (counters, positions in the data).
+A training checkpoint has the model's files and, beside them, state.safetensors (optimiser moments by the name of their
+parameter, random generators, averaged weights) and state.json (counters, positions in the data, the run's settings).
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from hypclip.checkpoint import CONFIG, WEIGHTS
+from hypclip import checkpoint
 from hypclip.errors import CheckpointError
+from hypclip.model import HypCLIP
+from hypclip.training import distributed, tuning
 
 TENSORS = "state.safetensors"
 COUNTERS = "state.json"
@@ -26,86 +28,204 @@ COUNTERS = "state.json"
 
 @dataclass
 class TrainState:
-    """Counters and positions of a run; `streams` and `generators` have one entry a process."""
+    """Counters and positions of a run; `streams` and `generators` have one entry a process.
+
+    `settings` are those a run must not change when it goes on, by dotted name. `losses` are the latest that the guard
+    against spikes compares with, `passed_over` how many updates in a row it has left out.
+    """
 
     step: int = 0
     precision: str = "fp32"
     streams: list[dict[str, Any]] = field(default_factory=list)
-    generators: list[Tensor] = field(default_factory=list)
+    generators: list[dict[str, Tensor]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    passed_over: int = 0
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
-def save_state(folder: Path, state: TrainState, optimizer: torch.optim.Optimizer) -> None:
-    """Write the state beside the model's files in an existing folder."""
-    tensors = {f"generator.{i}": g for i, g in enumerate(state.generators)}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value.detach().cpu().contiguous() for name, value in moments.items()}
-    save_file(tensors, folder / TENSORS)
-    counters = {"step": state.step, "precision": state.precision, "streams": state.streams}
-    (folder / COUNTERS).write_text(json.dumps(counters, indent=1), encoding="utf-8")
+_PLAIN = ("step", "precision", "streams", "settings", "losses", "passed_over", "scaler")
 
 
-def load_state(folder: Path, optimizer: torch.optim.Optimizer, processes: int) -> TrainState:
-    """Read what `save_state` wrote, and fill the optimiser.
+@dataclass(frozen=True)
+class Snapshot:
+    """A training checkpoint in memory, which training does not touch any more."""
+
+    step: int
+    weights: dict[str, Tensor]
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    counters: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Write all files into an existing folder."""
+        checkpoint.write(self.weights, folder, self.config)
+        save_file(self.tensors, folder / TENSORS)
+        (folder / COUNTERS).write_text(json.dumps(self.counters, indent=1), encoding="utf-8")
+
+
+def snapshot(
+    model: HypCLIP,
+    optimizer: torch.optim.Optimizer,
+    state: TrainState,
+    notes: Mapping[str, Any],
+    averaged: Mapping[str, Tensor] | None = None,
+) -> Snapshot:
+    """Copy a run to the memory of the host; all processes take part, since each may hold a part of a tensor.
+
+    Args:
+        model: the model that is trained.
+        optimizer: over its parameters.
+        state: counters, with what every process has handed in.
+        notes: plain data for config.yaml.
+        averaged: the averaged weights of a run that has them.
+    """
+    whole = {name: _copied(tensor) for name, tensor in model.state_dict().items()}
+    adapted = tuning.is_adapted(model)
+    weights = {name: _copied(tensor) for name, tensor in tuning.merged_state_dict(model).items()} if adapted else whole
+    tensors = {f"weight.{name}": tensor for name, tensor in whole.items()} if adapted else {}
+    tensors |= {
+        f"generator.{process}.{device}": content.clone()
+        for process, devices in enumerate(state.generators)
+        for device, content in devices.items()
+    }
+    for name, parameter in _trained(model, optimizer).items():
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{name}.{moment}"] = _copied(value)
+    tensors |= {f"averaged.{name}": _copied(tensor) for name, tensor in (averaged or {}).items()}
+    counters = json.loads(json.dumps({name: getattr(state, name) for name in _PLAIN}))
+    return Snapshot(state.step, weights, checkpoint.describe(model, notes), tensors, counters)
+
+
+def load_weights(model: HypCLIP, folder: Path) -> None:
+    """Fill a model that is to be trained further with the weights of a training checkpoint, adapters included.
+
+    Raises:
+        CheckpointError: unreadable, or of another model.
+    """
+    if not tuning.is_adapted(model):
+        checkpoint.load_weights(model, folder)
+        return
+    tensors, _ = _read(folder)
+    weights = {name.removeprefix("weight."): x for name, x in tensors.items() if name.startswith("weight.")}
+    checkpoint.fill(model, weights, folder)
+
+
+def restore(
+    folder: Path,
+    model: HypCLIP,
+    optimizer: torch.optim.Optimizer,
+    processes: int,
+    averaged: Mapping[str, Tensor] | None = None,
+) -> TrainState:
+    """Read what a snapshot wrote beside the weights, fill the optimiser and the averaged weights.
 
     Raises:
         CheckpointError: unreadable, of another number of processes, or of another model.
     """
-    try:
-        tensors = load_file(folder / TENSORS)
-        counters = json.loads((folder / COUNTERS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read the training state in {folder}: {error}") from error
-    if not {"step", "precision", "streams"} <= counters.keys():
-        raise CheckpointError(f"{folder / COUNTERS} is not the state of a run")
+    tensors, counters = _read(folder)
     if len(counters["streams"]) != processes:
         raise CheckpointError(
             f"{folder} was written by {len(counters['streams'])} processes and this run has {processes}: "
             "resume with the same number"
         )
-    content = optimizer.state_dict()
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            moments.setdefault(int(index), {})[key] = value
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, values in moments.items():
-        if index >= len(parameters) or values["exp_avg"].shape != parameters[index].shape:
-            raise CheckpointError(f"{folder} holds the optimiser state of another model")
-        moments[index] = {name: _laid_out_like(parameters[index], value) for name, value in values.items()}
-    content["state"] = moments
-    optimizer.load_state_dict(content)
-    generators = [tensors[f"generator.{i}"] for i in range(processes)]
-    return TrainState(counters["step"], counters["precision"], counters["streams"], generators)
+    generators: list[dict[str, Tensor]] = [{} for _ in range(processes)]
+    moments: dict[str, dict[str, Tensor]] = {}
+    kept: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "generator":
+            process, _, device = rest.partition(".")
+            generators[int(process)][device] = tensor
+        elif kind == "weight":
+            continue
+        elif kind == "optimizer":
+            parameter, _, moment = rest.rpartition(".")
+            moments.setdefault(parameter, {})[moment] = tensor
+        else:
+            kept[rest] = tensor
+    _fill(folder, model, optimizer, moments)
+    if averaged is not None:
+        if kept.keys() != averaged.keys():
+            raise CheckpointError(f"{folder} has no averaged weights: resume without train.ema_decay")
+        for name, tensor in averaged.items():
+            tensor.copy_(kept[name])
+    return TrainState(generators=generators, **{name: counters[name] for name in _PLAIN})
+
+
+def same_settings(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to go on with a run of other settings.
+
+    Raises:
+        CheckpointError: the first that differ, by name.
+    """
+    now = json.loads(json.dumps(now))
+    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    if changed:
+        told = "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed[:3])
+        more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise CheckpointError(
+            f"{folder} is of a run with other settings: {told}{more}: go on with those, or start afresh in another "
+            "output_dir"
+        )
+
+
+def generators(device: torch.device) -> dict[str, Tensor]:
+    """Return the state of the random generators that training draws from in this process."""
+    found = {"cpu": torch.get_rng_state()}
+    return {**found, "cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else found
+
+
+def set_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Set what `generators` returned; one of a kind of device that this run has not is passed over."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        tensors = load_file(folder / TENSORS)
+        counters = json.loads((folder / COUNTERS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read the training state in {folder}: {error}") from error
+    if not isinstance(counters, dict) or not set(_PLAIN) <= counters.keys():
+        raise CheckpointError(f"{folder / COUNTERS} is not the state of a run")
+    return tensors, counters
+
+
+def _trained(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, nn.Parameter]:
+    """Return the parameters of the optimiser by name."""
+    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return {name: p for name, p in model.named_parameters() if id(p) in known}
+
+
+def _fill(
+    folder: Path, model: HypCLIP, optimizer: torch.optim.Optimizer, moments: Mapping[str, dict[str, Tensor]]
+) -> None:
+    parameters = _trained(model, optimizer)
+    if moments and (
+        moments.keys() != parameters.keys()
+        or any(moments[name]["exp_avg"].shape != parameter.shape for name, parameter in parameters.items())
+    ):
+        raise CheckpointError(f"{folder} holds the optimiser state of another model")
+    for name, values in moments.items():
+        parameter = parameters[name]
+        optimizer.state[parameter] = {moment: _laid_out_like(parameter, value) for moment, value in values.items()}
 
 
 def _laid_out_like(parameter: Tensor, moment: Tensor) -> Tensor:
-    """Return the moment in the parameter's memory order: the fused update pairs the two as they lie in memory."""
+    """Return the moment where and how the parameter lies in memory: the fused update pairs the two."""
     if moment.shape != parameter.shape:
-        return moment
-    return torch.empty_strided(moment.shape, parameter.stride(), dtype=moment.dtype).copy_(moment)
+        return moment.to(parameter.device)
+    if distributed.is_sharded(parameter):
+        return distributed.sharded_like(parameter, moment)
+    return torch.empty_strided(moment.shape, parameter.stride(), dtype=moment.dtype, device=parameter.device).copy_(
+        moment
+    )
 
 
-def checkpoint_path(output_dir: Path, step: int) -> Path:
-    """Return where the training checkpoint of a step belongs."""
-    return output_dir / "checkpoints" / f"step-{step:08d}"
-
-
-def latest_checkpoint(output_dir: Path) -> Path | None:
-    """Return the training checkpoint of the highest step that is complete, or None.
-
-    Directories appear under their final name only when complete, so a run killed while writing leaves none behind.
-    """
-    found = sorted((output_dir / "checkpoints").glob("step-*"), reverse=True)
-    return next((f for f in found if all((f / n).is_file() for n in (CONFIG, WEIGHTS, TENSORS, COUNTERS))), None)
-
-
-def prune_checkpoints(output_dir: Path, keep: int, step: int) -> None:
-    """Delete all but the newest `keep` training checkpoints of a run that has come to `step`.
-
-    Later ones are of an earlier run in the same folder, which this one, started afresh, replaces.
-    """
-    found = sorted((output_dir / "checkpoints").glob("step-*"))
-    ours = [folder for folder in found if folder <= checkpoint_path(output_dir, step)]
-    for old in {*found} - {*ours[-keep:]}:
-        shutil.rmtree(old)
+def _copied(tensor: Tensor) -> Tensor:
+    """Return a whole copy of a tensor in the memory of the host, rows one after the other."""
+    whole = distributed.whole(tensor.detach())
+    return torch.empty(whole.shape, dtype=whole.dtype).copy_(whole)

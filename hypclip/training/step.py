@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from hypclip.data.batch import Batch
 from hypclip.model import HypCLIP, Output
 from hypclip.objective import Loss, Objective
 from hypclip.training import distributed
+from hypclip.training.parallel import average_whole_gradients, is_sharded, unsynchronised
+from hypclip.training.precision import Precision, towers_in
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,14 @@ class Embedded:
 
 
 def forward_backward(
-    wrapped: nn.Module, model: HypCLIP, objective: Objective, batch: Batch, parts: int = 1
+    wrapped: nn.Module,
+    model: HypCLIP,
+    objective: Objective,
+    batch: Batch,
+    parts: int = 1,
+    *,
+    precision: Precision = "fp32",
+    scaler: torch.amp.GradScaler | None = None,
 ) -> tuple[Loss, Embedded]:
     """Return the loss of this process's share of the batch, and leave the gradients in the parameters.
 
@@ -49,14 +57,17 @@ def forward_backward(
         batch: this process's samples, on the model's device.
         parts: into how many to cut them. Normalisation over a batch, as in ResNets, then runs over a part, and its
             running statistics see every part twice.
+        precision: what the towers compute in.
+        scaler: multiplies the gradients, for fp16.
 
     Gradients are left out in every process where the loss is not finite in one.
     """
     if parts == 1:
-        output = _embed(wrapped, batch, objective)
+        output = _embed(wrapped, batch, objective, precision)
         loss, seen = _loss(output, objective, batch)
         if seen.finite:
-            torch.autograd.backward(loss.loss)
+            torch.autograd.backward(_scaled(loss.loss, scaler))
+            _exchange(model)
         return loss, seen
     chunks = batch.split(parts)
     states: list[list[Tensor]] = []
@@ -64,7 +75,7 @@ def forward_backward(
     with torch.no_grad():
         for chunk in chunks:
             states.append(_random_state(model.device))
-            cached.append(_embed(wrapped, chunk, objective))
+            cached.append(_embed(wrapped, chunk, objective, precision))
     features = {
         role: torch.cat([part.features[role] for part in cached]).requires_grad_() for role in cached[0].features
     }
@@ -73,13 +84,13 @@ def forward_backward(
     loss, seen = _loss(Output(features, curv, scales), objective, batch)
     if not seen.finite:
         return loss, seen
-    torch.autograd.backward(loss.loss)
+    torch.autograd.backward(_scaled(loss.loss, scaler))
     done = 0
     for place, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
         last = place == len(chunks) - 1
         _set_random_state(model.device, state)
-        with contextlib.nullcontext() if last else _unsynchronised(wrapped):
-            output = _embed(wrapped, chunk, objective)
+        with contextlib.nullcontext() if last else unsynchronised(wrapped, model):
+            output = _embed(wrapped, chunk, objective, precision)
             rows = slice(done, done + chunk.size)
             carried = [_dot(output.features[role], _gradient(x)[rows]) for role, x in features.items()]
             if last:
@@ -87,13 +98,24 @@ def forward_backward(
                 carried += [_dot(output.scales[name], _gradient(scale)) for name, scale in scales.items()]
             torch.autograd.backward(torch.stack(carried).sum())
         done += chunk.size
+    _exchange(model)
     return loss, seen
 
 
-def _embed(wrapped: nn.Module, batch: Batch, objective: Objective) -> Output:
+def _exchange(model: HypCLIP) -> None:
+    if is_sharded(model):
+        average_whole_gradients(model)
+
+
+def _embed(wrapped: nn.Module, batch: Batch, objective: Objective, precision: Precision) -> Output:
     shape = (batch.size, objective.recipe.max_boxes)
-    output: Output = wrapped(batch.images, batch.texts, shape, batch.box_rows)
+    with towers_in(precision, next(iter(batch.content.values())).device):
+        output: Output = wrapped(batch.images, batch.texts, shape, batch.box_rows)
     return output
+
+
+def _scaled(loss: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
+    return loss if scaler is None else scaler.scale(loss)
 
 
 def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Loss, Embedded]:
@@ -116,11 +138,6 @@ def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Loss, Emb
     # All processes agree before the backward pass, in which they wait for each other.
     finite = not distributed.any_process(not bool(loss.loss.isfinite()), output.curv.device)
     return loss, Embedded(detached, output.curv.detach(), content, box_weight, finite)
-
-
-def _unsynchronised(wrapped: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Leave the exchange of gradients between processes to a later part."""
-    return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def _dot(value: Tensor, gradient: Tensor) -> Tensor:

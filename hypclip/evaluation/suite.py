@@ -1,0 +1,97 @@
+"""Evaluations by name, as a YAML file lists them, and what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from annotated_types import Ge
+from pydantic.dataclasses import dataclass
+
+from hypclip.config import STRICT_KEYS
+from hypclip.data.shards import find_shards
+from hypclip.errors import ConfigError
+from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, require_classes, same_ancestor
+from hypclip.evaluation.retrieval import read_pairs, retrieval
+from hypclip.evaluation.zero_shot import DEFAULT_TEMPLATES, check_templates, read_labelled_images, zero_shot
+from hypclip.model import HypCLIP
+
+Evaluation: TypeAlias = Callable[[HypCLIP], Mapping[str, int | float]]
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class ZeroShotTask:
+    """Pictures by class; see train/zero_shot.py. `ancestors` names depths of the taxonomy to score answers at."""
+
+    images: Path
+    classes: Path
+    taxonomy: Path | None = None
+    templates: list[str] = field(default_factory=lambda: list(DEFAULT_TEMPLATES))
+    ancestors: dict[str, Annotated[int, Ge(0)]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class RetrievalTask:
+    """Pictures and captions of shards."""
+
+    shards: str | list[str]
+    samples: Annotated[int, Ge(2)] = 1_000
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class EvaluationConfig:
+    """Evaluations by name."""
+
+    zero_shot: dict[str, ZeroShotTask] = field(default_factory=dict)
+    retrieval: dict[str, RetrievalTask] = field(default_factory=dict)
+
+
+def prepare(config: EvaluationConfig) -> dict[str, Evaluation]:
+    """Read what the evaluations need, and return each by its name, to be run on a model as often as one likes.
+
+    Raises:
+        ConfigError: a name stands for two, or ancestors without a taxonomy.
+        DataError: data that cannot be read.
+    """
+    names = [*config.zero_shot, *config.retrieval]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"evaluations need names of their own, got {', '.join(names)}")
+    found: dict[str, Evaluation] = {}
+    for name, task in config.zero_shot.items():
+        if task.ancestors and not task.taxonomy:
+            raise ConfigError(f"zero_shot.{name}.ancestors needs zero_shot.{name}.taxonomy")
+        found[name] = _zero_shot(task)
+    return found | {name: _retrieval(task) for name, task in config.retrieval.items()}
+
+
+def _zero_shot(task: ZeroShotTask) -> Evaluation:
+    data = read_labelled_images(task.images, task.classes)
+    templates = check_templates(task.templates)
+    taxonomy = read_taxonomy(task.taxonomy) if task.taxonomy else None
+    if taxonomy is not None:
+        require_classes(taxonomy, data.keys)
+
+    def evaluate(model: HypCLIP) -> dict[str, int | float]:
+        scores, predicted = zero_shot(model, data, templates)
+        result: dict[str, int | float] = dict(scores)
+        if taxonomy is not None:
+            true = [data.keys[i] for i in data.labels]
+            for name, depth in task.ancestors.items():
+                result[f"{name}_right"] = same_ancestor(taxonomy, predicted, true, depth)
+            result |= dict(hierarchy_scores(taxonomy, predicted, true))
+        return result
+
+    return evaluate
+
+
+def _retrieval(task: RetrievalTask) -> Evaluation:
+    records = read_pairs(find_shards(task.shards), task.samples)
+
+    def evaluate(model: HypCLIP) -> dict[str, int | float]:
+        images = model.embed_image([record.image for record in records])
+        captions = model.embed_text([record.caption for record in records])
+        return {"n": len(records), **dict(retrieval(model, images, captions))}
+
+    return evaluate

@@ -1,0 +1,1 @@
+"""Models in the formats of other tools: ONNX files and Hugging Face directories."""

@@ -1,0 +1,92 @@
+"""The training checkpoints of a run: OUTPUT/checkpoints/step-NNNNNNNN, each whole or passed over.
+
+manifest.json has the size and the sha256 of every other file. It is written last, so that a directory without one, or
+with a file that is not what it says, is known to be damaged, on an object store too, where nothing can be renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hypclip.checkpoint import sha256
+from hypclip.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+_NAME = "step-{:08d}"
+
+
+def checkpoint_path(output_dir: Path, step: int) -> Path:
+    """Return where the training checkpoint of a step belongs."""
+    return output_dir / "checkpoints" / _NAME.format(step)
+
+
+def write_manifest(folder: Path) -> None:
+    """Note what the files of a folder are."""
+    files = {file.name: _entry(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
+    (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
+
+
+def verify(folder: Path) -> None:
+    """Check every file against the manifest.
+
+    Raises:
+        CheckpointError: no manifest, or a file that is missing, cut short or altered, by name.
+    """
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} has no {MANIFEST}: it was not written to the end") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / MANIFEST} cannot be read: {error}") from error
+    for name, (size, digest) in expected.items():
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing")
+        if file.stat().st_size != size:
+            raise CheckpointError(f"{file} has {file.stat().st_size:,} bytes, {size:,} were written")
+        if sha256(file) != digest:
+            raise CheckpointError(f"{file} was altered: its sha256 is not that of the manifest")
+
+
+def newest(output_dir: Path, warn: Callable[[str], Any]) -> Path | None:
+    """Return the checkpoint of the highest step that is whole, or None; `warn` is told of each that is not."""
+    for folder in sorted((output_dir / "checkpoints").glob("step-*"), reverse=True):
+        try:
+            verify(folder)
+        except CheckpointError as error:
+            warn(f"passed over a damaged checkpoint: {error}")
+        else:
+            return folder
+    return None
+
+
+def prune(output_dir: Path, step: int, keep: int, keep_every: int | None = None) -> None:
+    """Delete all but the newest `keep` checkpoints, and those of multiples of `keep_every`, of a run that is at `step`.
+
+    Later ones are of an earlier run in the same folder, which this one, started afresh, replaces.
+    """
+    found = sorted((output_dir / "checkpoints").glob("step-*"))
+    ours = [folder for folder in found if folder <= checkpoint_path(output_dir, step)]
+    lasting = {folder for folder in ours if keep_every and _step_of(folder) % keep_every == 0}
+    for old in {*found} - {*ours[-keep:]} - lasting:
+        shutil.rmtree(old)
+
+
+def files_to_copy(folder: Path) -> Iterator[Path]:
+    """Yield the files of a checkpoint in an order in which a copy is whole when the last has come."""
+    yield from sorted(file for file in folder.iterdir() if file.name != MANIFEST)
+    yield folder / MANIFEST
+
+
+def _entry(file: Path) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "sha256": sha256(file)}
+
+
+def _step_of(folder: Path) -> int:
+    number = folder.name.partition("-")[2]
+    return int(number) if number.isdecimal() else 1

@@ -1,0 +1,69 @@
+"""What a run leaves for people: a picture of the radii, and a summary at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from hypclip.geometry.metric import Metric
+
+_WIDTH, _ROW, _LABEL, _BINS = 480, 60, 90, 60
+_BAR, _INK, _PAPER = (64, 96, 160), (30, 30, 30), (255, 255, 255)
+
+
+def radius_histogram(features: Mapping[str, Tensor], metric: Metric, curv: Tensor) -> NDArray[np.uint8]:
+    """Draw how far from the root the features of each role are, one row a role on one axis.
+
+    Args:
+        features: role → space components (..., D); points at the origin, where a box is missing, are left out.
+        metric: of the model.
+        curv: of the model.
+
+    Returns:
+        Pixels (1, height, width, 3), uint8.
+    """
+    radii = {role: metric.radius(x.flatten(0, -2), curv).float().cpu().numpy() for role, x in features.items()}
+    radii = {role: r[r > 0] for role, r in radii.items()}
+    highest = max((float(r.max()) for r in radii.values() if r.size), default=1.0)
+    picture = Image.new("RGB", (_LABEL + _WIDTH + 10, _ROW * len(radii) + 20), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    for row, (role, values) in enumerate(radii.items()):
+        bottom = _ROW * (row + 1)
+        counts, _ = np.histogram(values, bins=_BINS, range=(0.0, highest))
+        for place, height in enumerate((counts / max(1, counts.max()) * (_ROW - 12)).astype(int)):
+            left = _LABEL + place * _WIDTH // _BINS
+            draw.rectangle([left, bottom - height, left + _WIDTH // _BINS - 1, bottom], fill=_BAR)
+        draw.text((4, bottom - 24), role, fill=_INK)
+    draw.text((_LABEL, _ROW * len(radii) + 4), "0", fill=_INK)
+    draw.text((_LABEL + _WIDTH - 30, _ROW * len(radii) + 4), f"{highest:.3g}", fill=_INK)
+    return np.asarray(picture)[None]
+
+
+def summary(output_dir: Path, step: int, elapsed_s: float) -> str:
+    """Return what a finished run is told by, from its log: time, speed, losses, curvature, scores, warnings."""
+    lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    first, last = lines[0], lines[-1]
+    rates = sorted(line["samples_per_s"] for line in lines)
+    scores = [f"  {name} {value:.4g}" for name, value in last.items() if "_r1" in name or name.endswith("/top1")]
+    warnings = sorted({warning for line in lines for warning in line["warnings"]})
+    passed_over = sum(last["skipped"].values())
+    return "\n".join(
+        [
+            f"finished: {step} steps, this time in {elapsed_s / 60:.1f} min, {rates[len(rates) // 2]:.0f} samples/s; "
+            f"the model is in {output_dir / 'checkpoint'}",
+            f"  loss {_number(first['loss'])} → {_number(last['loss'])}, curv {_number(last['curv'])}, "
+            f"logit_scale {_number(last['logit_scale'])}, {passed_over} bad samples passed over",
+            *scores,
+            *(f"  warning: {warning}" for warning in warnings),
+        ]
+    )
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"

@@ -1,0 +1,95 @@
+"""How fast a run goes: samples, waiting, work done by the model, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import psutil
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hypclip.data.batch import Batch
+from hypclip.model import HypCLIP
+
+T = TypeVar("T")
+
+
+class Throughput:
+    """Figures since the last lap.
+
+    Args:
+        flops: of the model for one sample, forward and backward.
+        device: whose memory is told.
+    """
+
+    def __init__(self, flops: float, device: torch.device):
+        self._flops, self._device = flops, device
+        self._start()
+
+    def waiting(self, get: Callable[[], T]) -> T:
+        """Return get(), counting the time it takes as waiting for data."""
+        before = time.perf_counter()
+        try:
+            return get()
+        finally:
+            self._waited_s += time.perf_counter() - before
+
+    def done(self, samples: int) -> None:
+        """Count samples that the model was trained on."""
+        self._lap += samples
+
+    def lap(self) -> dict[str, float]:
+        """Return samples and model floating-point operations a second, waiting and memory, and start again."""
+        elapsed = time.perf_counter() - self._started
+        rate = self._lap / elapsed
+        values = {
+            "samples_per_s": rate,
+            "data_wait_s": self._waited_s,
+            "model_flop_per_s": rate * self._flops,
+            "memory_bytes": float(_memory(self._device)),
+        }
+        self._start()
+        return values
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave what a block takes out of the figures."""
+        before = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._started += time.perf_counter() - before
+
+    def _start(self) -> None:
+        self._lap, self._waited_s, self._started = 0, 0.0, time.perf_counter()
+
+
+def model_flops(model: HypCLIP, batch: Batch) -> float:
+    """Return the floating-point operations that training takes for a sample, counted on a batch without computing it.
+
+    The backward pass counts twice the forward pass, and nothing is counted that is computed again to save memory.
+    NaN if the towers cannot be run without data.
+    """
+    empty = copy.deepcopy(model).to("meta").eval()
+    images = {role: x.to("meta") for role, x in batch.images.items()}
+    texts = {role: x.to("meta") for role, x in batch.texts.items()}
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            for pixels in images.values():
+                empty.image_tower(pixels)
+            for tokens in texts.values():
+                empty.text_tower(tokens)
+    except (NotImplementedError, RuntimeError):
+        return float("nan")
+    return 3.0 * float(counter.get_total_flops()) / batch.size
+
+
+def _memory(device: torch.device) -> int:
+    """Return the most bytes the device has had in use, or on a CPU those of the process now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,105 @@
+"""Directories of training checkpoints: whole ones are found, damaged ones passed over, old ones deleted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hypclip.errors import CheckpointError
+from hypclip.training.checkpoints import checkpoint_path, files_to_copy, newest, prune, verify, write_manifest
+
+
+def fill(output_dir: Path, *steps: int) -> None:
+    for step in steps:
+        folder = checkpoint_path(output_dir, step)
+        folder.mkdir(parents=True)
+        for name in ("model.safetensors", "state.json"):
+            (folder / name).write_text(f"{name} of {step}")
+        write_manifest(folder)
+
+
+def left(output_dir: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step-")) for path in (output_dir / "checkpoints").iterdir())
+
+
+def found(output_dir: Path) -> tuple[Path | None, list[str]]:
+    told: list[str] = []
+    return newest(output_dir, told.append), told
+
+
+def truncate(folder: Path) -> str:
+    (folder / "state.json").write_text("state")
+    return "state.json has 5 bytes, 18 were written"
+
+
+def alter(folder: Path) -> str:
+    (folder / "state.json").write_text("stale.json of 3000")
+    return "state.json was altered"
+
+
+def remove(folder: Path) -> str:
+    (folder / "model.safetensors").unlink()
+    return "model.safetensors is missing"
+
+
+def without_manifest(folder: Path) -> str:
+    (folder / "manifest.json").unlink()
+    return "has no manifest.json: it was not written to the end"
+
+
+def broken_manifest(folder: Path) -> str:
+    (folder / "manifest.json").write_text('{"files": [1]}')
+    return "manifest.json cannot be read"
+
+
+def test_the_newest_is_found(tmp_path):
+    assert found(tmp_path) == (None, [])
+    fill(tmp_path, 900, 1000, 20)
+    (tmp_path / "checkpoints" / ".step-00003000.writing").mkdir()
+    assert found(tmp_path) == (checkpoint_path(tmp_path, 1000), [])
+
+
+@pytest.mark.parametrize("damage", [truncate, alter, remove, without_manifest, broken_manifest])
+def test_a_damaged_one_is_passed_over_with_a_warning(damage, tmp_path):
+    fill(tmp_path, 1000, 2000, 3000)
+    what = damage(checkpoint_path(tmp_path, 3000))
+    with pytest.raises(CheckpointError, match=what):
+        verify(checkpoint_path(tmp_path, 3000))
+    path, (warning,) = found(tmp_path)
+    assert path == checkpoint_path(tmp_path, 2000)
+    assert warning.startswith("passed over a damaged checkpoint: ")
+    assert what in warning
+
+
+def test_files_beside_those_of_the_manifest_do_no_harm(tmp_path):
+    fill(tmp_path, 5)
+    (checkpoint_path(tmp_path, 5) / "notes.txt").write_text("mine")
+    verify(checkpoint_path(tmp_path, 5))
+
+
+def test_a_copy_is_whole_once_its_last_file_has_come(tmp_path):
+    fill(tmp_path, 5)
+    files = [file.name for file in files_to_copy(checkpoint_path(tmp_path, 5))]
+    assert files == ["model.safetensors", "state.json", "manifest.json"]
+    assert json.loads((checkpoint_path(tmp_path, 5) / "manifest.json").read_text())["files"].keys() == set(files[:2])
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    fill(tmp_path, 10, 20, 30, 40)
+    prune(tmp_path, 40, 2)
+    assert left(tmp_path) == [30, 40]
+    prune(tmp_path, 40, 2)
+    assert left(tmp_path) == [30, 40]
+
+
+def test_every_so_often_one_is_kept_for_good(tmp_path):
+    fill(tmp_path, 10, 20, 30, 40, 50, 60, 70)
+    prune(tmp_path, 70, 2, 30)
+    assert left(tmp_path) == [30, 60, 70]
+
+
+def test_a_run_started_afresh_keeps_its_own_not_those_of_the_run_before(tmp_path):
+    fill(tmp_path, 900, 1000, 100)
+    prune(tmp_path, 100, 2)
+    assert left(tmp_path) == [100]
+    assert found(tmp_path)[0] == checkpoint_path(tmp_path, 100)

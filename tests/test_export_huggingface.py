@@ -1,0 +1,253 @@
+"""hypclip.export.huggingface: AutoModel and AutoProcessor give back the model, bit for bit; and train/export.py."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from training_helpers import ROOT, TOWERS, environment, tiny_model
+from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers.utils import ModelOutput
+
+from hypclip import checkpoint
+from hypclip.data.picture import to_rgb
+from hypclip.errors import CheckpointError, ConfigError, InputError
+from hypclip.export.huggingface import HypCLIPConfig, HypCLIPForHub, HypCLIPProcessor, export_huggingface
+from train.export import main
+
+TEXTS = ["a dog", "", "a red dog and a <end_of_text> cat", "dog " * 40]
+SPACES = {
+    "lorentz": {"curv_init": 0.7, "image_mean": [0.1, 0.2, 0.3]},
+    "product": {"geometry": "product", "distance": "l1_mean", "factor_dim": 4},
+    "euclidean": {"geometry": "euclidean", "distance": "squared"},
+    "sphere": {"geometry": "sphere", "other_scales": {"box_scale": 3.0}},
+}
+RESNET = {**TOWERS, "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64}}
+TIMM = {
+    "image_size": 32,
+    "timm_model_name": "vit_tiny_patch16_224",
+    "timm_model_kwargs": {"depth": 1, "embed_dim": 32, "num_heads": 2, "patch_size": 16, "img_size": 32},
+    "timm_pool": "avg",
+    "timm_proj": "linear",
+}
+
+
+def pictures() -> list[Image.Image]:
+    noise = torch.randint(0, 256, (40, 50, 3), dtype=torch.uint8).numpy()
+    palette = Image.new("P", (9, 60), 1)
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    return [Image.fromarray(noise), Image.new("RGBA", (33, 20), (255, 0, 0, 90)), palette, Image.new("L", (32, 32), 77)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    export_huggingface(tiny_model(**SPACES["lorentz"]), tmp_path / "hub")
+    return tmp_path / "hub"
+
+
+# Round trip -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [*SPACES.values(), {"towers": RESNET}, {"towers": {**TOWERS, "vision_cfg": TIMM}}],
+    ids=[*SPACES, "resnet", "timm"],
+)
+@torch.no_grad()
+def test_the_auto_classes_give_back_the_model(tmp_path: Path, changes: dict) -> None:
+    model = tiny_model(**changes).eval()
+    for name, parameter in model.named_parameters():
+        if name.startswith("log_"):
+            parameter.add_(torch.rand_like(parameter))
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    export_huggingface(model, tmp_path / "hub")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+    again, processor = AutoModel.from_pretrained(tmp_path / "hub"), AutoProcessor.from_pretrained(tmp_path / "hub")
+    assert type(again) is HypCLIPForHub
+    assert type(processor) is HypCLIPProcessor
+    assert not again.training
+    assert again.hypclip.config == model.config
+    assert again.hypclip.state_dict().keys() == state.keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in again.hypclip.state_dict().items())
+    learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name for name, parameter in again.hypclip.named_parameters() if parameter.requires_grad} == learned
+
+    images = pictures()
+    inputs = processor(text=TEXTS, images=images, return_tensors="pt")
+    assert list(inputs) == processor.model_input_names == ["input_ids", "pixel_values"]
+    assert torch.equal(inputs["input_ids"], model.tokenizer(TEXTS))
+    assert torch.equal(inputs["pixel_values"], torch.stack([model.transform(to_rgb(image)) for image in images]))
+    text, image = model.embed_text(TEXTS), model.embed_image(images)
+    assert torch.equal(again.get_text_features(inputs["input_ids"]), text)
+    assert torch.equal(again.get_image_features(inputs["pixel_values"]), image)
+    output = again(**inputs)
+    assert isinstance(output, ModelOutput)
+    assert output.loss is None
+    assert torch.equal(output.text_embeds, text)
+    assert torch.equal(output.image_embeds, image)
+    assert torch.equal(output.logits_per_image, model.similarity(image, text) * model.logit_scale)
+    assert torch.equal(output.logits_per_text, output.logits_per_image.T)
+
+
+def test_a_model_that_was_trained_on_is_saved_and_loaded_again(folder: Path, tmp_path: Path) -> None:
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    model.train()
+    inputs = processor(text=["a dog", "x"], images=pictures()[:2])
+    model(**inputs).logits_per_text.diagonal().sum().backward()
+    assert model.hypclip.log_curv.grad.abs() > 0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01)
+    model.save_pretrained(tmp_path / "again")
+    processor.save_pretrained(tmp_path / "again")
+    again = AutoModel.from_pretrained(tmp_path / "again")
+    assert again.hypclip.embed_text(TEXTS).equal(model.hypclip.embed_text(TEXTS))
+    assert not again.hypclip.embed_text(TEXTS).equal(AutoModel.from_pretrained(folder).hypclip.embed_text(TEXTS))
+    assert AutoProcessor.from_pretrained(tmp_path / "again")(text=TEXTS)["input_ids"].equal(
+        processor(text=TEXTS)["input_ids"]
+    )
+
+
+def test_the_directory_holds_data_only(folder: Path) -> None:
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "processor_config.json",
+    ]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == "hypclip"
+    assert config["architectures"] == ["HypCLIPForHub"]
+    assert config["model"]["towers"] == TOWERS
+    assert config["model"]["image_mean"] == [0.1, 0.2, 0.3]
+    assert config["dtype"] == "float32"
+    assert "auto_map" not in config
+    assert type(AutoConfig.from_pretrained(folder)) is HypCLIPConfig
+
+
+def test_half_precision_leaves_the_space_exact(folder: Path) -> None:
+    model, half = AutoModel.from_pretrained(folder), AutoModel.from_pretrained(folder, dtype=torch.bfloat16)
+    assert half.hypclip.image_tower.conv1.weight.dtype == torch.bfloat16
+    assert half.hypclip.curv.equal(model.hypclip.curv)
+    inputs = AutoProcessor.from_pretrained(folder)(text=TEXTS, images=pictures())
+    with torch.no_grad():
+        for got, wanted in zip(half(**inputs, return_dict=False), model(**inputs, return_dict=False), strict=True):
+            assert got.dtype == torch.float32
+            assert 0 < (got - wanted).norm() < 0.05 * wanted.norm()
+
+
+def test_arrays_and_single_inputs(folder: Path) -> None:
+    processor = AutoProcessor.from_pretrained(folder)
+    (image,) = pictures()[:1]
+    arrays = processor(text="a dog", images=image, return_tensors="np")
+    tensors = processor(text=["a dog"], images=[image])
+    for name in ("input_ids", "pixel_values"):
+        assert torch.equal(torch.from_numpy(arrays[name]), tensors[name])
+    assert processor(images=[])["pixel_values"].shape == (0, 3, 32, 32)
+
+
+# Refusals -------------------------------------------------------------------------------------------------------------
+
+
+def test_half_a_pair_is_refused(folder: Path) -> None:
+    model = AutoModel.from_pretrained(folder)
+    with pytest.raises(InputError, match=r"got no pixel_values.*get_text_features\(input_ids\)"):
+        model(input_ids=torch.ones(1, 3, dtype=torch.int64))
+    with pytest.raises(InputError, match="got no input_ids"):
+        model(pixel_values=torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, r"needs text=\[...\] or images=\[...\], got neither"),
+        ({"text": [1]}, "text must be str objects, got int"),
+        ({"images": ["a.png"]}, "images must be Image objects, got str"),
+        ({"text": ["a"], "return_tensors": "tf"}, "return_tensors must be 'pt' or 'np', got 'tf'"),
+    ],
+)
+def test_other_inputs_are_refused(folder: Path, arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        AutoProcessor.from_pretrained(folder)(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("hypclip.log_curv"), "hypclip.log_curv is missing"),
+        (lambda w: w.update(more=torch.ones(1)), "more is not in this model"),
+    ],
+)
+def test_other_weights_are_refused(folder: Path, change, message: str) -> None:
+    """Transformers would draw what is missing at random and go on."""
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"hub holds other towers than its config: {message}"):
+        AutoModel.from_pretrained(folder)
+
+
+def test_a_config_that_cannot_work_is_named(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["geometri"] = "lorentz"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"unknown key 'model.geometri', did you mean 'geometry'"):
+        AutoModel.from_pretrained(folder)
+
+
+def test_a_processor_file_without_its_settings_is_named(folder: Path) -> None:
+    (folder / "processor_config.json").write_text('{"processor_class": "HypCLIPProcessor", "image_size": 32}')
+    with pytest.raises(CheckpointError, match=r"processor_config.json lacks text_cfg, image_mean, image_std"):
+        AutoProcessor.from_pretrained(folder)
+
+
+def test_a_tokenizer_of_another_kind_is_refused(folder: Path, tmp_path: Path) -> None:
+    model = tiny_model()
+    towers = {**TOWERS, "text_cfg": {**TOWERS["text_cfg"], "hf_tokenizer_name": "bert-base-uncased"}}
+    object.__setattr__(model.config, "towers", towers)  # building it would need the tokenizer's files
+    message = "hf_tokenizer_name 'bert-base-uncased': .*no tokenizer but CLIP's"
+    with pytest.raises(ConfigError, match=message):
+        export_huggingface(model, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["towers"] = towers
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=message):
+        AutoModel.from_pretrained(folder)
+
+
+def test_without_transformers_the_extra_is_named() -> None:
+    """And hypclip itself works without."""
+    code = (
+        "import sys; sys.modules['transformers'] = None; import hypclip, hypclip.errors\n"
+        "assert 'hypclip.export' not in sys.modules\n"
+        "try: import hypclip.export.huggingface\n"
+        "except hypclip.errors.MissingExtraError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("hypclip.export.huggingface: ")
+    assert "pip install 'hypclip[hf]'" in done.stdout
+
+
+# Command --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tiny_model()
+    with checkpoint.atomic_directory(tmp_path / "checkpoint") as scratch:
+        checkpoint.save(model, scratch)
+    arguments = [str(tmp_path / "checkpoint"), str(tmp_path / "hub"), "--to", "huggingface"]
+    assert main(arguments) == 0
+    assert "config.json, model.safetensors, processor_config.json" in capsys.readouterr().out
+    assert AutoModel.from_pretrained(tmp_path / "hub").hypclip.embed_text(TEXTS).equal(model.eval().embed_text(TEXTS))
+    assert main(arguments) == 1
+    assert "hub exists and is not an empty folder" in capsys.readouterr().err
