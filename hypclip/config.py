@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from yaml import YAMLError
@@ -25,24 +25,44 @@ STRICT_KEYS = ConfigDict(extra="forbid", arbitrary_types_allowed=False, allow_in
 def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read a YAML file and put `a.b=value` overrides on top.
 
+    A file may start from another: `extends: other.yaml`, looked for beside it. Mappings are merged key by key; lists and
+    everything else are replaced.
+
     Raises:
-        ConfigError: the file or an override cannot be read.
+        ConfigError: a file or an override cannot be read, or files extend each other.
     """
-    if not path.is_file():
-        raise ConfigError(f"there is no config file {path}")
     for override in overrides:
         if "=" not in override or override.startswith(("-", "=")):
             raise ConfigError(f"cannot read {override!r}: overrides are written key=value, for example train.steps=100")
+    layers = _layers(path)
     try:
-        loaded = OmegaConf.load(path)
-        if not OmegaConf.is_dict(loaded):
-            raise ConfigError(f"{path} must hold a mapping of settings, got a list")
-        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist([_quote_braces(o) for o in overrides]))
+        merged = OmegaConf.merge(*layers, OmegaConf.from_dotlist([_quote_braces(o) for o in overrides]))
         plain = OmegaConf.to_container(merged, resolve=True)
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+    except (YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"cannot read {path} with the overrides given: {error}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _layers(path: Path, above: tuple[Path, ...] = ()) -> list[DictConfig]:
+    """Return the settings of a file and before them those of what it extends; `above` are the files that led to it."""
+    if not path.is_file():
+        raise ConfigError(f"there is no config file {path}" + (f", which {above[-1]} extends" if above else ""))
+    path = path.resolve() if above else path
+    if path.resolve() in [file.resolve() for file in above]:
+        raise ConfigError(f"extends: {path} extends itself, by way of {', '.join(map(str, above))}: remove one extends")
+    try:
+        settings = OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if not isinstance(settings, DictConfig):
+        raise ConfigError(f"{path} must hold a mapping of settings, got a list")
+    lower = settings.pop("extends", None)
+    if lower is None:
+        return [settings]
+    if not isinstance(lower, str):
+        raise ConfigError(f"{path}: extends must be the name of a YAML file, got {lower!r}")
+    return [*_layers(path.parent / lower, (*above, path)), settings]
 
 
 def build(kind: type[T], data: Any, where: str = "") -> T:

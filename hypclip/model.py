@@ -167,9 +167,9 @@ class HypCLIP(nn.Module):
                 (B, N, D), at the origin where there is no box.
         """
         features: dict[str, Tensor] = {}
-        for roles in _by_shape(images):
+        for roles in _by_size(images):
             embedded = self.encode_image(torch.cat([images[r] for r in roles]))
-            features.update(zip(roles, embedded.chunk(len(roles)), strict=True))
+            features.update(zip(roles, torch.split(embedded, [images[r].shape[0] for r in roles]), strict=True))
         features.update(self._encode_texts(texts))
         if box_rows is not None and shape is not None:
             for role in features.keys() & BOX_ROLES:
@@ -297,10 +297,11 @@ def _cut(lengths: Sequence[int]) -> int:
     return min(range(1, rows), key=lambda first: first * lengths[first - 1] + (rows - first) * longest)
 
 
-def _by_shape(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+def _by_size(images: Mapping[str, Tensor]) -> list[list[str]]:
+    """Return the roles whose pictures have one size together, whatever their numbers: those differ by process."""
     groups: dict[torch.Size, list[str]] = {}
-    for role, tensor in tensors.items():
-        groups.setdefault(tensor.shape, []).append(role)
+    for role, pixels in images.items():
+        groups.setdefault(pixels.shape[1:], []).append(role)
     return list(groups.values())
 
 

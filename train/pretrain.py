@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType
+from accelerate.tracking import get_available_trackers
 from torch import Tensor
 
 from hypclip import checkpoint
@@ -113,6 +114,7 @@ class Run:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.use_deterministic_algorithms(settings.deterministic)
+        _check_trackers(settings.trackers)
         self.accelerator = Accelerator(
             # Unless told, accelerate takes each of several processes without a GPU for the only one.
             cpu=not torch.accelerator.is_available(),
@@ -133,6 +135,7 @@ class Run:
         settings = self.settings
         torch.manual_seed(settings.seed)
         self.model = HypCLIP(self.config.model)
+        _check_box_size(self.model, self.config.data.box_size)
         if self.plan.warm_start is not None and found is None:
             self._start_warm(self.plan.warm_start)
         tuning.apply(self.model, self.config.tune)
@@ -225,10 +228,11 @@ class Run:
         self.warned: set[str] = set()
         self.throughput: Throughput | None = None
         self.began = time.perf_counter()
-        self.log = MetricsLog(config.output_dir / "metrics.jsonl", self.state.step) if self.is_first else None
         self.saver = Saver(
             config.output_dir, settings.keep_checkpoints, settings.keep_every, settings.upload_to, self.progress.warn
         )
+        self.saved_at: int | None = None
+        self.log = MetricsLog(config.output_dir / "metrics.jsonl", self.state.step) if self.is_first else None
         self.accelerator.init_trackers(config.name if "wandb" in settings.trackers else "tensorboard")
         if found is not None:
             self.progress.say(f"resuming from {found}")
@@ -356,12 +360,14 @@ class Run:
         state.scaler = self.scaler.state_dict()
         averages = self.averaged.tensors if self.averaged else None
         taken = snapshot(self.model, self.optimizer, state, self._notes(), averages)
+        self.saved_at = state.step
         if self.is_first:
             self.saver.save(taken)
 
     def finish(self, caught: str) -> None:
         """Save a last time, and write the model itself once it is finished."""
-        self.save()
+        if self.saved_at != self.state.step:
+            self.save()
         with parallel.whole_model(self.model, self.averaged) as model:
             failure: Exception | None = None
             try:
@@ -373,8 +379,9 @@ class Run:
                 failure = error
             distributed.raise_together(failure, self.device)
         if self.state.step < self.settings.steps:
-            self.progress.say(f"stopped by {caught} at step {self.state.step}: saved, go on with --resume")
-        else:
+            by = caught or "a signal to another process"
+            self.progress.say(f"stopped by {by} at step {self.state.step}: saved, go on with --resume")
+        elif self.is_first:
             elapsed = time.perf_counter() - self.began
             self.progress.say(reporting.summary(self.config.output_dir, self.state.step, elapsed))
         self.accelerator.end_training()
@@ -382,6 +389,30 @@ class Run:
     def _notes(self) -> dict[str, Any]:
         notes = {"name": self.config.name, "step": self.state.step, "objective": asdict(self.objective.recipe)}
         return notes | ({"ema_decay": self.settings.ema_decay} if self.averaged else {})
+
+
+def _check_trackers(wanted: Sequence[str]) -> None:
+    """Refuse a tracker whose library is missing, which accelerate would leave out without a word."""
+    available = {str(tracker) for tracker in get_available_trackers()}
+    if missing := [name for name in wanted if name not in available]:
+        raise ConfigError(
+            f"train.trackers: {missing[0]} is not installed: pip install {missing[0]}, or take it out of the list"
+        )
+
+
+def _check_box_size(model: HypCLIP, size: int | None) -> None:
+    """Refuse pictures of boxes of a size that the image tower does not take, before any data is read."""
+    if size is None or size == model.image_size:
+        return
+    try:
+        with torch.no_grad():
+            model.image_tower.eval()(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(
+            f"data.box_size is {size} and the image tower takes pictures of {model.image_size} pixels only ({error}): "
+            "leave it out, or, for a tower of timm that can, set dynamic_img_size in vision_cfg.timm_model_kwargs"
+        ) from error
+    model.image_tower.train()
 
 
 def _mean_over_processes(loss: Loss) -> Loss:

@@ -65,15 +65,17 @@ def newest(output_dir: Path, warn: Callable[[str], Any]) -> Path | None:
     return None
 
 
-def prune(output_dir: Path, step: int, keep: int, keep_every: int | None = None) -> None:
+def prune(
+    output_dir: Path, step: int, keep: int, keep_every: int | None = None, spared: Path | None = None
+) -> None:
     """Delete all but the newest `keep` checkpoints, and those of multiples of `keep_every`, of a run that is at `step`.
 
-    Later ones are of an earlier run in the same folder, which this one, started afresh, replaces.
+    Later ones are of an earlier run in the same folder, which this one, started afresh, replaces. One can be spared.
     """
     found = sorted((output_dir / "checkpoints").glob("step-*"))
     ours = [folder for folder in found if folder <= checkpoint_path(output_dir, step)]
     lasting = {folder for folder in ours if keep_every and _step_of(folder) % keep_every == 0}
-    for old in {*found} - {*ours[-keep:]} - lasting:
+    for old in {*found} - {*ours[-keep:]} - lasting - {spared}:
         shutil.rmtree(old)
 
 

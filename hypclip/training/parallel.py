@@ -30,7 +30,7 @@ def wrap(model: HypCLIP, device: torch.device, parts: int = 1) -> nn.Module:
     if distributed.world_size() == 1:
         return model
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, static_graph=parts == 1)
+    return DistributedDataParallel(model, device_ids=ids, forward_sync_buffers=False, static_graph=parts == 1)
 
 
 def shard(model: HypCLIP) -> None:

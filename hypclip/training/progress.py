@@ -66,11 +66,11 @@ class RunProgress:
     def say(self, message: str) -> None:
         """Print a line above the bar."""
         if not self._quiet:
-            self._console.print(message, markup=False)
+            self._console.print(message, markup=False, emoji=False)
 
     def warn(self, message: str) -> None:
         """Print a warning to standard error, from whatever process has it."""
-        self._warnings.print(f"warning: {message}", markup=False, style="yellow")
+        self._warnings.print(f"warning: {message}", markup=False, emoji=False, style="yellow")
 
 
 _TOLD = ("loss", "curv", "samples_per_s", "data_wait_s")

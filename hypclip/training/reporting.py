@@ -48,9 +48,11 @@ def radius_histogram(features: Mapping[str, Tensor], metric: Metric, curv: Tenso
 def summary(output_dir: Path, step: int, elapsed_s: float) -> str:
     """Return what a finished run is told by, from its log: time, speed, losses, curvature, scores, warnings."""
     lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    if not lines:
+        return f"finished: {step} steps; the model is in {output_dir / 'checkpoint'}"
     first, last = lines[0], lines[-1]
     rates = sorted(line["samples_per_s"] for line in lines)
-    scores = [f"  {name} {value:.4g}" for name, value in last.items() if "_r1" in name or name.endswith("/top1")]
+    scores = [f"  {name} {_number(value)}" for name, value in last.items() if name.endswith(("_r1", "/top1"))]
     warnings = sorted({warning for line in lines for warning in line["warnings"]})
     passed_over = sum(last["skipped"].values())
     return "\n".join(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,6 +50,8 @@ class Saver:
         self._writing: Future[None] | None = None
         self._uploads: list[Future[None]] = []
         self._deleting = threading.Lock()
+        self._copying: Path | None = None
+        self._written = -1
 
     def save(self, snapshot: Snapshot) -> None:
         """Begin to write a snapshot, once the one before is written.
@@ -68,6 +69,11 @@ class Saver:
             return None
         error = self._writing.exception()
         return error if isinstance(error, Exception) else None
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._writing is not None and not self._writing.done()
 
     def wait(self) -> None:
         """Wait until what was saved is on disk.
@@ -90,6 +96,8 @@ class Saver:
         finally:
             self._writer.shutdown()
             self._uploader.shutdown()
+        if self._written >= 0:
+            self._prune()
 
     def _write(self, snapshot: Snapshot) -> None:
         path = checkpoint_path(self._output_dir, snapshot.step)
@@ -99,8 +107,8 @@ class Saver:
             with atomic_directory(path) as folder:
                 snapshot.write(folder)
                 write_manifest(folder)
-            with self._deleting:
-                prune(self._output_dir, snapshot.step, self._keep, self._keep_every)
+            self._written = snapshot.step
+            self._prune()
         except Exception as error:
             raise CheckpointError(
                 f"the checkpoint of step {snapshot.step} could not be written to {path}: {error}; those before it are "
@@ -109,17 +117,23 @@ class Saver:
         if self._target is not None:
             self._uploader.submit(self._upload, path)
 
+    def _prune(self) -> None:
+        with self._deleting:  # but not what is being copied: deleting waits for no network
+            prune(self._output_dir, self._written, self._keep, self._keep_every, self._copying)
+
     def _upload(self, path: Path) -> None:
         assert self._target is not None
         filesystem, root = self._target
         target = f"{root.rstrip('/')}/checkpoints/{path.name}"
-        with self._deleting, contextlib.suppress(FileNotFoundError):
+        with self._deleting:
             if not path.is_dir():
                 return  # newer ones were written faster than this could be copied
+            self._copying = path
         try:
-            with self._deleting:  # pruning would take files away under the copy
-                filesystem.makedirs(target, exist_ok=True)
-                for file in files_to_copy(path):
-                    filesystem.put_file(str(file), f"{target}/{file.name}")
+            filesystem.makedirs(target, exist_ok=True)
+            for file in files_to_copy(path):
+                filesystem.put_file(str(file), f"{target}/{file.name}")
         except Exception as error:  # each filesystem has errors of its own
             self._warn(f"the checkpoint {path.name} could not be copied to {target}: {error}")
+        finally:
+            self._copying = None

@@ -1,0 +1,101 @@
+"""Twenty steps of two processes over gloo, whole or in parts, are those of one process: every recipe."""
+
+import functools
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from test_distributed import PROCESSES, join
+from training_helpers import make_batch, stand_in, tiny_model
+
+from hypclip.data.batch import Batch
+from hypclip.model import HypCLIP
+from hypclip.objective import Objective
+from hypclip.objective.recipe import LOGIT_SCALE, RECIPES
+from hypclip.training import distributed, parallel
+from hypclip.training.optim import adamw
+from hypclip.training.step import forward_backward
+
+STEPS = 20
+WAYS = [("ddp", 1), ("ddp", 2), ("fsdp", 1), ("fsdp", 2)]
+
+
+def objective_of(name: str) -> Objective:
+    changes = {"max_boxes": 2} if name == "uncha" else {}
+    return Objective.from_recipe({"base": name, **changes, **({"factor_dim": 8} if name == "phyclip" else {})})
+
+
+def model_of(objective: Objective) -> HypCLIP:
+    recipe = objective.recipe
+    scales = {name: value for name, value in recipe.scales.items() if name != LOGIT_SCALE}
+    return tiny_model(
+        geometry=recipe.geometry, distance=recipe.distance, factor_dim=recipe.factor_dim, other_scales=scales
+    )
+
+
+def batch_of(objective: Objective, step: int) -> Batch:
+    several = objective.recipe.max_boxes > 1
+    whole = make_batch((2, 0, 1, 1, 1, 2) if several else None, max_boxes=2, seed=step)
+    roles = objective.recipe.roles
+    images, texts, content = (
+        {role: x for role, x in part.items() if role in roles} for part in (whole.images, whole.texts, whole.content)
+    )
+    return Batch(images, texts, content, whole.box_weight, whole.box_rows)
+
+
+@functools.cache
+def alone(name: str) -> list[float]:
+    return curve(name, "ddp", 1, 0, 1)
+
+
+def curve(name: str, way: str, parts: int, rank: int, processes: int) -> list[float]:
+    """Train, and return the loss of the whole batch at every step."""
+    objective = objective_of(name)
+    model = model_of(objective)
+    if way == "fsdp":
+        parallel.shard(model)
+        wrapped = model
+    else:
+        wrapped = parallel.wrap(model, torch.device("cpu"), parts)
+    optimizer = adamw(model, learning_rate=1e-3, weight_decay=0.2, betas=(0.9, 0.98))
+    parallel.separate_groups(optimizer)
+    losses = []
+    for step in range(STEPS):
+        share = stand_in(batch_of(objective, step).split(processes)[rank])
+        optimizer.zero_grad()
+        loss, _ = forward_backward(wrapped, model, objective, share, parts)
+        parallel.clip_gradients(model, 1.0)
+        optimizer.step()
+        model.clamp_scalars()
+        losses.append(distributed.gather_rows(loss.loss.detach().view(1)).mean().item())
+    return losses
+
+
+def work(rank: int, port: int, folder: Path) -> None:
+    join(rank, port)
+    seen: dict[Any, Any] = {
+        (name, way, parts): curve(name, way, parts, rank, PROCESSES) for name in RECIPES for way, parts in WAYS
+    }
+    torch.save(seen, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory) -> list[dict[Any, Any]]:
+    folder = tmp_path_factory.mktemp("parallel")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(work, (port, folder), nprocs=PROCESSES)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(("way", "parts"), WAYS)
+def test_two_processes_have_the_losses_of_one(seen, name, way, parts):
+    assert alone(name)[-1] < alone(name)[0]
+    for process in seen:
+        assert process[name, way, parts] == pytest.approx(alone(name), rel=1e-5)
