@@ -25,8 +25,8 @@ STRICT_KEYS = ConfigDict(extra="forbid", arbitrary_types_allowed=False, allow_in
 def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read a YAML file and put `a.b=value` overrides on top.
 
-    A file may start from another: `extends: other.yaml`, looked for beside it. Mappings are merged key by key; lists and
-    everything else are replaced.
+    A file may start from another: `extends: other.yaml`, looked for beside it. Mappings are merged key by key; lists
+    and everything else are replaced.
 
     Raises:
         ConfigError: a file or an override cannot be read, or files extend each other.
@@ -48,16 +48,15 @@ def _layers(path: Path, above: tuple[Path, ...] = ()) -> list[DictConfig]:
     """Return the settings of a file and before them those of what it extends; `above` are the files that led to it."""
     if not path.is_file():
         raise ConfigError(f"there is no config file {path}" + (f", which {above[-1]} extends" if above else ""))
-    path = path.resolve() if above else path
     if path.resolve() in [file.resolve() for file in above]:
         raise ConfigError(f"extends: {path} extends itself, by way of {', '.join(map(str, above))}: remove one extends")
     try:
         settings = OmegaConf.load(path)
+        lower = settings.pop("extends", None) if isinstance(settings, DictConfig) else None
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     if not isinstance(settings, DictConfig):
         raise ConfigError(f"{path} must hold a mapping of settings, got a list")
-    lower = settings.pop("extends", None)
     if lower is None:
         return [settings]
     if not isinstance(lower, str):

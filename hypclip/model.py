@@ -19,13 +19,13 @@ from PIL import Image
 from pydantic import PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hypclip.config import STRICT_KEYS
 from hypclip.data.picture import to_rgb
 from hypclip.errors import ConfigError, InputError
 from hypclip.geometry.metric import Distance, Geometry, Metric
 from hypclip.roles import BOX_ROLES
+from hypclip.towers.attention import attention_for
 from hypclip.towers.build import build_towers, tower_config
 from hypclip.towers.image import evaluation_transform
 from hypclip.towers.text import Tokenizer
@@ -91,6 +91,7 @@ class HypCLIP(nn.Module):
         self.metric = config.metric
         self.model_id = "unsaved"
         self.revision = ""
+        self._computes_again = False
         towers = tower_config(config.towers)
         self.image_tower, self.text_tower = build_towers(towers)
         self.dim: int = towers["embed_dim"]
@@ -141,12 +142,13 @@ class HypCLIP(nn.Module):
 
     def encode_image(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch d"]:
         """Embed normalised pixels; float32 space components whatever the towers run in."""
-        features = self.image_tower(pixels)
+        with self._attention(pixels):
+            features = self.image_tower(pixels)
         return self.metric.lift(features.float(), self.log_image_scale.exp(), self.curv)
 
     def encode_text(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch d"]:
         """Embed token ids of any length up to the context length."""
-        with _attention_for(tokens):
+        with self._attention(tokens):
             features = self.text_tower(tokens)
         return self.metric.lift(features.float(), self.log_text_scale.exp(), self.curv)
 
@@ -196,6 +198,10 @@ class HypCLIP(nn.Module):
         embedded = embedded[order.argsort()]
         return dict(zip(texts, torch.split(embedded, [x.shape[0] for x in texts.values()]), strict=True))
 
+    def _attention(self, rows: Tensor) -> contextlib.AbstractContextManager[object]:
+        # What is computed again in the backward pass is so outside of this context, and must come out the same.
+        return contextlib.nullcontext() if self._computes_again else attention_for(rows)
+
     def set_grad_checkpointing(self) -> None:
         """Let the towers compute activations again in the backward pass instead of keeping them.
 
@@ -213,6 +219,7 @@ class HypCLIP(nn.Module):
                 part.set_grad_checkpointing(True)
             except (AssertionError, AttributeError, NotImplementedError) as error:
                 raise ConfigError(f"train.gradient_checkpointing: the {name} tower has none: {error}") from error
+        self._computes_again = True
 
     @torch.no_grad()
     def clamp_scalars(self) -> None:
@@ -264,13 +271,6 @@ class HypCLIP(nn.Module):
     def similarity(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         """Return the similarity the model is trained with: minus its distance, or the cosine for one on the sphere."""
         return self.metric.pairwise_similarity(x, y, self.curv.detach().to(x))
-
-
-def _attention_for(tokens: Tensor) -> contextlib.AbstractContextManager[None]:
-    """Choose plain attention to train on the CPU: its backward takes half the time of the fused one on short rows."""
-    if tokens.device.type == "cpu" and torch.is_grad_enabled():
-        return sdpa_kernel(SDPBackend.MATH)
-    return contextlib.nullcontext()
 
 
 class _evaluating:

@@ -104,6 +104,62 @@ def test_a_list_is_no_config(tmp_path):
         read(path)
 
 
+# Extending ------------------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, **files: str) -> Path:
+    """Write files by name without suffix; return the first."""
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder / f"{next(iter(files))}.yaml"
+
+
+def test_a_file_lies_on_top_of_what_it_extends(tmp_path):
+    write(tmp_path / "low", lowest="name: a\nspare: {radius: 1, spokes: 9}\nlist: [1, 2]\nkind: {base: x}\n")
+    write(tmp_path / "low", middle="extends: lowest.yaml\nspare: {radius: 2}\ncolour: red\n")
+    path = write(tmp_path, top="extends: low/middle.yaml\nname: b\nspare: {spokes: 7}\nlist: [3]\nkind: y\n")
+    want = {"name": "b", "spare": {"radius": 2, "spokes": 7}, "list": [3], "kind": "y", "colour": "red"}
+    assert read(path) == want
+    assert read(path, ["spare.radius=5", "colour=null"]) == want | {"spare": {"radius": 5, "spokes": 7}, "colour": None}
+    assert read(tmp_path / "low" / "lowest.yaml")["kind"] == {"base": "x"}
+
+
+def test_a_mapping_may_replace_a_name_and_be_replaced_by_null(tmp_path):
+    path = write(tmp_path, top="extends: low.yaml\nkind: {base: x}\nspare: null\n", low="kind: y\nspare: {radius: 1}\n")
+    assert read(path) == {"kind": {"base": "x"}, "spare": None}
+
+
+def test_a_value_may_refer_to_one_of_another_file(tmp_path):
+    path = write(tmp_path, top="extends: low.yaml\nname: b\n", low="name: a\ndir: runs/${name}\n")
+    assert read(path)["dir"] == "runs/b"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"top": "extends: top.yaml"},
+            r"^extends: .*/top.yaml extends itself, by way of .*/top.yaml: remove one extends$",
+        ),
+        (
+            {"top": "extends: low.yaml", "low": "extends: ./top.yaml"},
+            r"^extends: .*/top.yaml extends itself, by way of .*/top.yaml, .*/low.yaml: remove",
+        ),
+        ({"top": "extends: none.yaml"}, r"^there is no config file .*/none.yaml, which .*/top.yaml extends$"),
+        ({"top": "extends: ''"}, r"^there is no config file .*, which .*/top.yaml extends$"),
+        ({"top": "extends: [low.yaml]", "low": "a: 1"}, r"^.*/top.yaml: extends must be the name of a YAML file, got "),
+        ({"top": "extends: 3"}, r"^.*/top.yaml: extends must be the name of a YAML file, got 3$"),
+        ({"top": "extends: low.yaml", "low": "- 1"}, r"^.*/low.yaml must hold a mapping of settings, got a list$"),
+        ({"top": "extends: low.yaml", "low": "a: [1"}, r"^cannot read .*/low.yaml: "),
+        ({"top": "extends: ${nothing}"}, r"^cannot read .*/top.yaml: "),
+    ],
+)
+def test_what_cannot_be_extended_is_named(tmp_path, files, message):
+    with pytest.raises(ConfigError, match=message):
+        read(write(tmp_path, **files))
+
+
 # Building -------------------------------------------------------------------------------------------------------------
 
 

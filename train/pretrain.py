@@ -7,6 +7,7 @@ accelerate launch train/pretrain.py --config configs/quickstart.yaml --resume tr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import sys
 import time
@@ -35,6 +36,7 @@ from hypclip.training.ema import AveragedWeights
 from hypclip.training.flat import FlatModel
 from hypclip.training.guard import is_spike
 from hypclip.training.health import find_trouble
+from hypclip.training.memory import keep_freed_memory
 from hypclip.training.metrics import MetricsLog
 from hypclip.training.optim import adamw, learning_rate_at, set_learning_rate
 from hypclip.training.progress import RunProgress
@@ -80,13 +82,18 @@ def train(plan: RunPlan, *, resume: bool = False) -> None:
     """
     stop = StopSignals()
     run = Run(plan, resume=resume)
-    with run.progress, distributed.lost_processes_named():
-        batches = iter(run.stream)
-        while run.state.step < run.settings.steps and not distributed.any_process(bool(stop.caught), run.device):
-            run.step(run.next_batch(batches))
-            if run.state.step % run.settings.checkpoint_every == 0:
-                run.save()
-        run.finish(stop.caught)
+    try:
+        with run.progress, distributed.lost_processes_named():
+            batches = iter(run.stream)
+            while run.state.step < run.settings.steps and not distributed.any_process(bool(stop.caught), run.device):
+                run.step(run.next_batch(batches))
+                if run.state.step % run.settings.checkpoint_every == 0:
+                    run.save()
+            run.finish(stop.caught)
+    except BaseException:
+        with contextlib.suppress(HypclipError):
+            run.saver.wait()  # nothing is to be left half written
+        raise
 
 
 class Run:
@@ -118,10 +125,12 @@ class Run:
         self.accelerator = Accelerator(
             # Unless told, accelerate takes each of several processes without a GPU for the only one.
             cpu=not torch.accelerator.is_available(),
-            log_with=list(settings.trackers),
+            log_with=list(settings.trackers) or None,
             project_dir=config.output_dir,
         )
         self.device = self.accelerator.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
         self.is_first = self.accelerator.is_main_process
         self.progress = RunProgress(settings.steps, quiet=not self.is_first)
@@ -361,8 +370,13 @@ class Run:
         averages = self.averaged.tensors if self.averaged else None
         taken = snapshot(self.model, self.optimizer, state, self._notes(), averages)
         self.saved_at = state.step
-        if self.is_first:
-            self.saver.save(taken)
+        failure: Exception | None = None
+        try:
+            if self.is_first:
+                self.saver.save(taken)
+        except HypclipError as error:
+            failure = error
+        distributed.raise_together(failure, self.device)
 
     def finish(self, caught: str) -> None:
         """Save a last time, and write the model itself once it is finished."""

@@ -7,6 +7,9 @@ size, worker), so the position of a stream is two numbers a worker: its epoch, a
 
 from __future__ import annotations
 
+import atexit
+import functools
+import multiprocessing
 import random
 import signal
 from collections import Counter
@@ -112,6 +115,8 @@ class BatchStream:
                 "resume with the same number"
             )
         self.state.workers = workers
+        if config.workers:
+            _end_workers_at_exit()
         dataset = _WorkerStream(config, make, collate, self.state)
         self._loader = DataLoader(
             dataset,
@@ -250,6 +255,21 @@ def _share(config: StreamConfig, epoch: int, worker: int) -> list[str]:
         worker=worker,
         workers=max(1, config.workers),
     )
+
+
+@functools.cache
+def _end_workers_at_exit() -> None:
+    """Send workers that live at the end of the program the first of the two SIGTERMs that end them.
+
+    multiprocessing sends one and then waits: for ever, since workers live on after the first.
+    """
+
+    def end() -> None:
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.terminate()
+
+    atexit.register(end)
 
 
 def _start_worker(_: int) -> None:

@@ -65,9 +65,7 @@ def newest(output_dir: Path, warn: Callable[[str], Any]) -> Path | None:
     return None
 
 
-def prune(
-    output_dir: Path, step: int, keep: int, keep_every: int | None = None, spared: Path | None = None
-) -> None:
+def prune(output_dir: Path, step: int, keep: int, keep_every: int | None = None, spared: Path | None = None) -> None:
     """Delete all but the newest `keep` checkpoints, and those of multiples of `keep_every`, of a run that is at `step`.
 
     Later ones are of an earlier run in the same folder, which this one, started afresh, replaces. One can be spared.

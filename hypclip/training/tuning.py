@@ -8,6 +8,7 @@ the last bit.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import field
 from typing import Annotated, NamedTuple
 
@@ -70,7 +71,7 @@ class LowRank(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight with the adapter, in the weight's own precision whatever the towers run in."""
-        with torch.autocast(weight.device.type, enabled=False):
+        with _without_autocast(weight.device.type):
             return weight + self.scale * (self.up @ self.down).flatten(0, 1)
 
 
@@ -89,6 +90,12 @@ _TARGETS = {
     ),
 }
 """The attention weights of a block, by where the tower keeps its blocks."""
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[object]:
+    """Return a context without autocast; the meta device, on which work is counted, knows none."""
+    known = torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if known else contextlib.nullcontext()
 
 
 def apply(model: HypCLIP, config: TuneConfig) -> None:
