@@ -22,7 +22,9 @@ def test_fp16_elsewhere_is_refused():
         choose("fp16", torch.device("mps"))
 
 
-@pytest.mark.parametrize(("avx", "amx", "chosen"), [(True, False, "bf16"), (False, True, "bf16"), (False, False, "fp32")])
+@pytest.mark.parametrize(
+    ("avx", "amx", "chosen"), [(True, False, "bf16"), (False, True, "bf16"), (False, False, "fp32")]
+)
 def test_auto_is_bf16_where_the_cpu_has_instructions_for_it(monkeypatch, avx, amx, chosen):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)

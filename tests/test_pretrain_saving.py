@@ -100,7 +100,9 @@ def test_copies_that_fail_are_warnings(config, tmp_path, plain, capfd):
 def test_a_place_that_cannot_be_used_is_refused_before_the_log_is_touched(config, capsys, killed, resume):
     before = (killed / "metrics.jsonl").read_bytes()
     rewind(killed, 2)
-    assert_refused(config, capsys, "train.upload_to 'nope://x' cannot be used: .*nope", "train.upload_to=nope://x", *resume)
+    assert_refused(
+        config, capsys, "train.upload_to 'nope://x' cannot be used: .*nope", "train.upload_to=nope://x", *resume
+    )
     assert (killed / "metrics.jsonl").read_bytes() == before
 
 

@@ -34,7 +34,9 @@ def bins_of(picture: np.ndarray, row: int) -> list[int]:
 
 
 def test_it_is_a_picture_with_a_row_for_each_role():
-    picture = radius_histogram({"image": at_radii(1.0), "text": at_radii(2.0), "box_text": at_radii(3.0)}, LORENTZ, CURV)
+    picture = radius_histogram(
+        {"image": at_radii(1.0), "text": at_radii(2.0), "box_text": at_radii(3.0)}, LORENTZ, CURV
+    )
     assert picture.shape == (1, 3 * ROW + 20, LABEL + 480 + 10, 3)
     assert picture.dtype == np.uint8
     assert [bins_of(picture, row) for row in range(3)] == [[20], [40], [59]] or [
@@ -112,7 +114,12 @@ def test_it_has_time_speed_losses_and_where_the_model_is(tmp_path):
 
 
 def test_it_has_the_last_scores(tmp_path):
-    scores = {"scenes/image_to_text_r1": 0.25, "scenes/image_to_text_r10": 0.5, "squares/top1": 0.75, "squares/top5": 1.0}
+    scores = {
+        "scenes/image_to_text_r1": 0.25,
+        "scenes/image_to_text_r10": 0.5,
+        "squares/top1": 0.75,
+        "squares/top5": 1.0,
+    }
     told = summary_of(tmp_path, line(10, **dict.fromkeys(scores, 0.0)), line(30, **scores))
     assert told[2:] == ["  scenes/image_to_text_r1 0.25", "  squares/top1 0.75"]
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
@@ -33,7 +33,9 @@ FILES = {"config.yaml", "manifest.json", "model.safetensors", "state.json", "sta
 
 def taken(step: int, numbers: int = 1_000, kind: type[Snapshot] = Snapshot, **more: Any) -> Any:
     weights = {"w": torch.full((numbers,), float(step))}
-    return kind(step, weights, {"format": 1, "model": {}}, {"optimizer.w.exp_avg": -weights["w"]}, {"step": step}, **more)
+    return kind(
+        step, weights, {"format": 1, "model": {}}, {"optimizer.w.exp_avg": -weights["w"]}, {"step": step}, **more
+    )
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def test_a_write_that_the_system_cuts_off_is_named(tmp_path, saver):
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
         saver.save(taken(20, numbers=1_000_000))
-        with pytest.raises(CheckpointError, match="step 20 could not be written .*File too large"):
+        with pytest.raises(CheckpointError, match=r"step 20 could not be written .*File too large"):
             saver.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -228,7 +230,7 @@ def test_a_folder_without_permission_is_named(tmp_path, saver):
         if os.access(tmp_path / "run" / "checkpoints", os.W_OK):
             pytest.skip("this user may write anywhere")
         saver.save(taken(5))
-        with pytest.raises(CheckpointError, match="step 5 could not be written to .*Permission denied"):
+        with pytest.raises(CheckpointError, match=r"step 5 could not be written to .*Permission denied"):
             saver.close()
     finally:
         (tmp_path / "run" / "checkpoints").chmod(0o700)
@@ -259,9 +261,9 @@ class Recorded(MemoryFileSystem):
     """A store that notes what it gets, can refuse a checkpoint, and can take its time."""
 
     protocol = "recorded"
-    store: dict[str, Any] = {}
-    pseudo_dirs = [""]
-    put: list[str] = []
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    put: ClassVar[list[str]] = []
     refused = ""
     gate = ready()
 
@@ -360,7 +362,9 @@ def test_a_slow_store_holds_nothing_up(tmp_path, store, warned):
     assert steps_in(tmp_path / "run") == [5]
 
 
-@pytest.mark.parametrize(("kind", "why"), [("nope", "Protocol not known: nope"), ("lacking", "Install no_such_library")])
+@pytest.mark.parametrize(
+    ("kind", "why"), [("nope", "Protocol not known: nope"), ("lacking", "Install no_such_library")]
+)
 def test_a_place_that_cannot_be_used_is_refused_at_once(tmp_path, monkeypatch, kind, why):
     known = {"class": "no_such_library.Store", "err": "Install no_such_library"}
     monkeypatch.setitem(known_implementations, "lacking", known)

@@ -137,7 +137,10 @@ def test_templates_need_one_place_for_the_name(folder):
     ("settings", "message"),
     [
         ({"retrieval": {"x": {"shards": "x", "samples": 1}}}, r"retrieval\.x\.samples: .*greater than or equal to 2"),
-        ({"zero_shot": {"x": {"images": "i", "classes": "c", "ancestors": {"k": -1}}}}, r"ancestors\.k: .*or equal to 0"),
+        (
+            {"zero_shot": {"x": {"images": "i", "classes": "c", "ancestors": {"k": -1}}}},
+            r"ancestors\.k: .*or equal to 0",
+        ),
         ({"zero_shot": {"x": {"classes": "c"}}}, r"lacks 'zero_shot\.x\.images'"),
         ({"zero_shots": {}}, "unknown key .*'zero_shots', did you mean 'zero_shot'"),
     ],

@@ -203,6 +203,11 @@ def read_log(output_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def logged_steps(output_dir: Path) -> int:
+    """Return how many steps a run that may be under way has logged."""
+    return len(read_log(output_dir)) if (output_dir / "metrics.jsonl").is_file() else 0
+
+
 def environment() -> dict[str, str]:
     """Return the environment for a subprocess: one thread, and nothing that a launcher or pytest has set."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "MASTER_", "PYTEST_"))}

@@ -108,12 +108,10 @@ class Run:
         self.plan, self.config, self.objective = plan, plan.config, plan.objective
         self.settings = plan.config.train
         self._start_processes()
-        found = newest(self.config.output_dir, self.progress.warn) if resume else None
-        self._make_model(found)
-        self._make_optimizer()
-        self.state = self._first_state(found)
-        self._make_stream()
-        self._open_log(found)
+        found = self._newest() if resume else None
+        for part in (self._make_model, self._make_optimizer, self._make_state, self._make_stream, self._open_log):
+            distributed.together(functools.partial(part, found), self.device)
+        self._begin(found)
 
     # ------------------------------------------------------------------ set up
     def _start_processes(self) -> None:
@@ -140,6 +138,12 @@ class Run:
             )
         self.precision = precision.choose(settings.precision, self.device)
 
+    def _newest(self) -> Path | None:
+        """Return the checkpoint to go on from, which the first process looks for."""
+        own = newest(self.config.output_dir, self.progress.warn) if self.is_first else None
+        found: Path | None = distributed.gather_plain(own)[0]
+        return found
+
     def _make_model(self, found: Path | None) -> None:
         settings = self.settings
         torch.manual_seed(settings.seed)
@@ -156,11 +160,6 @@ class Run:
         if settings.compile:
             self.model.image_tower.compile()
             self.model.text_tower.compile()
-        wanted = settings.parallel == "fsdp" or self.accelerator.distributed_type == DistributedType.FSDP
-        self.sharded = wanted and self.processes > 1
-        if self.sharded:
-            parallel.shard(self.model)
-        self.averaged = AveragedWeights(self.model, settings.ema_decay) if settings.ema_decay else None
 
     def _start_warm(self, source: FlatModel) -> None:
         from hypclip.training.warm_start import load_towers  # which takes seconds to import
@@ -169,8 +168,13 @@ class Run:
         new = load_towers(self.model, source, keep_logit_scale=how.keep_logit_scale, calibrate=how.calibrate)
         self.progress.say(f"towers of {how.source}" + (f"; new: {', '.join(new)}" if new else ""))
 
-    def _make_optimizer(self) -> None:
+    def _make_optimizer(self, _: Path | None) -> None:
         settings, tune = self.settings, self.config.tune
+        wanted = settings.parallel == "fsdp" or self.accelerator.distributed_type == DistributedType.FSDP
+        self.sharded = wanted and self.processes > 1
+        if self.sharded:
+            parallel.shard(self.model)
+        self.averaged = AveragedWeights(self.model, settings.ema_decay) if settings.ema_decay else None
         self.optimizer = adamw(
             self.model,
             learning_rate=settings.learning_rate,
@@ -184,26 +188,20 @@ class Run:
             parallel.separate_groups(self.optimizer)
         self.scaler = precision.loss_scaler(self.precision, self.device)
 
-    def _first_state(self, found: Path | None) -> TrainState:
+    def _make_state(self, found: Path | None) -> None:
         lasting = self.plan.lasting()
+        self.state = TrainState(precision=self.precision, settings=lasting)
         if found is None:
-            state = TrainState(precision=self.precision, settings=lasting)
-        else:
-            averages = self.averaged.tensors if self.averaged else None
-            state = restore(found, self.model, self.optimizer, self.processes, averages)
-            same_settings(state.settings, lasting, found)
-            if state.precision != self.precision:
-                raise ConfigError(f"the run began in {state.precision} and this machine would go on in "
-                                  f"{self.precision}: set train.precision={state.precision}")  # fmt: skip
-            self.scaler.load_state_dict(state.scaler)
-        self.wrapped = self.model if self.sharded else parallel.wrap(self.model, self.device, self.settings.accumulate)
-        if found is None:
-            torch.manual_seed(self.settings.seed + 1 + self.rank)
-        else:
-            set_generators(state.generators[self.rank], self.device)
-        return state
+            return
+        averages = self.averaged.tensors if self.averaged else None
+        self.state = restore(found, self.model, self.optimizer, self.processes, averages)
+        same_settings(self.state.settings, lasting, found)
+        if self.state.precision != self.precision:
+            raise ConfigError(f"the run began in {self.state.precision} and this machine would go on in "
+                              f"{self.precision}: set train.precision={self.state.precision}")  # fmt: skip
+        self.scaler.load_state_dict(self.state.scaler)
 
-    def _make_stream(self) -> None:
+    def _make_stream(self, _: Path | None) -> None:
         config, recipe, model = self.config, self.objective.recipe, self.model
         self.stream = BatchStream(
             StreamConfig(
@@ -230,7 +228,7 @@ class Run:
             StreamState.from_plain(self.state.streams[self.rank]) if self.state.streams else None,
         )
 
-    def _open_log(self, found: Path | None) -> None:
+    def _open_log(self, _: Path | None) -> None:
         config, settings = self.config, self.settings
         self.evaluations = prepare(config.evaluate) if self.is_first else {}
         self.progress.start_at(self.state.step)
@@ -242,8 +240,15 @@ class Run:
         )
         self.saved_at: int | None = None
         self.log = MetricsLog(config.output_dir / "metrics.jsonl", self.state.step) if self.is_first else None
-        self.accelerator.init_trackers(config.name if "wandb" in settings.trackers else "tensorboard")
-        if found is not None:
+
+    def _begin(self, found: Path | None) -> None:
+        trackers = "wandb" in self.settings.trackers
+        self.accelerator.init_trackers(self.config.name if trackers else "tensorboard")
+        self.wrapped = self.model if self.sharded else parallel.wrap(self.model, self.device, self.settings.accumulate)
+        if found is None:
+            torch.manual_seed(self.settings.seed + 1 + self.rank)
+        else:
+            set_generators(self.state.generators[self.rank], self.device)
             self.progress.say(f"resuming from {found}")
         self.training_mode()
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from hypclip.errors import TrainingError
+from hypclip.errors import HypclipError, TrainingError
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -79,6 +81,23 @@ def any_process(flag: bool, device: torch.device) -> bool:
     value = torch.tensor([float(flag)], device=device)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return bool(value.item())
+
+
+def together(make: Callable[[], T], device: torch.device) -> T:
+    """Return make(), or raise in every process if it fails in one.
+
+    Raises:
+        HypclipError, OSError: what make() raises in this process.
+        TrainingError: it has failed in another.
+    """
+    made: list[T] = []
+    failure: Exception | None = None
+    try:
+        made.append(make())
+    except (HypclipError, OSError) as error:
+        failure = error
+    raise_together(failure, device)
+    return made[0]
 
 
 def raise_together(error: Exception | None, device: torch.device) -> None:

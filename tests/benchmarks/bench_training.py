@@ -101,15 +101,20 @@ def stepping(run: Run) -> Callable[[], None]:
     return lambda: run.step(run.next_batch(batches))
 
 
-def in_turns(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Call each once a round, after one call to warm up; return the seconds."""
+def in_turns(
+    contenders: dict[str, Callable[[], object]], rounds: int, calls: int = 1, before: int = 0
+) -> dict[str, list[float]]:
+    """Call each so often a round, `before` of the calls uncounted, after a round to warm up; return seconds a call."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, call in contenders.items():
+            for _ in range(before):
+                call()
             start = time.perf_counter()
-            call()
+            for _ in range(calls):
+                call()
             if number:
-                times[name].append(time.perf_counter() - start)
+                times[name].append((time.perf_counter() - start) / calls)
     return times
 
 
@@ -136,7 +141,8 @@ def bench_plain(options: argparse.Namespace, folder: Path) -> None:
         }
         contenders: dict[str, Callable[[], object]] = {"ours": stepping(run)}
         contenders |= {name: training.step for name, training in plain.items()}
-        times = in_turns(contenders, options.steps)
+        # Steps from batches that were made while another contender had its turn do not count.
+        times = in_turns(contenders, options.steps, *((20, 6) if towers == "tiny" else (1, 0)))
         for name in plain:
             show(
                 "plain",
