@@ -10,8 +10,7 @@ from hypclip.errors import ConfigError
 from hypclip.geometry.metric import Metric
 from hypclip.objective import recipe_from
 from hypclip.objective.recipe import RECIPES
-from hypclip.training.settings import EvaluateConfig, RunConfig, TrainConfig
-from train.pretrain import configure
+from hypclip.training.settings import EvaluateConfig, RunConfig, TrainConfig, configure
 
 LEAST = {
     "output_dir": "runs/x",
@@ -46,7 +45,7 @@ def test_defaults_are_those_of_the_papers():
     assert (config.model.curv_init, config.model.logit_scale_init) == (1.0, 1 / 0.07)
     assert config.data.augment == AugmentConfig(crop_scale=(0.5, 1.0))
     assert config.data.box_margin == 0.0
-    assert config.evaluate == EvaluateConfig(shards=None)
+    assert config.evaluate == EvaluateConfig(zero_shot={}, retrieval={}, every=1_000)
 
 
 def test_every_setting_can_be_set(tmp_path):
@@ -62,7 +61,8 @@ def test_every_setting_can_be_set(tmp_path):
     "path", [*sorted(ROOT.glob("configs/pretrain/*.yaml")), ROOT / "configs/quickstart.yaml"], ids=str
 )
 def test_the_configs_in_the_repository_are_right(path):
-    config, objective = configure(read(path))
+    plan = configure(read(path))
+    config, objective = plan.config, plan.objective
     assert objective.recipe == recipe_from(config.objective)
     assert config.model.metric == objective.recipe.metric
 
@@ -74,7 +74,7 @@ def test_the_configs_in_the_repository_are_right(path):
         ("train", {"steps": 0}, "train.steps: .*greater than 0, got 0"),
         ("train", {"steps": 1.5}, "train.steps: .*got"),
         ("train", {"batch_size": -4}, "train.batch_size: .*greater than 0"),
-        ("train", {"precision": "fp16"}, "train.precision: .*'auto', 'fp32' or 'bf16', got 'fp16'"),
+        ("train", {"precision": "fp8"}, "train.precision: .*'auto', 'fp32', 'bf16' or 'fp16', got 'fp8'"),
         ("train", {"betas": [0.9]}, "train.betas"),
         ("train", {"accumulate": 0}, "train.accumulate: .*greater than 0, got 0"),
         ("train", {"warmup_steps": -1}, "train.warmup_steps"),
@@ -89,7 +89,16 @@ def test_the_configs_in_the_repository_are_right(path):
         ("model", {"logit_scale_init": -1}, "model.logit_scale_init: .*greater than 0, got -1"),
         ("model", {"image_mean": [0.5, 0.5]}, "model.image_mean: .*3 items"),
         ("model", {"image_std": [0.5, 0.0, 0.5]}, "model.image_std.1: .*greater than 0"),
-        ("evaluate", {"samples": 1}, "evaluate.samples: .*greater than or equal to 2, got 1"),
+        ("train", {"ema_decay": 1.0}, "train.ema_decay: .*less than 1, got 1.0"),
+        ("train", {"spike": {"window": 3}}, "train.spike.window: .*greater than or equal to 10, got 3"),
+        ("train", {"trackers": ["mlflow"]}, "train.trackers.0: .*'tensorboard' or 'wandb', got 'mlflow'"),
+        ("train", {"parallel": "zero"}, "train.parallel: .*'ddp' or 'fsdp', got 'zero'"),
+        ("tune", {"lora": {"rank": 0}}, "tune.lora.rank: .*greater than 0, got 0"),
+        (
+            "evaluate",
+            {"retrieval": {"x": {"shards": "x", "samples": 1}}},
+            r"evaluate\.retrieval\.x\.samples: .*greater than or equal to 2, got 1",
+        ),
     ],
 )
 def test_mistakes_are_named(part, change, message):
@@ -109,8 +118,8 @@ def test_what_has_no_default_is_asked_for(key):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_model_follows_its_objective(name):
-    config, objective = configure({**LEAST, "objective": name})
-    recipe = objective.recipe
+    plan = configure({**LEAST, "objective": name})
+    config, recipe = plan.config, plan.objective.recipe
     assert recipe == recipe_from(name)
     assert config.model.metric == recipe.metric
     assert {"logit_scale": config.model.logit_scale_init, **config.model.other_scales} == recipe.scales
@@ -121,7 +130,7 @@ def test_a_model_follows_its_objective(name):
 def test_a_model_may_start_its_scales_elsewhere():
     scales = {"box_scale": 2.0, "box_whole_scale": 3.0}
     model = {"towers": "ViT-B-32", "logit_scale_init": 5.0, "other_scales": scales, "curv_init": 0.5}
-    config, _ = configure({**LEAST, "model": model, "objective": "uncha"})
+    config = configure({**LEAST, "model": model, "objective": "uncha"}).config
     assert (config.model.logit_scale_init, config.model.other_scales, config.model.curv_init) == (5.0, scales, 0.5)
 
 
@@ -141,8 +150,8 @@ def test_a_model_may_start_its_scales_elsewhere():
 )
 def test_a_model_may_say_again_what_its_objective_says(objective, model):
     """All of it or some: the rest follows."""
-    config, built = configure({**LEAST, "model": {**LEAST["model"], **model}, "objective": objective})
-    assert config.model.metric == built.recipe.metric
+    plan = configure({**LEAST, "model": {**LEAST["model"], **model}, "objective": objective})
+    assert plan.config.model.metric == plan.objective.recipe.metric
 
 
 @pytest.mark.parametrize(
