@@ -32,6 +32,9 @@ from hypclip.towers.text import Tokenizer
 
 T = TypeVar("T")
 
+_WORTH_IT = 0.5
+"""The share of padded tokens that sorting texts by length has to come down to; it takes time itself."""
+
 LOG_SCALE_RANGE = (math.log(0.01), math.log(100.0))
 LOG_CURV_RANGE = (math.log(0.1), math.log(10.0))
 
@@ -193,9 +196,12 @@ class HypCLIP(nn.Module):
         lengths, order = used.amax(1).clamp(min=1).sort(stable=True)
         sizes = lengths.tolist()
         cut = _cut(sizes)
+        padded = cut * sizes[cut - 1] + (len(sizes) - cut) * sizes[-1]
+        if padded > _WORTH_IT * sum(x.numel() for x in texts.values()):
+            return {role: self.encode_text(x) for role, x in texts.items()}
         short, long = tokens[order[:cut], : sizes[cut - 1]], tokens[order[cut:]]
         embedded = torch.cat([self.encode_text(short), self.encode_text(long)])
-        embedded = embedded[order.argsort()]
+        embedded = embedded.index_select(0, order.argsort())
         return dict(zip(texts, torch.split(embedded, [x.shape[0] for x in texts.values()]), strict=True))
 
     def _attention(self, rows: Tensor) -> contextlib.AbstractContextManager[object]:

@@ -479,3 +479,26 @@ def test_the_package_offers_the_model():
 def test_one_string_in_place_of_a_list_is_refused():
     with pytest.raises(InputError, match="put it in a list"):
         tiny_model().embed_text("a dog")
+
+
+def test_texts_of_two_roles_go_with_those_of_their_length(monkeypatch):
+    """Where that leaves little to pad; features and gradients are those of each role by itself."""
+    model = tiny_model().train()
+    captions = model.tokenizer(
+        ["a dog", "a cat", "one", "two dogs and a cat and a bird and a fish and a horse and a cow"]
+    )
+    phrases = model.tokenizer(["dog", "cat", "three", "four"])
+    alone = {"text": model.encode_text(captions), "box_text": model.encode_text(phrases)}
+    sum(x.square().sum() for x in alone.values()).backward()
+    gradients = {name: p.grad.clone() for name, p in model.text_tower.named_parameters()}
+    model.zero_grad()
+    lengths, encode = [], model.encode_text
+    monkeypatch.setattr(model, "encode_text", lambda tokens: lengths.append(tuple(tokens.shape)) or encode(tokens))
+    together = model({}, {"text": captions, "box_text": phrases}).features
+    assert [rows for rows, _ in lengths] == [16, 1]
+    assert lengths[0][1] < lengths[1][1] == captions.shape[1]
+    for role, x in alone.items():
+        torch.testing.assert_close(together[role], x, rtol=1e-5, atol=1e-6)
+    sum(x.square().sum() for x in together.values()).backward()
+    for name, p in model.text_tower.named_parameters():
+        torch.testing.assert_close(p.grad, gradients[name], rtol=1e-4, atol=1e-6)
