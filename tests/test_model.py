@@ -484,9 +484,8 @@ def test_one_string_in_place_of_a_list_is_refused():
 def test_texts_of_two_roles_go_with_those_of_their_length(monkeypatch):
     """Where that leaves little to pad; features and gradients are those of each role by itself."""
     model = tiny_model().train()
-    captions = model.tokenizer(
-        ["a dog", "a cat", "one", "two dogs and a cat and a bird and a fish and a horse and a cow"]
-    )
+    long = "two dogs and a cat and a bird and a fish and a horse and a cow"
+    captions = model.tokenizer([*["a dog", "a cat", "one", "two"] * 3, long])
     phrases = model.tokenizer(["dog", "cat", "three", "four"])
     alone = {"text": model.encode_text(captions), "box_text": model.encode_text(phrases)}
     sum(x.square().sum() for x in alone.values()).backward()
@@ -501,4 +500,4 @@ def test_texts_of_two_roles_go_with_those_of_their_length(monkeypatch):
         torch.testing.assert_close(together[role], x, rtol=1e-5, atol=1e-6)
     sum(x.square().sum() for x in together.values()).backward()
     for name, p in model.text_tower.named_parameters():
-        torch.testing.assert_close(p.grad, gradients[name], rtol=1e-4, atol=1e-6)
+        assert (p.grad - gradients[name]).norm() <= 1e-5 * gradients[name].norm(), name
