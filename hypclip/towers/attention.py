@@ -19,7 +19,7 @@ _LONGEST = 512
 def attention_for(rows: Tensor) -> contextlib.AbstractContextManager[object]:
     """Return a context for a tower's pass over `rows` in which attention takes the way that trains fastest.
 
-    On 2 cores forward and backward in bfloat16 take half to a fifth of the time of the fused operator
+    On 2 cores forward and backward in bfloat16 take two thirds to a fifth of the time of the fused operator
     (tests/benchmarks/bench_attention.py). Elsewhere, and without gradients, nothing changes.
     """
     if rows.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():

@@ -11,9 +11,8 @@ _MMAP_MAX, _TRIM_THRESHOLD, _ARENA_MAX = -4, -1, -8  # of mallopt, in malloc.h
 def keep_freed_memory() -> bool:
     """Let the C library keep what is freed for the next step, instead of giving it back to the system and asking again.
 
-    Large tensors else are fresh pages at every step, which the system fills with zeros first: a sixth of the time of
-    ViT-S/16 on a CPU. The process then stays as large as its largest step. Only glibc has this; return whether it is
-    so.
+    Large tensors else are fresh pages at every step, which the system fills with zeros first. The process then stays as
+    large as its largest step. Only glibc has this; return whether it is so.
     """
     if not sys.platform.startswith("linux"):
         return False
