@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ import psutil
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from data_helpers import write_pairs
 from PIL import Image
+from pretrain_helpers import CLOCK, after, assert_refused, assert_same_run, rewind, run, steps_in
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from training_helpers import (
@@ -56,18 +55,6 @@ EDGES = ("text-image", "box_text-box_image", "box_image-image", "box_text-text")
 SEEN = {f"{figure}/{edge}" for figure in ("violation", "margin", "clamped") for edge in EDGES} | {
     f"radius/{role}/q{percent}" for role in ROLES for percent in ("05", "50", "95")
 }
-CLOCK = {"samples_per_s", "data_wait_s", "model_flop_per_s", "memory_bytes"}
-"""The fields of a log line that no two runs share."""
-
-
-def run(config: Path, *arguments: object) -> int:
-    """Run in this process, and leave nothing of it behind."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        return pretrain.main(["--config", str(config), *map(str, arguments)])
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -88,29 +75,6 @@ def whole(tmp_path_factory, shards) -> Path:
 def config(tmp_path, shards) -> Path:
     """The config of the same run into a folder of its own, tmp_path/run."""
     return write_config(tmp_path / "config.yaml", run_config(tmp_path / "run", shards))
-
-
-def steps_in(output_dir: Path) -> list[int]:
-    """The steps of the training checkpoints."""
-    return sorted(int(folder.name.removeprefix("step-")) for folder in (output_dir / "checkpoints").iterdir())
-
-
-def rewind(output_dir: Path, step: int) -> None:
-    """Make it look as if the run had been killed after the checkpoint of that step."""
-    shutil.rmtree(output_dir / "checkpoint")
-    for later in (s for s in steps_in(output_dir) if s > step):
-        shutil.rmtree(output_dir / "checkpoints" / f"step-{later:08d}")
-
-
-def assert_same_run(got: Path, want: Path) -> None:
-    """Weights, optimiser, generators, positions and log are those of the other run to the last bit."""
-    assert steps_in(got)[-1] == steps_in(want)[-1]
-    last = f"checkpoints/step-{steps_in(want)[-1]:08d}"
-    for folder in ("checkpoint", last):
-        ours, theirs = state_bits(got / folder), state_bits(want / folder)
-        assert ours.keys() == theirs.keys()
-        assert [name for name in theirs if ours[name] != theirs[name]] == [], folder
-    assert [without(line, *CLOCK) for line in read_log(got)] == [without(line, *CLOCK) for line in read_log(want)]
 
 
 # What a run leaves ----------------------------------------------------------------------------------------------------
@@ -390,15 +354,6 @@ def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(step, config, tmp_path, wh
     assert_same_run(tmp_path / "run", whole)
 
 
-def after(function: Callable, then: Callable) -> Callable:
-    def both(*args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
-        then(*args)
-        return result
-
-    return both
-
-
 def terminate_at(values: dict[str, Any], step: int) -> None:
     if values["step"] == step:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -444,15 +399,6 @@ def test_other_towers_are_refused(config, tmp_path, whole, capsys):
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------
-
-
-def assert_refused(config: Path, capsys: pytest.CaptureFixture[str], message: str, *arguments: str) -> None:
-    """Exit code 1, and one line on stderr that says this."""
-    assert run(config, *arguments) == 1
-    captured = capsys.readouterr()
-    (line,) = captured.err.splitlines()
-    assert line.startswith("error: ")
-    assert re.search(message, line), line
 
 
 @pytest.mark.parametrize(
@@ -517,7 +463,7 @@ def test_what_the_data_workers_find_ends_in_one_line_too(config, capfd, tmp_path
 def test_a_non_finite_loss_stops_before_the_update(config, tmp_path, monkeypatch, capfd):
     """The first update, of an absurd size, ruins the model; the second must not be made."""
     models: list[hypclip.HypCLIP] = []
-    monkeypatch.setattr(pretrain, "adamw", after(pretrain.adamw, models.append))
+    monkeypatch.setattr(pretrain, "adamw", after(pretrain.adamw, lambda model, **_: models.append(model)))
     assert run(config, "train.learning_rate=1e30", "train.checkpoint_every=1") == 1
     captured = capfd.readouterr()
     (line,) = error_lines(captured.err)
