@@ -372,13 +372,14 @@ class Run:
         state.streams = distributed.gather_plain(self.stream.state.to_plain())
         state.generators = distributed.gather_plain(generators(self.device))
         state.scaler = self.scaler.state_dict()
-        averages = self.averaged.tensors if self.averaged else None
-        taken = snapshot(self.model, self.optimizer, state, self._notes(), averages)
         self.saved_at = state.step
         failure: Exception | None = None
         try:
-            if self.is_first:
-                self.saver.save(taken)
+            if self.is_first or self.sharded:  # the others hold the same, and need not copy it
+                averages = self.averaged.tensors if self.averaged else None
+                taken = snapshot(self.model, self.optimizer, state, self._notes(), averages)
+                if self.is_first:
+                    self.saver.save(taken)
         except HypclipError as error:
             failure = error
         distributed.raise_together(failure, self.device)
