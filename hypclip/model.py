@@ -6,6 +6,7 @@ open_clip builds the towers, projection included; this file adds what makes the 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
@@ -28,12 +29,10 @@ from hypclip.roles import BOX_ROLES
 from hypclip.towers.attention import attention_for
 from hypclip.towers.build import build_towers, tower_config
 from hypclip.towers.image import evaluation_transform
+from hypclip.towers.passes import cost_of_a_pass, passes_by_length
 from hypclip.towers.text import Tokenizer
 
 T = TypeVar("T")
-
-_WORTH_IT = 0.5
-"""The share of padded tokens that sorting texts by length has to come down to; it takes time itself."""
 
 LOG_SCALE_RANGE = (math.log(0.01), math.log(100.0))
 LOG_CURV_RANGE = (math.log(0.1), math.log(10.0))
@@ -95,7 +94,11 @@ class HypCLIP(nn.Module):
         self.model_id = "unsaved"
         self.revision = ""
         self._computes_again = False
+        self.passes_are_fixed = False
+        """Whether texts take a pass a role: FSDP gathers weights for each, compiled towers are compiled for shapes."""
         towers = tower_config(config.towers)
+        self.pass_tokens = cost_of_a_pass(towers["text_cfg"].get("width", 512))
+        """What a pass of the text tower costs besides its tokens, in tokens."""
         self.image_tower, self.text_tower = build_towers(towers)
         self.dim: int = towers["embed_dim"]
         self.image_size = _square(towers["vision_cfg"].get("image_size", 224))
@@ -151,9 +154,7 @@ class HypCLIP(nn.Module):
 
     def encode_text(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch d"]:
         """Embed token ids of any length up to the context length."""
-        with self._attention(tokens):
-            features = self.text_tower(tokens)
-        return self.metric.lift(features.float(), self.log_text_scale.exp(), self.curv)
+        return self._lift_text(self._read(tokens))
 
     def forward(
         self,
@@ -183,26 +184,30 @@ class HypCLIP(nn.Module):
         return Output(features, self.curv, self.scales)
 
     def _encode_texts(self, texts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Embed the texts of all roles in as many passes as one a role takes, but cut where least is padded.
-
-        The number of passes is always the same, which a static graph of DistributedDataParallel needs.
-        """
-        longest = max((tokens.shape[1] for tokens in texts.values()), default=0)
-        if len(texts) < 2 or not self.tokenizer.shortens:
+        """Embed the texts of all roles, in passes of texts alike in length where that saves more than it takes."""
+        if not texts or not self.tokenizer.shortens or self.passes_are_fixed:
             return {role: self.encode_text(tokens) for role, tokens in texts.items()}
-        pad = self.tokenizer.pad_id
+        longest, pad = max(tokens.shape[1] for tokens in texts.values()), self.tokenizer.pad_id
         tokens = torch.cat([nn.functional.pad(x, (0, longest - x.shape[1]), value=pad) for x in texts.values()])
         used = (tokens != pad) * torch.arange(1, longest + 1, device=tokens.device)
         lengths, order = used.amax(1).clamp(min=1).sort(stable=True)
-        sizes = lengths.tolist()
-        cut = _cut(sizes)
-        padded = cut * sizes[cut - 1] + (len(sizes) - cut) * sizes[-1]
-        if padded > _WORTH_IT * sum(x.numel() for x in texts.values()):
+        widths = lengths.tolist()
+        sizes = passes_by_length(widths, sum(x.numel() for x in texts.values()), len(texts), self.pass_tokens)
+        if not sizes:
             return {role: self.encode_text(x) for role, x in texts.items()}
-        short, long = tokens[order[:cut], : sizes[cut - 1]], tokens[order[cut:]]
-        embedded = torch.cat([self.encode_text(short), self.encode_text(long)])
-        embedded = embedded.index_select(0, order.argsort())
+        ends = itertools.accumulate(sizes)
+        parts = zip(torch.split(order, sizes), ends, strict=True)
+        features = torch.cat([self._read(tokens[rows, : widths[end - 1]]) for rows, end in parts])
+        embedded = self._lift_text(features.index_select(0, order.argsort()))
         return dict(zip(texts, torch.split(embedded, [x.shape[0] for x in texts.values()]), strict=True))
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        with self._attention(tokens):
+            features: Tensor = self.text_tower(tokens)
+        return features
+
+    def _lift_text(self, features: Tensor) -> Tensor:
+        return self.metric.lift(features.float(), self.log_text_scale.exp(), self.curv)
 
     def _attention(self, rows: Tensor) -> contextlib.AbstractContextManager[object]:
         # What is computed again in the backward pass is so outside of this context, and must come out the same.
@@ -295,12 +300,6 @@ class _evaluating:
 
 def _chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
     return (items[i : i + size] for i in range(0, len(items), size))
-
-
-def _cut(lengths: Sequence[int]) -> int:
-    """Return where to cut sorted lengths in two so that rows padded to the longest of their part are smallest."""
-    rows, longest = len(lengths), lengths[-1]
-    return min(range(1, rows), key=lambda first: first * lengths[first - 1] + (rows - first) * longest)
 
 
 def _by_size(images: Mapping[str, Tensor]) -> list[list[str]]:

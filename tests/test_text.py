@@ -1,4 +1,5 @@
 import html
+import itertools
 import random
 import string
 import time
@@ -105,6 +106,36 @@ def test_ordinary_text_is_read_as_open_clip_reads_it():
     texts = ["A photo of the dog's 2 PUPPIES, isn't it?", "café über 東京 🐶", "x<y & y>z <b>bold</b>", "a_b__c  d\te"]
     tokens = tokenizer(texts)
     assert torch.equal(tokens, SimpleTokenizer(context_length=CONTEXT)(texts)[:, : tokens.shape[1]])
+
+
+words = SimpleTokenizer()
+
+
+@given(st.lists(st.text(st.characters(codec="ascii")) | st.text(), max_size=6).map(" ".join))
+@example("a&amp;b \x1b[31mred\x1b[0m  two  spaces\r\nI'LL")
+def test_any_text_is_read_as_open_clip_reads_it(text):
+    expected = words.encode(text)
+    for _ in ("cleaned and cut into pieces", "looked up"):
+        (row,) = tokenizer([text]).tolist()
+        assert row[1:-1] == expected[: CONTEXT - 2]
+
+
+@pytest.mark.parametrize("first", range(0, 128, 8))
+def test_any_two_ascii_characters_are_read_as_open_clip_reads_them(first):
+    pairs = [chr(a) + chr(b) for a in range(first, first + 8) for b in range(128)]
+    for text in (f"{before}{pair}{after}" for pair in pairs for before, after in (("", ""), ("it", "s"))):
+        assert tokenizer([text])[0, 1:-1].tolist() == words.encode(text), repr(text)
+
+
+def test_the_words_that_are_kept_are_bounded(monkeypatch):
+    monkeypatch.setattr("hypclip.towers.text._WORDS_KEPT", 50)
+    tokenizer = Tokenizer({})
+    texts = ["dog" + "".join(letters) for letters in itertools.product(string.ascii_lowercase, repeat=2)]
+    for text in texts:
+        tokenizer([text])
+        assert len(tokenizer._encoder._ids) <= 50
+        assert not tokenizer._encoder.cache
+    assert torch.equal(tokenizer(texts[:1]), Tokenizer({})(texts[:1]))
 
 
 # Towers ---------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hypclip.errors import ConfigError
 _LONGEST_WORD = 256
 """Bytes of a word that are looked at, which nothing but noise has more of."""
 _WORDS_KEPT = 100_000
-"""Words that open_clip's tokenizer may keep the pieces of; it has no bound of its own, and a server never ends."""
+"""Words whose ids are kept, at most."""
 
 
 class Tokenizer:
@@ -58,8 +58,6 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return token ids (N, L), L ≤ context_length; longer texts are cut and keep their end-of-text token."""
-        if isinstance(self._encoder, SimpleTokenizer) and len(self._encoder.cache) > _WORDS_KEPT:
-            self._encoder.cache = {}
         tokens: Tensor = self._encoder(list(texts))
         if not self.shortens:
             return tokens
@@ -68,20 +66,37 @@ class Tokenizer:
 
 
 class _Encoder(SimpleTokenizer):  # type: ignore[misc]
-    """open_clip's tokenizer, which stops when the context is full.
+    """open_clip's tokenizer, which stops when the context is full, and looks a word up that it has seen.
 
     Its time grows with the square of a word's length, whatever is cut off afterwards: some thousand letters without a
     space took it seconds.
     """
 
+    def __init__(self, context_length: int):
+        super().__init__(context_length=context_length)
+        self._ids: dict[str, list[int]] = {}
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, no more of them than are looked at."""
         ids: list[int] = []
-        for match in self.pat.finditer(self.clean_fn(text)):
-            word = "".join(self.byte_encoder[byte] for byte in match.group().encode()[:_LONGEST_WORD])
-            ids += [self.encoder[piece] for piece in self.bpe(word).split(" ")]
+        # What cleaning mends, in encodings, HTML, control characters and line ends, such a text has none of.
+        plain = text.isascii() and text.isprintable() and "&" not in text
+        for match in self.pat.finditer(text.lower() if plain else self.clean_fn(text)):
+            word = match.group()
+            found = self._ids.get(word)
+            ids += self._encode_word(word) if found is None else found
             if len(ids) >= self.context_length:
                 break
+        return ids
+
+    def _encode_word(self, word: str) -> list[int]:
+        letters = "".join(self.byte_encoder[byte] for byte in word.encode()[:_LONGEST_WORD])
+        ids = [self.encoder[piece] for piece in self.bpe(letters).split(" ")]
+        self.cache.clear()  # of the class above, which has no bound
+        if len(self._ids) >= _WORDS_KEPT:
+            self._ids.clear()
+        if len(letters) < _LONGEST_WORD:
+            self._ids[word] = ids
         return ids
 
 
