@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hypclip.data.augment import AugmentConfig, TrainingTransform, crop_box
 from hypclip.data.batch import Batch, Example, ExampleMaker, collate, content_id, draw_box, text_id
+from hypclip.data.picture import Normaliser, to_pixels
 from hypclip.data.record import Box, Record
 from hypclip.objective import Objective
 from hypclip.roles import BOX_ROLES, MISSING
@@ -22,15 +23,16 @@ from hypclip.towers.text import Tokenizer
 
 ALL = frozenset(("image", "text", "box_image", "box_text"))
 PLAIN = AugmentConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+NORMALISE = Normaliser((0.5,) * 3, (0.25,) * 3)
 BOXES = (Box("a dog", 0.1, 0.1, 0.3, 0.3, 0.9), Box("a cat", 0.5, 0.5, 0.9, 0.9, 0.1))
 
 
 def maker(roles: frozenset = ALL, max_boxes: int = 1) -> ExampleMaker:
-    return ExampleMaker(roles, 8, PLAIN, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), max_boxes=max_boxes)
+    return ExampleMaker(roles, 8, PLAIN, max_boxes=max_boxes)
 
 
 def record(*boxes: Box, caption: str = "a dog and a cat", key: str = "k") -> Record:
-    return Record(key, coordinates(100, 100), caption, boxes)
+    return Record(key, to_pixels(coordinates(100, 100)), caption, boxes)
 
 
 def test_boxes_are_drawn_with_probability_by_score() -> None:
@@ -48,14 +50,14 @@ def test_the_crop_belongs_to_the_phrase() -> None:
         example = maker()(record(*BOXES), str(seed))
         box = next(b for b in BOXES if [b.phrase] == example.texts["box_text"])
         (crop,) = example.images["box_image"]
-        centre = crop[0].mean().item() * 255  # red holds the column
+        centre = crop[0].float().mean().item()  # red holds the column
         assert centre == pytest.approx((box.x0 + box.x1) / 2 * 100 - 0.5, abs=1.5)
         seen.add(box.phrase)
     assert seen == {"a dog", "a cat"}
 
 
 def test_an_example_is_a_pure_function_of_record_and_seed() -> None:
-    augmenting = ExampleMaker(ALL, 8, AugmentConfig(colour_jitter=0.4), (0.0,) * 3, (1.0,) * 3, box_margin=0.3)
+    augmenting = ExampleMaker(ALL, 8, AugmentConfig(colour_jitter=0.4), box_margin=0.3)
     once, again, other = (augmenting(record(*BOXES), seed) for seed in ("1", "1", "2"))
     assert torch.equal(once.images["box_image"], again.images["box_image"])
     assert not torch.equal(once.images["image"], other.images["image"])
@@ -103,6 +105,26 @@ def test_collate_stacks_and_pads_each_role_to_its_own_longest() -> None:
     assert batch.content["box_text"].tolist() == [text_id("a dog"), text_id("a cat")]
 
 
+@pytest.mark.parametrize("max_boxes", [1, 3])
+@pytest.mark.parametrize("jitter", [0.0, 0.4])
+def test_colours_are_last_in_the_memory_of_a_batch(max_boxes: int, jitter: float) -> None:
+    """In which order convolutions read them, so that nothing is moved about later."""
+    make = ExampleMaker(ALL, 8, AugmentConfig(colour_jitter=jitter, flip=0.5), 0.3, max_boxes)
+    for samples in ((BOXES, BOXES[:1], BOXES), ((), (), ())):
+        batch = collate([make(record(*boxes), "0") for boxes in samples], Tokenizer({}), max_boxes)
+        for pixels in (*batch.images.values(), *batch.to(torch.device("cpu"), NORMALISE).images.values()):
+            assert pixels.is_contiguous(memory_format=torch.channels_last)
+        assert {pixels.dtype for pixels in batch.images.values()} == {torch.uint8}
+
+
+def test_a_batch_is_normalised_on_its_way_to_the_device() -> None:
+    batch = collate([maker()(record(*BOXES), "0")], Tokenizer({}))
+    moved = batch.to(torch.device("cpu"), NORMALISE)
+    for role, pixels in moved.images.items():
+        torch.testing.assert_close(pixels, (batch.images[role] / 255 - 0.5) / 0.25)
+    assert batch.to(torch.device("cpu")).images["image"].dtype == torch.uint8
+
+
 def test_scores_are_odds_and_zero_is_never() -> None:
     """Chi-square of 8,000 draws by the odds 1 : 2 : 5 : 0, and of 2,000 visits by the odds of a record's boxes."""
     boxes = [
@@ -121,7 +143,8 @@ def test_scores_are_odds_and_zero_is_never() -> None:
 def test_pictures_of_the_same_key_in_different_shards_are_different_pictures() -> None:
     """Plain pairs often count from 0 in each shard."""
     here, there = (
-        maker()(Record("0", coordinates(100, 100), "a dog", BOXES[:1], shard), "0") for shard in ("a.tar", "b.tar")
+        maker()(Record("0", to_pixels(coordinates(100, 100)), "a dog", BOXES[:1], shard), "0")
+        for shard in ("a.tar", "b.tar")
     )
     assert here.content["image"] != there.content["image"]
     assert here.content["box_image"] != there.content["box_image"]
@@ -130,19 +153,17 @@ def test_pictures_of_the_same_key_in_different_shards_are_different_pictures() -
 
 def test_making_examples_leaves_the_generator_of_training_alone() -> None:
     before = torch.get_rng_state()
-    ExampleMaker(ALL, 8, AugmentConfig(colour_jitter=0.4, flip=0.5, grey=0.5), (0.0,) * 3, (1.0,) * 3, 0.3)(
-        record(*BOXES), "0"
-    )
+    ExampleMaker(ALL, 8, AugmentConfig(colour_jitter=0.4, flip=0.5, grey=0.5), 0.3)(record(*BOXES), "0")
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_margin_widens_crops_up_to_its_fraction() -> None:
-    wide = ExampleMaker(ALL, 8, PLAIN, (0.0,) * 3, (1.0,) * 3, box_margin=1.0)
+    wide = ExampleMaker(ALL, 8, PLAIN, box_margin=1.0)
     box = Box("a dog", 0.4, 0.4, 0.6, 0.6, 1.0)
     spans = []
     for seed in range(60):
         (crop,) = wide(record(box), str(seed)).images["box_image"]
-        columns = crop[0] * 255  # red holds the column, 8 pixels a row
+        columns = crop[0].float()  # red holds the column, 8 pixels a row
         spans.append((columns[:, -1] - columns[:, 0]).mean().item() * 8 / 7)
     assert 19 < min(spans) < 24
     assert 36 < max(spans) < 41
@@ -161,15 +182,16 @@ def test_ids_are_the_same_in_every_process_and_version() -> None:
 def test_one_box_mode_takes_its_random_numbers_in_the_order_it_always_had(boxes: tuple[Box, ...]) -> None:
     """Written out: the box, the changes to the picture, the margin, the changes to the crop, of one generator."""
     augment = AugmentConfig(colour_jitter=0.4, flip=0.5, grey=0.2)
-    change = TrainingTransform(8, augment, (0.5,) * 3, (0.25,) * 3)
-    make = ExampleMaker(ALL, 8, augment, (0.5,) * 3, (0.25,) * 3, box_margin=0.3)
+    change = TrainingTransform(8, augment)
+    make = ExampleMaker(ALL, 8, augment, box_margin=0.3)
     for seed in map(str, range(20)):
         sample = record(*boxes)
         example = make(sample, seed)
         rng = random.Random(seed)
         box = rng.choices(boxes, [b.score for b in boxes])[0] if boxes else None
-        picture = change(sample.image, rng)
-        crop = sample.image if box is None else crop_box(sample.image, box, rng.uniform(0.0, 0.3))
+        picture = change(sample.pixels, rng)
+        pixels = sample.pixels
+        crop = pixels if box is None else crop_box(pixels, box, rng.uniform(0.0, 0.3))
         assert torch.equal(example.images["image"], picture)
         assert torch.equal(example.images["box_image"], change(crop, rng)[None])
         assert example.texts == {"text": [sample.caption], "box_text": [box.phrase if box else sample.caption]}
@@ -221,11 +243,11 @@ def test_every_crop_of_several_belongs_to_its_phrase() -> None:
         box = next(b for b in FIVE if b.phrase == phrase)
         middle = ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
         for channel, place in zip(crop, middle, strict=False):  # red holds the column, green the row
-            assert channel.mean().item() * 255 == pytest.approx(place * 100 - 0.5, abs=1.5)
+            assert channel.float().mean().item() == pytest.approx(place * 100 - 0.5, abs=1.5)
 
 
 def test_which_boxes_is_not_left_to_chance_but_how_they_are_cropped_is() -> None:
-    make = ExampleMaker(ALL, 8, AugmentConfig(flip=0.5), (0.0,) * 3, (1.0,) * 3, 0.3, max_boxes=2)
+    make = ExampleMaker(ALL, 8, AugmentConfig(flip=0.5), 0.3, max_boxes=2)
     once, again, other = (make(record(*FIVE), seed) for seed in ("1", "1", "2"))
     for role, pixels in once.images.items():
         assert torch.equal(pixels, again.images[role])

@@ -1,12 +1,16 @@
 import io
+import random
+import sys
 
 import numpy as np
 import pytest
 import torch
+from data_helpers import encoded, quadrants
 from PIL import Image
 from PIL.Image import Transpose
 
-from hypclip.data.picture import to_rgb
+from hypclip.data import picture
+from hypclip.data.picture import decode, to_pixels, to_rgb
 from hypclip.towers.image import evaluation_transform
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -147,6 +151,107 @@ def test_a_photo_on_its_side_stands_up():
     exif[274] = 6
     image = reopened(pixels([RED, GREEN, BLUE]), "PNG", exif=exif)
     assert colours(to_rgb(image)) == [[RED], [GREEN], [BLUE]]
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def noise(mode: str = "RGB") -> Image.Image:
+    rows = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    return Image.fromarray(rows).convert(mode)
+
+
+def oriented(orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    return exif
+
+
+XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
+FILES = {
+    **{f"chroma {n}": encoded(noise(), "JPEG", subsampling=n) for n in range(3)},
+    "progressive": encoded(noise(), "JPEG", progressive=True),
+    "grey": encoded(noise("L"), "JPEG"),
+    "CMYK": encoded(noise("CMYK"), "JPEG"),
+    **{f"orientation {n}": encoded(noise(), "JPEG", exif=oriented(n)) for n in range(10)},
+    "orientation in XMP": encoded(noise(), "JPEG", xmp=XMP),
+    "two pictures": encoded(noise(), "MPO", save_all=True, append_images=[noise("L").convert("RGB")]),
+    "PNG": encoded(noise(), "PNG"),
+    "PNG on its side": encoded(noise(), "PNG", exif=oriented(6)),
+    "transparent": encoded(noise("RGBA"), "PNG"),
+    "WebP": encoded(noise(), "WEBP"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_has_the_pixels_of_its_picture(name):
+    picture = to_rgb(Image.open(io.BytesIO(FILES[name])))
+    assert ("in XMP" in name or name.endswith(("5", "6", "7", "8", "side"))) == (picture.size == (37, 53))
+    assert torch.equal(decode(FILES[name]), to_pixels(picture))
+
+
+@pytest.mark.parametrize("error", [ImportError, OSError, RuntimeError])
+def test_without_torchcodec_pillow_decodes(monkeypatch, error):
+    """Its libraries may be for another build of torch, which shows at the import."""
+
+    class Missing:
+        def __getattr__(self, name):
+            raise error
+
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", Missing())
+    picture._jpeg_decoder.cache_clear()
+    try:
+        assert picture._jpeg_decoder() is None
+        for name in ("chroma 2", "orientation 6"):
+            assert torch.equal(decode(FILES[name]), to_pixels(to_rgb(Image.open(io.BytesIO(FILES[name])))))
+    finally:
+        picture._jpeg_decoder.cache_clear()
+
+
+def test_a_jpeg_goes_through_torchcodec(monkeypatch):
+    found = torch.zeros(3, 1, 1, dtype=torch.uint8)
+    monkeypatch.setattr(picture, "_jpeg_decoder", lambda: lambda data: found)
+    assert decode(FILES["chroma 2"]) is found
+    assert decode(FILES["PNG"]).shape == (3, 37, 53)
+
+
+def decoded_by(function, data):
+    try:
+        return function(data)
+    except Exception:
+        return None
+
+
+def test_damaged_files_are_what_they_are_to_pillow():
+    """Bytes at random places of a JPEG changed: some of those it takes, with wrong colours, and others not."""
+    chosen = random.Random(0)
+    whole = encoded(quadrants(400, 300), "JPEG", quality=90)
+    taken = 0
+    for _ in range(200):
+        data = bytearray(whole)
+        for _ in range(3):
+            data[chosen.randrange(len(data))] = chosen.randrange(256)
+        want = decoded_by(lambda data: to_pixels(to_rgb(Image.open(io.BytesIO(data)))), bytes(data))
+        got = decoded_by(decode, bytes(data))
+        assert (got is None) == (want is None)
+        assert want is None or torch.equal(got, want)
+        taken += want is not None
+    assert 0 < taken < 200
+
+
+@pytest.mark.parametrize("kept", [0, 20, 600, -2])
+def test_half_a_file_is_refused(kept):
+    with pytest.raises((OSError, ValueError)):
+        decode(FILES["chroma 0"][:kept])
+
+
+def test_a_picture_too_large_to_hold_is_refused_by_its_header():
+    data = bytearray(FILES["grey"])
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = b"\xff\xff\xff\xff"
+    with pytest.raises(Image.DecompressionBombError):
+        decode(bytes(data))
 
 
 # Evaluation transform -------------------------------------------------------------------------------------------------

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from jaxtyping import UInt8
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 
 from hypclip.config import STRICT_KEYS
 from hypclip.data.record import Box
@@ -36,37 +35,37 @@ class AugmentConfig:
 
 
 class TrainingTransform:
-    """RGB picture → (3, S, S) float32: randomly cropped, resized, flipped, recoloured, normalised.
+    """Pixels of a picture → (3, S, S) of 0 to 255: randomly cropped, resized, flipped, recoloured.
 
-    One resampling and one colour pass: cropping is part of resizing, and all colour changes are one 3 × 4 matrix. It
-    does what RandomResizedCrop, ColorJitter and RandomGrayscale of torchvision do in a fraction of their time
+    One resampling and one colour pass: cropping is a view, and all colour changes are one 3 × 4 matrix. Pictures stay
+    whole numbers with colours last in memory, which torch resizes fastest, with the anti-aliasing of Pillow. It does
+    what RandomResizedCrop, ColorJitter and RandomGrayscale of torchvision do in a fraction of their time
     (tests/benchmarks/bench_data.py), which on the CPU is time taken from training.
 
     Args:
         image_size: S.
         config: see AugmentConfig.
-        mean: pixel statistics in [0, 1].
-        std: pixel statistics in [0, 1].
     """
 
-    def __init__(self, image_size: int, config: AugmentConfig, mean: Sequence[float], std: Sequence[float]):
+    def __init__(self, image_size: int, config: AugmentConfig):
         self.image_size, self.config = image_size, config
-        self._scale = torch.tensor([1 / (255 * s) for s in std]).view(3, 1, 1)
-        self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(3, 1, 1)
 
-    def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
-        """Return the pixels; a pure function of the picture and the state of `rng`."""
+    def __call__(self, pixels: UInt8[Tensor, "3 height width"], rng: random.Random) -> UInt8[Tensor, "3 s s"]:
+        """Return the changed pixels; a pure function of the picture and the state of `rng`."""
+        left, top, right, bottom = self._crop((pixels.shape[2], pixels.shape[1]), rng)
         size = (self.image_size, self.image_size)
-        view = image.resize(size, Image.Resampling.BICUBIC, box=self._crop(image.size, rng), reducing_gap=2.0)
+        cut = pixels[:, top:bottom, left:right].permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+        view = nn.functional.interpolate(cut, size, mode="bicubic", antialias=True)[0]
         if rng.random() < self.config.flip:
-            view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            view = view.flip(2)
         if self.config.colour_jitter or self.config.grey:
-            view = view.convert("RGB", self._colours(rng))
-        pixels = torch.from_numpy(np.asarray(view).copy()).permute(2, 0, 1)
-        return torch.addcmul(self._shift, pixels.float(), self._scale)
+            matrix, offset = self._colours(rng)
+            changed = nn.functional.conv2d(view[None].float(), matrix.view(3, 3, 1, 1), offset)[0]
+            view = changed.round_().clamp_(0, 255).to(torch.uint8)
+        return view
 
-    def _crop(self, size: tuple[int, int], rng: random.Random) -> tuple[float, float, float, float]:
-        """Draw area and aspect of a crop, and its place; the whole picture when ten draws do not fit."""
+    def _crop(self, size: tuple[int, int], rng: random.Random) -> tuple[int, int, int, int]:
+        """Draw area and aspect of a crop, and its place, in whole pixels; all of it when ten draws do not fit."""
         width, height = size
         low, high = (math.log(r) for r in self.config.crop_ratio)
         for _ in range(10):
@@ -74,12 +73,12 @@ class TrainingTransform:
             ratio = math.exp(rng.uniform(low, high))
             w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
             if 1 <= w <= width and 1 <= h <= height:
-                left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
-                return left, top, left + w, top + h
-        return 0.0, 0.0, float(width), float(height)
+                left, top = round(rng.uniform(0, width - w)), round(rng.uniform(0, height - h))
+                return left, top, min(left + round(w), width), min(top + round(h), height)
+        return 0, 0, width, height
 
-    def _colours(self, rng: random.Random) -> tuple[float, ...]:
-        """Draw a matrix (3 × 4, row by row) that changes brightness, contrast, saturation and hue at once."""
+    def _colours(self, rng: random.Random) -> tuple[Tensor, Tensor]:
+        """Draw a matrix (3, 3) and what to add (3,) that change brightness, contrast, saturation and hue at once."""
         strength = self.config.colour_jitter
         brightness, contrast, saturation = (rng.uniform(max(0.0, 1 - strength), 1 + strength) for _ in range(3))
         turn = 2 * math.pi * rng.uniform(-strength / 4, strength / 4)
@@ -89,17 +88,19 @@ class TrainingTransform:
         rotation[1:, 1:] = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
         rotation[1:] *= saturation
         matrix = brightness * contrast * (_FROM_YIQ @ rotation @ _TO_YIQ)
-        offset = np.full((3, 1), brightness * (1 - contrast) * 127.5)
-        return tuple(np.hstack([matrix, offset]).ravel().tolist())
+        return torch.tensor(matrix, dtype=torch.float32), torch.full((3,), brightness * (1 - contrast) * 127.5)
 
 
-def crop_box(image: Image.Image, box: Box, margin: float = 0.0) -> Image.Image:
+def crop_box(
+    pixels: UInt8[Tensor, "3 height width"], box: Box, margin: float = 0.0
+) -> UInt8[Tensor, "3 new_height new_width"]:
     """Cut a box out of a picture: a square on its longer side, widened by `margin`, moved inside where it sticks out.
 
     A square keeps the proportions of what is in it; where the picture itself is narrower, the cut is as wide as it is.
     """
-    side = max(1, round(max((box.x1 - box.x0) * image.width, (box.y1 - box.y0) * image.height) * (1 + margin)))
-    width, height = min(side, image.width), min(side, image.height)
-    left = min(max(0, round((box.x0 + box.x1) / 2 * image.width - width / 2)), image.width - width)
-    top = min(max(0, round((box.y0 + box.y1) / 2 * image.height - height / 2)), image.height - height)
-    return image.crop((left, top, left + width, top + height))
+    _, picture_height, picture_width = pixels.shape
+    side = max(1, round(max((box.x1 - box.x0) * picture_width, (box.y1 - box.y0) * picture_height) * (1 + margin)))
+    width, height = min(side, picture_width), min(side, picture_height)
+    left = min(max(0, round((box.x0 + box.x1) / 2 * picture_width - width / 2)), picture_width - width)
+    top = min(max(0, round((box.y0 + box.y1) / 2 * picture_height - height / 2)), picture_height - height)
+    return pixels[:, top : top + height, left : left + width]

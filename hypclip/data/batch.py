@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from hypclip.data.augment import AugmentConfig, TrainingTransform, crop_box
@@ -24,6 +23,7 @@ WHOLE_PICTURE = 0.95
 class Example:
     """One sample, ready to be stacked: role → pixels, role → texts, role → content ids, one entry a box for box roles.
 
+    Pixels are whole numbers of 0 to 255 with colours last in memory, as they are in a batch until it is normalised.
     `weights` is what each box counts beside the others; a recipe without boxes has none, a picture without boxes too.
     """
 
@@ -57,10 +57,10 @@ class Batch:
         edges = [self.size * k // parts for k in range(parts + 1)]
         return [self._rows(start, stop) for start, stop in itertools.pairwise(edges) if stop > start]
 
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device, pixels in the memory order that convolutions prefer."""
+    def to(self, device: torch.device, change: Callable[[Tensor], Tensor] = lambda pixels: pixels) -> Batch:
+        """Return the batch on a device, its pixels changed there, such as by a `Normaliser`."""
         return Batch(
-            {r: x.to(device, memory_format=torch.channels_last, non_blocking=True) for r, x in self.images.items()},
+            {r: change(x.to(device, non_blocking=True)) for r, x in self.images.items()},
             {r: x.to(device, non_blocking=True) for r, x in self.texts.items()},
             {r: x.to(device, non_blocking=True) for r, x in self.content.items()},
             None if self.box_weight is None else self.box_weight.to(device),
@@ -111,8 +111,6 @@ class ExampleMaker:
         roles: what the recipe needs; boxes are left out when it needs none.
         image_size: side of the towers' pixels.
         augment: see AugmentConfig.
-        mean: pixel statistics.
-        std: pixel statistics.
         box_margin: a crop is up to this fraction wider than its box.
         max_boxes: 1 draws one box by score, and stands the whole picture in for the box of a picture without any; more
             takes the best by score.
@@ -124,16 +122,14 @@ class ExampleMaker:
         roles: frozenset[Role],
         image_size: int,
         augment: AugmentConfig,
-        mean: Sequence[float],
-        std: Sequence[float],
         box_margin: float = 0.0,
         max_boxes: int = 1,
         box_size: int | None = None,
     ):
         self.roles, self.box_margin, self.max_boxes = roles, box_margin, max_boxes
         self.box_size = box_size or image_size
-        self.transform = TrainingTransform(image_size, augment, mean, std)
-        self.box_transform = TrainingTransform(self.box_size, augment, mean, std)
+        self.transform = TrainingTransform(image_size, augment)
+        self.box_transform = TrainingTransform(self.box_size, augment)
 
     def __call__(self, record: Record, seed: str) -> Example:
         """Return the example; a pure function of the record and `seed`."""
@@ -145,13 +141,13 @@ class ExampleMaker:
         texts: dict[Role, list[str]] = {}
         content: dict[Role, list[int]] = {}
         if "image" in self.roles:
-            images["image"], content["image"] = self.transform(record.image, rng), [picture]
+            images["image"], content["image"] = self.transform(record.pixels, rng), [picture]
         if "text" in self.roles:
             texts["text"], content["text"] = [record.caption], [text_id(record.caption)]
         if "box_image" in self.roles:
-            crops = [self._crop(record.image, box, rng) for box in boxes]
+            crops = [self._crop(record.pixels, box, rng) for box in boxes]
             content["box_image"] = [self._content(name, picture, box) for box in boxes]
-            images["box_image"] = torch.stack(crops) if crops else torch.empty(0, 3, self.box_size, self.box_size)
+            images["box_image"] = _stack(crops) if crops else _none(self.box_size)
         if "box_text" in self.roles:
             texts["box_text"] = [record.caption if box is None else box.phrase for box in boxes]
             content["box_text"] = [MISSING if box is None else text_id(box.phrase) for box in boxes]
@@ -166,10 +162,10 @@ class ExampleMaker:
             return [draw_box(record.boxes, rng)]
         return sorted(record.boxes, key=lambda box: -box.score)[: self.max_boxes]
 
-    def _crop(self, image: Image.Image, box: Box | None, rng: random.Random) -> Tensor:
+    def _crop(self, pixels: Tensor, box: Box | None, rng: random.Random) -> Tensor:
         if box is None:
-            return self.box_transform(image, rng)
-        return self.box_transform(crop_box(image, box, rng.uniform(0.0, self.box_margin)), rng)
+            return self.box_transform(pixels, rng)
+        return self.box_transform(crop_box(pixels, box, rng.uniform(0.0, self.box_margin)), rng)
 
     def _content(self, name: str, picture: int, box: Box | None) -> int:
         if box is None:
@@ -196,8 +192,7 @@ def collate(examples: Sequence[Example], tokenizer: Callable[[Sequence[str]], Te
     first = examples[0]
     several = max_boxes > 1
     images: dict[str, Tensor] = {
-        role: (torch.cat if role in BOX_ROLES else torch.stack)([e.images[role] for e in examples])
-        for role in first.images
+        role: (_cat if role in BOX_ROLES else _stack)([e.images[role] for e in examples]) for role in first.images
     }
     texts: dict[str, list[str]] = {role: [text for e in examples for text in e.texts[role]] for role in first.texts}
     content: dict[str, Tensor] = {
@@ -212,9 +207,24 @@ def collate(examples: Sequence[Example], tokenizer: Callable[[Sequence[str]], Te
     rows = torch.cat([torch.arange(len(e.weights)) + i * max_boxes for i, e in enumerate(examples)])
     if not len(rows):  # towers do not take empty batches: one row that counts nothing stands in
         rows = torch.zeros(1, dtype=torch.int64)
-        images |= {role: x.new_zeros(1, *x.shape[1:]) for role, x in images.items() if role in BOX_ROLES}
+        images |= {role: torch.zeros_like(_none(x.shape[2], 1)) for role, x in images.items() if role in BOX_ROLES}
         texts |= {role: [""] for role in texts if role in BOX_ROLES}
     return Batch(images, {role: tokenizer(found) for role, found in texts.items()}, content, weight, rows)
+
+
+def _stack(pictures: Sequence[Tensor]) -> Tensor:
+    """Stack pictures (3, H, W), colours last in memory as they are there."""
+    return torch.stack([x.permute(1, 2, 0) for x in pictures]).permute(0, 3, 1, 2)
+
+
+def _cat(pictures: Sequence[Tensor]) -> Tensor:
+    """Put pictures (N, 3, H, W) one after the other, colours last in memory as they are there."""
+    return torch.cat([x.permute(0, 2, 3, 1) for x in pictures]).permute(0, 3, 1, 2)
+
+
+def _none(size: int, count: int = 0) -> Tensor:
+    """Return room for so many pictures."""
+    return torch.empty(count, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
 def text_id(text: str) -> int:

@@ -5,7 +5,6 @@ Reads raw GRIT (KEY.jpg + KEY.json with caption, noun_chunks, ref_exps) and plai
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -13,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
-from hypclip.data.picture import to_rgb
+from hypclip.data.picture import decode
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
 _EDGE_TOLERANCE = 0.01
@@ -48,13 +48,18 @@ class Box:
 
 @dataclass(frozen=True)
 class Record:
-    """One usable sample; keys need be unique within a shard only."""
+    """One usable sample: pixels (3, H, W) of 0 to 255, colours last in memory; keys are unique within a shard only."""
 
     key: str
-    image: Image.Image
+    pixels: Tensor
     caption: str
     boxes: tuple[Box, ...]
     shard: str = ""
+
+    @property
+    def image(self) -> Image.Image:
+        """A copy of the picture, in RGB."""
+        return Image.fromarray(self.pixels.permute(1, 2, 0).numpy())
 
 
 def read_record(sample: Mapping[str, Any]) -> Record:
@@ -65,7 +70,7 @@ def read_record(sample: Mapping[str, Any]) -> Record:
             caption.
     """
     caption, boxes = _text(sample)
-    return Record(str(sample["__key__"]), _image(sample), caption, boxes, str(sample.get("__url__", "")))
+    return Record(str(sample["__key__"]), _pixels(sample), caption, boxes, str(sample.get("__url__", "")))
 
 
 def _text(sample: Mapping[str, Any]) -> tuple[str, tuple[Box, ...]]:
@@ -100,12 +105,11 @@ def _box(row: Any, caption: str) -> Box:
     return box
 
 
-def _image(sample: Mapping[str, Any]) -> Image.Image:
+def _pixels(sample: Mapping[str, Any]) -> Tensor:
     key = next((k for k in IMAGE_KEYS if k in sample), None)
     if key is None:
         raise BadSample("no picture")
     try:
-        with Image.open(io.BytesIO(sample[key])) as image:
-            return to_rgb(image)
+        return decode(sample[key])
     except Exception as error:  # damaged bytes make decoders raise almost anything, such as struct.error
         raise BadSample("unreadable picture") from error

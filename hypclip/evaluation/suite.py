@@ -7,6 +7,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
+import torch
 from annotated_types import Ge
 from pydantic.dataclasses import dataclass
 
@@ -90,7 +91,9 @@ def _retrieval(task: RetrievalTask) -> Evaluation:
     records = read_pairs(find_shards(task.shards), task.samples)
 
     def evaluate(model: HypCLIP) -> dict[str, int | float]:
-        images = model.embed_image([record.image for record in records])
+        # A slice at a time: each picture is made anew from its pixels.
+        slices = [records[first : first + 128] for first in range(0, len(records), 128)]
+        images = torch.cat([model.embed_image([record.image for record in some]) for some in slices])
         captions = model.embed_text([record.caption for record in records])
         return {"n": len(records), **dict(retrieval(model, images, captions))}
 
