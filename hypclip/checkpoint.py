@@ -22,7 +22,7 @@ from yaml import YAMLError
 
 from hypclip.config import build
 from hypclip.convert import load_published
-from hypclip.errors import CheckpointError, ConfigError
+from hypclip.errors import CheckpointError, ConfigError, first_few
 from hypclip.model import HypCLIP, ModelConfig
 
 WEIGHTS = "model.safetensors"
@@ -84,18 +84,22 @@ def fill(model: HypCLIP, weights: Mapping[str, Tensor], folder: Path) -> None:
     Raises:
         CheckpointError: they are of other towers.
     """
-    expected = model.state_dict()
-    problems = [f"{name} is missing" for name in sorted(expected.keys() - weights.keys())]
-    problems += [f"{name} is not in this model" for name in sorted(weights.keys() - expected.keys())]
-    problems += [
-        f"{name} has shape {tuple(weights[name].shape)}, the model needs {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(f"{folder} holds other towers than this model: {'; '.join(problems[:3])}{more}")
+    if problems := misfits(weights, model.state_dict()):
+        raise CheckpointError(f"{folder} holds other towers than this model: {first_few(problems)}")
     model.load_state_dict(weights)
+
+
+def misfits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Return what keeps weights from filling a model, a line a tensor: one missing, one too many, another shape."""
+    return [
+        *(f"{name} is missing" for name in sorted(expected.keys() - weights.keys())),
+        *(f"{name} is not in this model" for name in sorted(weights.keys() - expected.keys())),
+        *(
+            f"{name} has shape {tuple(weights[name].shape)}, the model needs {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in weights and weights[name].shape != tensor.shape
+        ),
+    ]
 
 
 def read_config(folder: Path) -> dict[str, Any]:

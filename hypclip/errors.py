@@ -1,5 +1,7 @@
 """Typed errors for mistakes a user can make. Each message says what was expected, what came, and what to do."""
 
+from collections.abc import Sequence
+
 
 class HypclipError(Exception):
     """Base of every error hypclip raises on purpose."""
@@ -35,3 +37,9 @@ class TrainingError(HypclipError, RuntimeError):
 
 class StoreError(HypclipError, RuntimeError):
     """A vector store refuses a request, for example points of another model."""
+
+
+def first_few(problems: Sequence[str], most: int = 3) -> str:
+    """Return the first of several problems for a message, and how many more there are."""
+    more = f", and {len(problems) - most} more" if len(problems) > most else ""
+    return "; ".join(problems[:most]) + more

@@ -14,6 +14,7 @@ import torch
 from accelerate.state import AcceleratorState
 from training_helpers import read_log, run_config, state_bits, without, write_config
 
+import hypclip
 from train import pretrain
 
 CLOCK = {"samples_per_s", "data_wait_s", "model_flop_per_s", "memory_bytes"}
@@ -93,3 +94,15 @@ def after(function: Callable[..., Any], then: Callable[..., Any]) -> Callable[..
         return result
 
     return both
+
+
+def losses(output_dir: Path) -> list[float]:
+    """The loss of every line of the log."""
+    return [line["loss"] for line in read_log(output_dir)]
+
+
+def fresh(output_dir: Path) -> dict[str, torch.Tensor]:
+    """Return the weights that a run without a warm start began with."""
+    config = hypclip.load(output_dir / "checkpoint").config
+    torch.manual_seed(0)
+    return hypclip.HypCLIP(config).state_dict()

@@ -71,6 +71,15 @@ def test_a_damaged_one_is_passed_over_with_a_warning(damage, tmp_path):
     assert what in warning
 
 
+def test_where_none_is_whole_there_is_none(tmp_path):
+    fill(tmp_path, 1000, 2000)
+    truncate(checkpoint_path(tmp_path, 1000))
+    remove(checkpoint_path(tmp_path, 2000))
+    path, warnings = found(tmp_path)
+    assert path is None
+    assert len(warnings) == 2
+
+
 def test_files_beside_those_of_the_manifest_do_no_harm(tmp_path):
     fill(tmp_path, 5)
     (checkpoint_path(tmp_path, 5) / "notes.txt").write_text("mine")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from training_helpers import SCALES, make_batch, stand_in, tiny_model
 from hypclip.data.batch import Batch
 from hypclip.errors import TrainingError
 from hypclip.model import HypCLIP
-from hypclip.objective import Objective
+from hypclip.objective import Loss, Objective
 from hypclip.training import distributed
 from hypclip.training.step import forward_backward
 
@@ -40,8 +41,8 @@ def losses_and_gradients(
     share = stand_in(batch.split(processes)[rank])
     loss, seen = forward_backward(wrapped, model, Objective.from_recipe(recipe), share, parts)
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
-    own = {"loss": loss.loss.detach(), **loss.parts}
-    found |= {name: distributed.gather_rows(value.view(1)).mean() for name, value in own.items()}
+    assert seen.box_weight is None or not seen.box_weight.requires_grad
+    found |= {"loss": loss.loss, **loss.parts}
     return found | {f"seen {role}": x for role, x in (*seen.features.items(), *seen.content.items())}
 
 
@@ -54,7 +55,7 @@ def alone(case: str) -> dict[str, Tensor]:
 def join(rank: int, port: int) -> None:
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
-    wait = timedelta(seconds=30)
+    wait = timedelta(minutes=3)  # a busy machine may start one process long after the other
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=PROCESSES, timeout=wait)
 
 
@@ -71,9 +72,12 @@ def work(rank: int, port: int, folder: Path) -> None:
     seen["rows"] = distributed.gather_rows(rows.T)  # not contiguous
     seen["plain"] = distributed.gather_plain({"rank": rank, "positions": [1, "a"]})
     seen["any"] = [distributed.any_process(flag, torch.device("cpu")) for flag in (False, rank == 1, True)]
-    for name, gather in (("plain", distributed.gather_rows), ("gradient", distributed.gather_rows_with_gradient)):
+    for name, gather in (
+        ("plain", lambda: distributed.gather_rows(torch.zeros(3 + rank, 2))),
+        ("gradient", lambda: distributed.gather_rows_with_gradient([torch.zeros(3 + rank, 2), torch.ones(3 + rank)])),
+    ):
         try:
-            gather(torch.zeros(3 + rank, 2))
+            gather()
         except TrainingError as error:
             seen[f"uneven {name}"] = str(error)
     for parts in (1, 2):
@@ -83,9 +87,14 @@ def work(rank: int, port: int, folder: Path) -> None:
         except TrainingError as error:
             seen[f"uneven step in {parts}"] = str(error)
     leaf = (torch.ones(2, 1) * (rank + 1)).requires_grad_()
-    gathered = distributed.gather_rows_with_gradient(leaf)
-    (gathered * torch.tensor([[1.0], [2.0], [3.0], [4.0]]) * 10**rank).sum().backward()
+    cube = (torch.arange(4.0, dtype=torch.float64).view(2, 1, 2) + 10 * rank).mT.requires_grad_()  # not contiguous
+    ids = torch.tensor([rank, 2**62 + rank])
+    gathered, cubes, every_id = distributed.gather_rows_with_gradient([leaf, cube, ids])
+    weights = torch.tensor([[1.0], [2.0], [3.0], [4.0]]) * 10**rank
+    ((gathered * weights).sum() + (cubes * weights.unsqueeze(-1)).sum()).backward()
     seen["gathered"], seen["gradient"] = gathered.detach(), leaf.grad
+    seen["cubes"], seen["gradient of the cube"] = cubes.detach(), cube.grad
+    seen["ids"] = every_id
     torch.save(seen, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -149,12 +158,17 @@ def test_rows_come_in_the_order_of_processes(seen):
     for process in seen:
         assert torch.equal(process["rows"], expected)
         assert torch.equal(process["gathered"], torch.tensor([[1.0], [1.0], [2.0], [2.0]]))
+        cubes = torch.tensor([[[0.0], [1.0]], [[2.0], [3.0]], [[10.0], [11.0]], [[12.0], [13.0]]], dtype=torch.float64)
+        assert torch.equal(process["cubes"], cubes)
+        assert process["ids"].tolist() == [0, 2**62, 1, 2**62 + 1]
 
 
 def test_gradients_of_all_processes_flow_back_to_the_owner(seen):
     """Process 0 weighs the rows by 1, 2, 3, 4, process 1 by ten times that."""
     assert seen[0]["gradient"].flatten().tolist() == [11.0, 22.0]
     assert seen[1]["gradient"].flatten().tolist() == [33.0, 44.0]
+    assert seen[0]["gradient of the cube"].tolist() == [[[11.0], [11.0]], [[22.0], [22.0]]]
+    assert seen[1]["gradient of the cube"].tolist() == [[[33.0], [33.0]], [[44.0], [44.0]]]
 
 
 def test_plain_data_and_flags_are_shared(seen):
@@ -193,15 +207,24 @@ def stumble(rank: int, port: int, folder: Path) -> None:
     edge = {"general": "box_text", "specific": "box_image", "penalty": "angle"}
     objective = Objective.from_recipe({"base": "meru", "edges": [edge]})
     wrapped = DistributedDataParallel(model := tiny_model())
+    own: list[bool] = []
+    evaluate = Objective.__call__
+
+    def note(self: Objective, *args: Any, **others: Any) -> Loss:
+        loss = evaluate(self, *args, **others)
+        own.append(bool(loss.loss.isfinite()))
+        return loss
+
     for name in ("finite", "not finite"):
         share = make_batch().split(PROCESSES)[rank]
         if name == "not finite" and rank == 1:
             share.images["box_image"][1] = torch.nan
         model.zero_grad()
-        loss, _ = forward_backward(wrapped, model, objective, share)
-        own = bool(loss.loss.isfinite())
-        of_any = not distributed.any_process(not own, torch.device("cpu"))
-        seen[name] = {"own": own, "all": of_any, "gradients": any(p.grad is not None for p in model.parameters())}
+        with mock.patch.object(Objective, "__call__", note):
+            loss, found = forward_backward(wrapped, model, objective, share)
+        gradients = any(p.grad is not None for p in model.parameters())
+        assert bool(loss.loss.isfinite()) is found.finite
+        seen[name] = {"own": own[-1], "all": found.finite, "gradients": gradients}
     torch.save(seen, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -234,7 +257,7 @@ def test_alone_nothing_is_gathered():
     rows = torch.randn(3, 2, requires_grad=True)
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     assert distributed.gather_rows(rows) is rows
-    assert distributed.gather_rows_with_gradient(rows) is rows
+    assert distributed.gather_rows_with_gradient([rows, rows])[1] is rows
     assert distributed.gather_plain({"a": 1}) == [{"a": 1}]
     assert distributed.any_process(True, torch.device("cpu"))
     assert not distributed.any_process(False, torch.device("cpu"))

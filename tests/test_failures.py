@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import psutil
-import pytest
 from training_helpers import ROOT, environment, logged_steps, run_config, started, wait_for, write_config, write_shards
 
 DRIVER = """
@@ -59,20 +58,17 @@ def fails(folder: Path, command: list[str]) -> list[str]:
     return errors_of(folder)
 
 
-@pytest.mark.timeout(300)
 def test_more_processes_than_shards(tmp_path):
     for said in fails(tmp_path, two(tmp_path, shards=1)):
         assert said.startswith("error: data.shards names 1 shards, but 2 processes × 1 workers need at least 2")
 
 
-@pytest.mark.timeout(300)
 def test_a_number_that_is_none_in_one_process(tmp_path):
     for said in fails(tmp_path, two(tmp_path, NAN)):
         assert said.startswith("error: non-finite loss at step 3, before the update")
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["step-00000002"]
 
 
-@pytest.mark.timeout(300)
 def test_a_disk_that_is_full(tmp_path):
     """The first process writes; the second has nothing to do with it, and stops too."""
     first, second = fails(tmp_path, two(tmp_path, NO_SPACE))
@@ -82,7 +78,6 @@ def test_a_disk_that_is_full(tmp_path):
     assert list((tmp_path / "run/checkpoints").iterdir()) == []
 
 
-@pytest.mark.timeout(300)
 def test_a_process_that_is_killed(tmp_path):
     command = two(tmp_path, train__steps=100_000, train__checkpoint_every=100_000)
     with started(command) as launcher:
@@ -98,7 +93,6 @@ def test_a_process_that_is_killed(tmp_path):
     assert "error: process 0 has lost another process of this run, which died or was killed" in said
 
 
-@pytest.mark.timeout(300)
 def test_weights_in_parts_and_adapters(tmp_path):
     lora = {"tune__lora": {"rank": 2, "image_blocks": 1, "text_blocks": 1}, "train__parallel": "fsdp"}
     for said in fails(tmp_path, two(tmp_path, **lora)):

@@ -6,27 +6,31 @@ import sys
 import pytest
 
 PROGRAM = """
-import resource, sys, torch
+import ctypes, resource, sys, torch
 from hypclip.training.memory import keep_freed_memory
+PR_SET_THP_DISABLE = 41  # else one fault may be 512 pages
+ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
-    torch.ones(10_000_000)
-before = faults()
-for _ in range(10):
-    torch.ones(10_000_000)
-print(faults() - before)
+NUMBERS = 10_000_000
+fresh = 0
+for step in range(40):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(NUMBERS)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    fresh += step >= 10 and faults * resource.getpagesize() > NUMBERS
+print(fresh)
 """
 
 
-def page_faults(how: str) -> int:
+def tensors_of_fresh_pages(how: str) -> int:
+    """Return how many of 30 tensors of 40 MB, each freed before the next and after ten others, were fresh pages."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, how], stdout=subprocess.PIPE, check=True, text=True)
     return int(done.stdout)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 def test_large_tensors_are_no_fresh_pages():
-    assert page_faults("given back") > 1_000
-    assert page_faults("kept") < 100
+    # Kept memory may be cut by a small allocation of any thread: then one tensor does not fit, and the heap grows once.
+    assert tensors_of_fresh_pages("kept") <= 3
+    assert tensors_of_fresh_pages("given back") >= 27

@@ -2,6 +2,7 @@
 
 import functools
 import socket
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from hypclip.data.batch import Batch
 from hypclip.model import HypCLIP
 from hypclip.objective import Objective
 from hypclip.objective.recipe import LOGIT_SCALE, RECIPES
-from hypclip.training import distributed, parallel
+from hypclip.training import parallel
 from hypclip.training.optim import adamw
 from hypclip.training.step import forward_backward
+from hypclip.training.tables import RowsToTable, use_row_gradients
 
 STEPS = 20
-WAYS = [("ddp", 1), ("ddp", 2), ("fsdp", 1), ("fsdp", 2)]
+WAYS = [(way, parts) for way in ("ddp", "ddp, gradients by row", "ddp, texts by length", "fsdp") for parts in (1, 2)]
 
 
 def objective_of(name: str) -> Objective:
@@ -43,6 +45,10 @@ def batch_of(objective: Objective, step: int) -> Batch:
     images, texts, content = (
         {role: x for role, x in part.items() if role in roles} for part in (whole.images, whole.texts, whole.content)
     )
+    generator = torch.Generator().manual_seed(step)
+    for role, tokens in texts.items():
+        lengths = torch.randint(2, tokens.shape[1] + 1, (len(tokens), 1), generator=generator)
+        texts[role] = tokens * (torch.arange(tokens.shape[1]) < lengths)
     return Batch(images, texts, content, whole.box_weight, whole.box_rows)
 
 
@@ -59,10 +65,16 @@ def curve(name: str, way: str, parts: int, rank: int, processes: int) -> list[fl
         parallel.shard(model)
         wrapped = model
     else:
+        if way.endswith("length"):
+            model.pass_tokens = 1
+        if way.endswith("row"):
+            use_row_gradients(model)
         wrapped = parallel.wrap(model, torch.device("cpu"), parts)
     optimizer = adamw(model, learning_rate=1e-3, weight_decay=0.2, betas=(0.9, 0.98))
     parallel.separate_groups(optimizer)
-    losses = []
+    RowsToTable(optimizer)
+    losses, calls = [], []
+    model.text_tower.register_forward_hook(lambda *_: calls.append(step))
     for step in range(STEPS):
         share = stand_in(batch_of(objective, step).split(processes)[rank])
         optimizer.zero_grad()
@@ -70,7 +82,8 @@ def curve(name: str, way: str, parts: int, rank: int, processes: int) -> list[fl
         parallel.clip_gradients(model, 1.0)
         optimizer.step()
         model.clamp_scalars()
-        losses.append(distributed.gather_rows(loss.loss.detach().view(1)).mean().item())
+        losses.append(loss.loss.item())
+    assert (len(set(Counter(calls).values())) > 1) == way.endswith("length")
     return losses
 
 

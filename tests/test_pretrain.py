@@ -5,37 +5,20 @@ import os
 import re
 import shutil
 import signal
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from accelerate import Accelerator
-from data_helpers import write_pairs
 from PIL import Image
 from pretrain_helpers import CLOCK, after, assert_refused, assert_same_run, rewind, run, steps_in
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from training_helpers import (
-    ROLES,
-    SCALES,
-    command,
-    read_log,
-    run_config,
-    started,
-    state_bits,
-    wait_for,
-    without,
-    write_config,
-    write_shards,
-)
+from training_helpers import ROLES, read_log, run_config, write_config, write_shards
 
 import hypclip
-from hypclip.objective import Loss, Objective, recipe_from
-from hypclip.objective.recipe import RECIPES, Recipe
+from hypclip.objective import Loss, Objective
 from hypclip.training.checkpoints import write_manifest
 from hypclip.training.metrics import MetricsLog
 from hypclip.training.optim import learning_rate_at
@@ -55,11 +38,6 @@ EDGES = ("text-image", "box_text-box_image", "box_image-image", "box_text-text")
 SEEN = {f"{figure}/{edge}" for figure in ("violation", "margin", "clamped") for edge in EDGES} | {
     f"radius/{role}/q{percent}" for role in ROLES for percent in ("05", "50", "95")
 }
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Path:
-    return write_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(scope="module")
@@ -157,113 +135,6 @@ def test_pairs_alone_train_clip_on_the_sphere(config, tmp_path):
         assert {name for name in line if "/" in name} == {"contrast/image-text", "contrast/text-image"}
         assert line["curv"] == 1.0
     assert hypclip.load(tmp_path / "run" / "checkpoint").config.geometry == "sphere"
-
-
-# Recipes --------------------------------------------------------------------------------------------------------------
-
-
-def parts_of(recipe: Recipe) -> set[str]:
-    """The names of the terms of a loss, as the log has them."""
-    return (
-        {f"contrast/{term.query}-{term.key}" for term in recipe.contrast}
-        | {f"entail/{edge.general}-{edge.specific}" for edge in recipe.edges}
-        | {f"calibrate/{edge.general}-{edge.specific}" for edge in recipe.edges if edge.calibration}
-        | {f"{term.kind}/{term.role}" for term in recipe.regularisers}
-    )
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_trains_by_its_name_alone(name, config, tmp_path):
-    """What the model needs to know of it, it is told; what is left can be loaded without the config."""
-    assert run(config, f"objective={name}", "train.steps=3", "data.workers=0") == 0
-    recipe = recipe_from(name)
-    lines = read_log(tmp_path / "run")
-    always = {"step", "loss", "lr", "curv", "logit_scale", "grad_norm", *CLOCK}
-    seen = {f"{figure}/{e.general}-{e.specific}" for figure in ("violation", "margin", "clamped") for e in recipe.edges}
-    if recipe.metric.has_cones:
-        seen |= {f"radius/{role}/q{percent}" for role in recipe.roles for percent in ("05", "50", "95")}
-    numbers = always | parts_of(recipe) | recipe.scales.keys() | seen
-    assert len(lines) == 3
-    for line in lines:
-        assert line.keys() == numbers | {"skipped", "warnings"}
-        assert {field for field in numbers if type(line[field]) not in (int, float)} == set()
-        assert line["warnings"] == []
-    assert (lines[-1]["curv"] != 1.0) == recipe.metric.is_hyperbolic
-
-    model = hypclip.load(tmp_path / "run" / "checkpoint")
-    assert model.metric == recipe.metric
-    assert {"logit_scale": model.config.logit_scale_init, **model.config.other_scales} == recipe.scales
-    assert {scale: value.item() for scale, value in model.scales.items()} == {s: lines[-1][s] for s in recipe.scales}
-    assert model.curv.mean().item() == lines[-1]["curv"]
-    assert model.curv.shape == ((2,) if name == "phyclip" else ())
-    notes = hypclip.checkpoint.read_config(tmp_path / "run" / "checkpoint")
-    assert recipe_from(notes["objective"]) == recipe
-    texts = model.embed_text(["a red square", "a blue square"])
-    assert model.similarity(texts, texts).isfinite().all()
-
-
-def test_a_recipe_may_be_a_file_or_stand_in_the_config(tmp_path, shards):
-    """The same recipe, written three ways, is the same run."""
-    mine = {"base": "hycoclip", "skip_duplicates": True, "min_radius": 0.2}
-    path = write_config(tmp_path / "recipes" / "mine.yaml", mine)
-    whole = asdict(recipe_from(mine))
-    losses = []
-    for name, objective in {"inline": mine, "file": str(path), "whole": whole, "other": "hycoclip"}.items():
-        settings = run_config(tmp_path / name, shards, objective=objective, train__steps=2, data__workers=0)
-        assert run(write_config(tmp_path / f"{name}.yaml", json.loads(json.dumps(settings)))) == 0
-        losses.append([line["loss"] for line in read_log(tmp_path / name)])
-    assert losses[0] == losses[1] == losses[2] != losses[3]
-
-
-SEVERAL = {"base": "uncha", "max_boxes": 3}
-
-
-@pytest.fixture
-def several(tmp_path, shards) -> Path:
-    """The config of a run with up to three boxes a sample, in two parts a batch."""
-    settings = run_config(tmp_path / "run", shards, objective=SEVERAL, train__accumulate=2)
-    return write_config(tmp_path / "several.yaml", settings)
-
-
-@pytest.mark.parametrize("accumulate", [2, 3])
-def test_parts_of_a_batch_train_as_the_whole_does(accumulate, several, tmp_path):
-    """Four samples in parts of two, and of one and two; without the dropped patches, which are drawn in other order."""
-    quiet = ["model.towers.vision_cfg.patch_dropout=0", "train.steps=4", "data.workers=0"]
-    assert run(several, *quiet, f"train.accumulate={accumulate}") == 0
-    assert run(several, *quiet, "train.accumulate=1", f"output_dir={tmp_path}/whole") == 0
-    for ours, theirs in zip(read_log(tmp_path / "run"), read_log(tmp_path / "whole"), strict=True):
-        assert without(ours, *CLOCK, "warnings", "skipped") == pytest.approx(
-            without(theirs, *CLOCK, "warnings", "skipped"), rel=2e-3, abs=1e-4
-        )
-
-
-def test_a_run_of_several_boxes_in_parts_goes_on_bit_for_bit(several, tmp_path):
-    """With patches dropped at random in each part."""
-    assert run(several, "train.keep_checkpoints=3") == 0
-    shutil.copytree(tmp_path / "run", tmp_path / "again")
-    rewind(tmp_path / "again", 2)
-    assert run(several, "train.keep_checkpoints=3", f"output_dir={tmp_path}/again", "--resume") == 0
-    assert_same_run(tmp_path / "again", tmp_path / "run")
-    assert SCALES.keys() <= read_log(tmp_path / "run")[-1].keys()
-
-
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_pairs_without_boxes_train_too(accumulate, several, tmp_path):
-    """In the terms of whole pictures; of boxes there is nothing to say."""
-    write_pairs(tmp_path / "pairs", [8, 8])
-    arguments = [f"data.shards={tmp_path}/pairs", "train.steps=2", "data.workers=0", f"train.accumulate={accumulate}"]
-    assert run(several, *arguments) == 0
-    for line in read_log(tmp_path / "run"):
-        assert 0 < line["loss"] < 10
-        assert line["contrast/image-text"] > 0
-        assert {line[name] for name in parts_of(recipe_from(SEVERAL)) if "box" in name} == {0.0}
-        assert line["radius/box_image/q50"] is None
-        assert line["radius/image/q50"] > 0
-
-
-def test_a_factor_that_does_not_divide_is_refused_before_training(config, capsys):
-    towers = "model.towers.embed_dim=20"
-    assert_refused(config, capsys, "factor_dim 8 does not divide the embedding's 20", "objective=phyclip", towers)
 
 
 # Warnings -------------------------------------------------------------------------------------------------------------
@@ -498,92 +369,3 @@ def test_a_non_finite_gradient_stops_before_the_update(config, tmp_path, monkeyp
     assert steps_in(tmp_path / "run") == [2]
     saved = load_file(tmp_path / "run" / "checkpoints" / "step-00000002" / "model.safetensors")
     assert all(torch.equal(tensor, saved[name]) for name, tensor in models[0].state_dict().items())
-
-
-# Processes ------------------------------------------------------------------------------------------------------------
-
-
-def logged(output_dir: Path) -> bool:
-    """Whether a run has made its first steps."""
-    return (output_dir / "metrics.jsonl").is_file() and len(read_log(output_dir)) >= 2
-
-
-def assert_stopped_in_order(output_dir: Path, said: str) -> None:
-    assert "stopped by SIGTERM at step" in said
-    (step,) = steps_in(output_dir)
-    assert 2 <= step < 100_000
-    assert read_log(output_dir)[-1]["step"] == step
-    files = {"config.yaml", "manifest.json", "model.safetensors", "state.json", "state.safetensors"}
-    assert state_bits(output_dir / "checkpoints" / f"step-{step:08d}").keys() == files
-    assert not list((output_dir / "checkpoints").glob(".*"))
-
-
-ENDLESS = ("train.steps=100000", "train.checkpoint_every=100000")
-
-
-@pytest.mark.timeout(600)
-def test_sigterm_to_the_whole_process_group_saves_and_exits_with_0(config, tmp_path):
-    """As `timeout`, `kill %1` and Slurm send it: the data workers get it too, and must not take the run with them."""
-    with started([sys.executable, "train/pretrain.py", "--config", str(config), *ENDLESS]) as process:
-        wait_for(lambda: logged(tmp_path / "run") or process.poll() is not None, "the first steps")
-        os.killpg(process.pid, signal.SIGTERM)
-        said, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
-    assert_stopped_in_order(tmp_path / "run", said)
-
-
-@pytest.mark.timeout(600)
-def test_the_death_of_the_launcher_stops_the_run_in_order(config, tmp_path):
-    with started(
-        command("accelerate", "launch", "--cpu", "train/pretrain.py", "--config", config, *ENDLESS)
-    ) as launcher:
-        wait_for(lambda: logged(tmp_path / "run") or launcher.poll() is not None, "the first steps")
-        family = psutil.Process(launcher.pid).children(recursive=True)
-        launcher.terminate()
-        said, _ = launcher.communicate(timeout=120)
-        _, alive = psutil.wait_procs(family, timeout=120)
-    assert len(family) >= 3  # the run and its two data workers
-    assert alive == []
-    assert_stopped_in_order(tmp_path / "run", said)
-
-
-def test_a_mistake_is_exit_code_1(config):
-    with started([sys.executable, "train/pretrain.py", "--config", str(config), "train.step=3"]) as process:
-        said, errors = process.communicate(timeout=240)
-    assert process.returncode == 1
-    assert said == ""
-    assert errors == "error: unknown key 'train.step', did you mean 'steps'?\n"
-
-
-def launch_two(config: Path, *arguments: object) -> str:
-    """Run four steps in two processes; return what they said."""
-    flags = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
-    quiet = ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    script = ["train/pretrain.py", "--config", config, "data.workers=1", "train.steps=4", *arguments]
-    with started(command("accelerate", "launch", *flags, *quiet, *script)) as launcher:
-        said, errors = launcher.communicate(timeout=420)
-    assert launcher.returncode == 0, errors
-    return said
-
-
-@pytest.mark.timeout(900)
-def test_two_processes_train_one_model_and_resume_bit_for_bit(config, tmp_path):
-    assert launch_two(config).count("; the model is in") == 1
-    assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2, 3, 4]
-    state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000004" / "state.json").read_text())
-    assert [stream["read"] for stream in state["streams"]] == [8, 8]  # four batches of two each
-    assert len(list((tmp_path / "run" / "tensorboard").rglob("events.*"))) == 1
-
-    shutil.copytree(tmp_path / "run", tmp_path / "again")
-    rewind(tmp_path / "again", 2)
-    assert launch_two(config, f"output_dir={tmp_path}/again", "--resume").count("resuming from") == 1
-    assert_same_run(tmp_path / "again", tmp_path / "run")
-
-
-def test_boxes_alone_train_or_are_refused(tmp_path, shards):
-    """A recipe of no role but boxes."""
-    pair = {"query": "box_image", "key": "box_text"}
-    boxes = {"geometry": "lorentz", "max_boxes": 3, "contrast": [pair]}
-    settings = run_config(tmp_path / "run", shards, objective=boxes, train__steps=2, data__workers=0)
-    assert run(write_config(tmp_path / "config.yaml", settings)) in (0, 1)

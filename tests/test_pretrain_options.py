@@ -7,54 +7,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from pretrain_helpers import (
     after,
     assert_refused,
     assert_resumes,
     config_of,
+    fresh,
+    losses,
     rewind,
     run,
     step_of,
     steps_in,
 )
 from safetensors.torch import load_file
-from training_helpers import TOWERS, read_log, started, write_shards
+from training_helpers import TOWERS, read_log, started
 
 import hypclip
-from hypclip.config import build
+from hypclip.config import build, read
 from hypclip.data.batch import Batch
 from hypclip.evaluation.suite import RetrievalTask, prepare
 from hypclip.objective import Loss, Objective
-from hypclip.training.settings import EvaluateConfig
+from hypclip.training.settings import EvaluateConfig, configure
 from train import pretrain
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Path:
-    return write_shards(tmp_path_factory.mktemp("shards"))
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory, shards) -> Path:
-    """The folder of a run of four steps without options."""
-    folder = tmp_path_factory.mktemp("plain")
-    assert run(config_of(folder, shards)) == 0
-    return folder / "run"
-
-
-def losses(output_dir: Path) -> list[float]:
-    return [line["loss"] for line in read_log(output_dir)]
-
-
-def fresh(output_dir: Path) -> dict[str, torch.Tensor]:
-    """Return the weights that a run without a warm start began with."""
-    config = hypclip.load(output_dir / "checkpoint").config
-    torch.manual_seed(0)
-    return hypclip.HypCLIP(config).state_dict()
-
 
 # Averaged weights -----------------------------------------------------------------------------------------------------
 
@@ -147,8 +124,25 @@ def test_gradient_checkpointing_computes_the_same(tmp_path, shards, plain):
     assert losses(output_dir) == pytest.approx(losses(plain), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "by_row"),
+    [
+        ({}, True),
+        ({"train__compile": True}, False),
+        ({"objective": {"geometry": "lorentz", "contrast": [{"query": "image", "key": "box_image"}]}}, False),
+    ],
+    ids=["usual", "compiled", "pictures alone"],
+)
+def test_the_token_table_has_gradients_by_row(tmp_path, shards, changes, by_row):
+    plan = configure(read(config_of(tmp_path, shards, **changes), []))
+    made = pretrain.Run(plan, resume=False)
+    try:
+        assert made.model.text_tower.token_embedding.sparse is by_row
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_compiled_towers_compute_the_same(tmp_path, shards):
     """Without dropped patches, which a compiled tower draws otherwise."""
     found = []
@@ -197,91 +191,6 @@ def test_gradients_that_overflow_in_fp16_are_passed_over(tmp_path, shards, monke
     assert json.loads((second / "state.json").read_text())["scaler"]["scale"] == pytest.approx(1e38 / 4)
 
 
-# What is trained ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def flat(tmp_path) -> Path:
-    """A checkpoint file of open_clip."""
-    torch.manual_seed(7)
-    torch.save(open_clip.CustomTextCLIP(**TOWERS).state_dict(), tmp_path / "flat.pt")
-    return tmp_path / "flat.pt"
-
-
-def test_a_run_starts_from_the_towers_of_a_flat_model_and_resumes(tmp_path, shards, plain, flat, capsys):
-    output_dir = assert_resumes(config_of(tmp_path, shards, warm_start={"source": str(flat)}), tmp_path)
-    said = capsys.readouterr().out
-    assert said.count(f"towers of {flat}\n") == 1  # a run that goes on has its own
-    assert losses(output_dir)[0] != losses(plain)[0]
-
-
-def test_the_towers_are_those_of_the_flat_model(tmp_path, shards, flat):
-    config = config_of(tmp_path, shards, warm_start={"source": str(flat)}, train__learning_rate=1e-12, train__steps=1)
-    assert run(config) == 0
-    source, weights = torch.load(flat, weights_only=True), load_file(tmp_path / "run" / "checkpoint/model.safetensors")
-    assert torch.allclose(weights["image_tower.proj"], source["visual.proj"], rtol=0, atol=1e-9)
-    name = "transformer.resblocks.1.mlp.c_fc.weight"
-    assert torch.allclose(weights[f"text_tower.{name}"], source[f"text.{name}"], rtol=0, atol=1e-9)
-
-
-def test_a_source_that_is_not_there_is_refused(tmp_path, shards, capsys):
-    config = config_of(tmp_path, shards, warm_start={"source": f"{tmp_path}/none.pt"})
-    assert_refused(config, capsys, "cannot start from '.*none.pt': expected an open_clip model and tag")
-
-
-def moved(output_dir: Path) -> set[str]:
-    """Return the names of the weights that a run has changed."""
-    first, last = fresh(output_dir), load_file(output_dir / "checkpoint" / "model.safetensors")
-    return {name for name, tensor in last.items() if not torch.equal(tensor, first[name])}
-
-
-def test_adapters_are_trained_merged_and_resumed(tmp_path, shards):
-    lora = {"rank": 2, "image_blocks": 1, "text_blocks": 1}
-    output_dir = assert_resumes(config_of(tmp_path, shards, tune={"lora": lora}), tmp_path)
-    changed = moved(output_dir)
-    for tower in ("image_tower", "text_tower"):
-        blocks = {name for name in changed if name.startswith(f"{tower}.transformer.resblocks.")}
-        parts = ("in_proj_weight", "out_proj.weight")
-        assert blocks == {f"{tower}.transformer.resblocks.1.attn.{part}" for part in parts}
-    assert {"log_curv", "image_tower.proj", "text_tower.ln_final.weight"} <= changed
-    assert "text_tower.token_embedding.weight" not in changed
-    written = load_file(step_of(output_dir, 4) / "model.safetensors")
-    finished = load_file(output_dir / "checkpoint" / "model.safetensors")
-    assert all(torch.equal(written[name], tensor) for name, tensor in finished.items())
-
-
-def test_adapters_with_averages_resume(tmp_path, shards):
-    lora = {"rank": 2, "image_blocks": 1, "text_blocks": 1}
-    config = config_of(tmp_path, shards, tune={"lora": lora}, train__ema_decay=0.9)
-    finished = load_file(assert_resumes(config, tmp_path) / "checkpoint" / "model.safetensors")
-    assert not any("parametrizations" in name for name in finished)
-
-
-def test_locked_towers_stay_and_resume(tmp_path, shards):
-    tune = {"lock_image": True, "unlocked_image_blocks": 1, "lock_text": True}
-    changed = moved(assert_resumes(config_of(tmp_path, shards, tune=tune), tmp_path))
-    assert {name for name in changed if name.startswith("text_tower.")} == {"text_tower.text_projection"}
-    assert {name.split(".")[1] for name in changed if name.startswith("image_tower.")} == {
-        "transformer",
-        "ln_post",
-        "proj",
-    }
-    assert not any(name.startswith("image_tower.transformer.resblocks.0.") for name in changed)
-
-
-def test_lower_layers_move_less_and_resume(tmp_path, shards, plain):
-    """Adam's first updates have the size of the learning rate: a third of it a layer."""
-    layer_decay = {"image_layer_decay": 0.1, "text_layer_decay": 0.1}
-    output_dir = assert_resumes(config_of(tmp_path, shards, tune=layer_decay), tmp_path)
-    assert losses(output_dir)[0] == losses(plain)[0]
-    assert losses(output_dir)[2:] != losses(plain)[2:]
-    first, last = fresh(output_dir), load_file(output_dir / "checkpoint" / "model.safetensors")
-    for tower in ("image_tower", "text_tower"):
-        names = [f"{tower}.transformer.resblocks.{block}.mlp.c_fc.weight" for block in (0, 1)]
-        low, high = ((last[name] - first[name]).abs().mean() for name in names)
-        assert 5 * low < high
-
-
 # Pictures of boxes ----------------------------------------------------------------------------------------------------
 
 
@@ -309,6 +218,11 @@ def test_a_tower_of_one_size_refuses_others_by_name(tmp_path, shards, capsys, to
     config = config_of(tmp_path, shards, data__box_size=48, model={"towers": towers})
     assert_refused(config, capsys, r"data\.box_size is 48 and the image tower takes pictures of 32 pixels only .*leave")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_tower_that_does_not_take_its_own_size_is_refused_by_name(tmp_path, shards, capsys):
+    config = config_of(tmp_path, shards, model={"towers": timm_towers(img_size=48)})
+    assert_refused(config, capsys, r"tower does not take pictures of 32 pixels, its vision_cfg\.image_size .*img_size")
 
 
 def test_a_box_size_that_is_the_towers_own_changes_nothing(tmp_path, shards, plain):

@@ -20,26 +20,13 @@ from pretrain_helpers import (
     step_of,
     steps_in,
 )
-from training_helpers import read_log, state_bits, write_shards
+from training_helpers import read_log, state_bits
 
 from hypclip.training.checkpoints import verify
 from hypclip.training.metrics import MetricsLog
 from hypclip.training.saver import Saver
 from hypclip.training.state import Snapshot
 from train import pretrain
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> Path:
-    return write_shards(tmp_path_factory.mktemp("shards"))
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory, shards) -> Path:
-    """The folder of a run of four steps that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("plain")
-    assert run(config_of(folder, shards)) == 0
-    return folder / "run"
 
 
 @pytest.fixture

@@ -362,6 +362,16 @@ def test_a_slow_store_holds_nothing_up(tmp_path, store, warned):
     assert steps_in(tmp_path / "run") == [5]
 
 
+def test_a_store_that_does_not_answer_does_not_hold_up_the_end(tmp_path, store, warned, monkeypatch):
+    monkeypatch.setattr("hypclip.training.saver._LAST_COPIES_S", 0.2)
+    store.gate.clear()
+    saver = Saver(output(tmp_path), 1, upload_to="recorded://bucket/x", warn=warned.append)
+    saver.save(taken(1))
+    saver.close()
+    assert warned == ["copies of checkpoints to recorded://bucket/x took over 0.2 s: given up"]
+    assert steps_in(tmp_path / "run") == [1]
+
+
 @pytest.mark.parametrize(
     ("kind", "why"), [("nope", "Protocol not known: nope"), ("lacking", "Install no_such_library")]
 )

@@ -45,7 +45,7 @@ def clock(monkeypatch) -> Iterator[Clock]:
 
 
 def test_a_lap_has_the_figures_since_the_last_one(clock):
-    meter = Throughput(5e9, CPU)
+    meter = Throughput(CPU, 5e9)
     assert meter.waiting(lambda: clock.after(1.5)) == "batch"
     meter.done(32)
     clock.after(2.5)
@@ -61,7 +61,7 @@ def test_a_lap_has_the_figures_since_the_last_one(clock):
 
 
 def test_waiting_that_fails_counts_too(clock):
-    meter = Throughput(1.0, CPU)
+    meter = Throughput(CPU)
 
     def fail() -> None:
         clock.after(3.0)
@@ -74,7 +74,7 @@ def test_waiting_that_fails_counts_too(clock):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_pause_is_left_out(clock, fails):
-    meter = Throughput(1.0, CPU)
+    meter = Throughput(CPU)
     meter.done(8)
     clock.after(2.0)
     try:
@@ -89,12 +89,24 @@ def test_a_pause_is_left_out(clock, fails):
 
 
 def test_unknown_work_is_not_a_number_and_the_rate_is_one(clock):
-    meter = Throughput(float("nan"), CPU)
+    meter = Throughput(CPU)
     meter.done(8)
     clock.after(2.0)
     lap = meter.lap()
     assert math.isnan(lap["model_flop_per_s"])
     assert lap["samples_per_s"] == 4.0
+
+
+def test_what_was_before_the_start_does_not_count(clock):
+    meter = Throughput(CPU)
+    meter.waiting(lambda: clock.after(30.0))
+    assert not meter.is_started
+    meter.start(2.0)
+    assert meter.is_started
+    clock.after(2.0)
+    meter.done(8)
+    lap = meter.lap()
+    assert (lap["samples_per_s"], lap["data_wait_s"], lap["model_flop_per_s"]) == (4.0, 0.0, 8.0)
 
 
 # Work -----------------------------------------------------------------------------------------------------------------

@@ -1,18 +1,14 @@
-import json
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+from flat_helpers import SHAPE, clip_directory, tokenizer_directory
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from training_helpers import TOWERS, tiny_model
 from transformers import (
     BertConfig,
     BertModel,
-    CLIPConfig,
-    CLIPModel,
-    PreTrainedTokenizerFast,
     SiglipConfig,
     SiglipModel,
 )
@@ -23,7 +19,6 @@ from hypclip.training.flat import FlatModel, with_text_model
 from hypclip.training.tuning import LoraSettings, TuneConfig, apply, keep_locked_in_eval
 from hypclip.training.warm_start import calibrate_scales, load_towers, read_flat
 
-SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -36,36 +31,6 @@ def flat_clip(seed: int = 0) -> open_clip.CustomTextCLIP:
 def file(tmp_path) -> Path:
     torch.save(flat_clip().state_dict(), tmp_path / "flat.pt")
     return tmp_path / "flat.pt"
-
-
-def clip_directory(folder: Path, *, vision: dict | None = None, text: dict | None = None, **top) -> CLIPModel:
-    torch.manual_seed(0)
-    config = CLIPConfig(
-        vision_config={**SHAPE, "image_size": 32, "patch_size": 16, **(vision or {})},
-        text_config={**SHAPE, "max_position_embeddings": 16, **(text or {})},
-        **{"projection_dim": 32, **top},
-    )
-    model = CLIPModel(config).eval()
-    for name, parameter in model.named_parameters():
-        if "norm" in name or name.endswith("bias"):
-            torch.nn.init.normal_(parameter, 0.5, 0.3)
-    model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]})
-    )
-    return model
-
-
-def tokenizer_directory(folder: Path, vocab_size: int) -> None:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *map(chr, range(97, 123))]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words[:vocab_size])}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(folder)
 
 
 def started(flat: FlatModel, embed_dim: int | None = None, **settings) -> HypCLIP:
@@ -223,7 +188,7 @@ def test_weights_of_other_towers_leave_the_model_as_it_was(file):
     before = {name: p.clone() for name, p in model.state_dict().items()}
     with pytest.raises(
         CheckpointError,
-        match=r"proj is missing; extra has no place in the image_tower; .*conv1.weight has shape \(8,",
+        match=r"proj is missing; image_tower.extra is not in this model; .*conv1.weight has shape \(8,",
     ):
         load_towers(model, read_flat(file, TOWERS))
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
@@ -231,7 +196,7 @@ def test_weights_of_other_towers_leave_the_model_as_it_was(file):
     state["visual.conv1.weight"] = torch.ones(32, 3, 16, 16)
     del state["visual.extra"]
     torch.save(state, file)
-    with pytest.raises(CheckpointError, match=r"holds other towers than the model: text_tower.ln_final.bias is"):
+    with pytest.raises(CheckpointError, match=r"holds other towers than this model: text_tower.ln_final.bias is"):
         load_towers(model, read_flat(file, TOWERS))
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
 

@@ -51,11 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def table(scores: Mapping[str, Mapping[str, int | float]]) -> str:
     """Return the scores as lines `task  measure  value`."""
-    rows = [(task, name, value) for task, values in scores.items() for name, value in values.items()]
-    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+    task_width = max(map(len, scores))
+    name_width = max(len(name) for values in scores.values() for name in values)
     return "\n".join(
-        f"{task:<{widths[0]}}  {name:<{widths[1]}}  {value if name == 'n' else f'{value:.4f}'}"
-        for task, name, value in rows
+        f"{task:<{task_width}}  {name:<{name_width}}  {value if name == 'n' else f'{value:.4f}'}"
+        for task, values in scores.items()
+        for name, value in values.items()
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hypclip.data.quickstart.art import TRAIN_STYLES
+from hypclip.data.quickstart.scenes import Split
 from hypclip.data.quickstart.shards import write_shards, write_zero_shot
 from hypclip.errors import HypclipError
 
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _quickstart(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
-    for split, count in (("train", arguments.scenes), ("validation", arguments.validation_scenes)):
+    counts: dict[Split, int] = {"train": arguments.scenes, "validation": arguments.validation_scenes}
+    for split, count in counts.items():
         write_shards(
             arguments.output,
             split,
@@ -50,7 +52,7 @@ def _quickstart(arguments: argparse.Namespace) -> None:
         )
     scenes_s = time.perf_counter() - started
     pictures = write_zero_shot(arguments.output / "zero_shot")
-    total = arguments.scenes + arguments.validation_scenes
+    total = sum(counts.values())
     print(f"{total} scenes in {scenes_s:.1f} s ({total / scenes_s:.0f} a second), {pictures} held-out drawings")
 
 

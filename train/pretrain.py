@@ -9,12 +9,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+# Read when torch is loaded: its threads wait for each other for some microseconds only before they make room for the
+# processes that prepare data, which on a CPU share its cores.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -24,6 +29,7 @@ from torch import Tensor
 from hypclip import checkpoint
 from hypclip.config import read
 from hypclip.data.batch import Batch, ExampleMaker, collate
+from hypclip.data.picture import Normaliser
 from hypclip.data.shards import find_shards
 from hypclip.data.stream import BatchStream, StreamConfig, StreamState
 from hypclip.errors import ConfigError, HypclipError, TrainingError
@@ -33,7 +39,6 @@ from hypclip.objective import Loss
 from hypclip.training import distributed, parallel, precision, reporting, tuning
 from hypclip.training.checkpoints import newest
 from hypclip.training.ema import AveragedWeights
-from hypclip.training.flat import FlatModel
 from hypclip.training.guard import is_spike
 from hypclip.training.health import find_trouble
 from hypclip.training.memory import keep_freed_memory
@@ -41,7 +46,7 @@ from hypclip.training.metrics import MetricsLog
 from hypclip.training.optim import adamw, learning_rate_at, set_learning_rate
 from hypclip.training.progress import RunProgress
 from hypclip.training.saver import Saver
-from hypclip.training.settings import RunPlan, configure
+from hypclip.training.settings import RunPlan, WarmStartConfig, configure, read_source
 from hypclip.training.state import (
     TrainState,
     generators,
@@ -53,6 +58,7 @@ from hypclip.training.state import (
 )
 from hypclip.training.step import Embedded, forward_backward
 from hypclip.training.stopping import StopSignals
+from hypclip.training.tables import RowsToTable, use_row_gradients
 from hypclip.training.throughput import Throughput, model_flops
 
 
@@ -64,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
     arguments = parser.parse_intermixed_args(argv)
     try:
-        train(configure(read(arguments.config, arguments.overrides)), resume=arguments.resume)
+        settings = read(arguments.config, arguments.overrides)
+        train(configure(settings, resume=arguments.resume), resume=arguments.resume)
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -137,6 +144,8 @@ class Run:
                 f"train.batch_size {settings.batch_size} does not divide among {self.processes} processes"
             )
         self.precision = precision.choose(settings.precision, self.device)
+        wanted = settings.parallel == "fsdp" or self.accelerator.distributed_type == DistributedType.FSDP
+        self.sharded = wanted and self.processes > 1
 
     def _newest(self) -> Path | None:
         """Return the checkpoint to go on from, which the first process looks for."""
@@ -148,32 +157,36 @@ class Run:
         settings = self.settings
         torch.manual_seed(settings.seed)
         self.model = HypCLIP(self.config.model)
-        _check_box_size(self.model, self.config.data.box_size)
-        if self.plan.warm_start is not None and found is None:
-            self._start_warm(self.plan.warm_start)
+        _check_sizes(self.model, self.config.data.box_size)
+        if self.config.warm_start is not None and found is None:
+            self._start_warm(self.config.warm_start)
         tuning.apply(self.model, self.config.tune)
         if found is not None:
             load_weights(self.model, found)
-        self.model.to(self.device, memory_format=torch.channels_last)
+        order = torch.preserve_format if self.sharded else torch.channels_last  # which FSDP does not cut
+        self.model.to(self.device).to(memory_format=order)
         if settings.gradient_checkpointing:
             self.model.set_grad_checkpointing()
         if settings.compile:
             self.model.image_tower.compile()
             self.model.text_tower.compile()
+            self.model.passes_are_fixed = True
 
-    def _start_warm(self, source: FlatModel) -> None:
+    def _start_warm(self, start: WarmStartConfig) -> None:
         from hypclip.training.warm_start import load_towers  # which takes seconds to import
 
-        how = self.config.warm_start
-        new = load_towers(self.model, source, keep_logit_scale=how.keep_logit_scale, calibrate=how.calibrate)
-        self.progress.say(f"towers of {how.source}" + (f"; new: {', '.join(new)}" if new else ""))
+        # Not in the plan where there were checkpoints to resume from, of which none is whole.
+        towers = self.config.model.towers if Path(start.source).is_file() else None
+        source = self.plan.warm_start or read_source(start, towers)
+        new = load_towers(self.model, source, keep_logit_scale=start.keep_logit_scale, calibrate=start.calibrate)
+        self.progress.say(f"towers of {start.source}" + (f"; new: {', '.join(new)}" if new else ""))
 
     def _make_optimizer(self, _: Path | None) -> None:
         settings, tune = self.settings, self.config.tune
-        wanted = settings.parallel == "fsdp" or self.accelerator.distributed_type == DistributedType.FSDP
-        self.sharded = wanted and self.processes > 1
         if self.sharded:
             parallel.shard(self.model)
+        elif self._has_row_gradients():
+            use_row_gradients(self.model)
         self.averaged = AveragedWeights(self.model, settings.ema_decay) if settings.ema_decay else None
         self.optimizer = adamw(
             self.model,
@@ -186,7 +199,14 @@ class Run:
         )
         if self.sharded:
             parallel.separate_groups(self.optimizer)
+        RowsToTable(self.optimizer)
         self.scaler = precision.loss_scaler(self.precision, self.device)
+
+    def _has_row_gradients(self) -> bool:
+        """Whether gradients are on a CPU, exchanged by gloo if at all, and of texts too: DDP waits for every table."""
+        plain = self.device.type == "cpu" and not self.settings.compile
+        alone_or_gloo = self.processes == 1 or torch.distributed.get_backend() == "gloo"
+        return plain and alone_or_gloo and bool(self.objective.recipe.roles & {"text", "box_text"})
 
     def _make_state(self, found: Path | None) -> None:
         lasting = self.plan.lasting()
@@ -218,8 +238,6 @@ class Run:
                 recipe.roles,
                 model.image_size,
                 config.data.augment,
-                config.model.image_mean,
-                config.model.image_std,
                 config.data.box_margin,
                 recipe.max_boxes,
                 config.data.box_size,
@@ -227,13 +245,14 @@ class Run:
             functools.partial(collate, tokenizer=model.tokenizer, max_boxes=recipe.max_boxes),
             StreamState.from_plain(self.state.streams[self.rank]) if self.state.streams else None,
         )
+        self.normalise = Normaliser(config.model.image_mean, config.model.image_std, self.device)
 
     def _open_log(self, _: Path | None) -> None:
         config, settings = self.config, self.settings
         self.evaluations = prepare(config.evaluate) if self.is_first else {}
         self.progress.start_at(self.state.step)
         self.warned: set[str] = set()
-        self.throughput: Throughput | None = None
+        self.throughput = Throughput(self.device)
         self.began = time.perf_counter()
         self.saver = Saver(
             config.output_dir, settings.keep_checkpoints, settings.keep_every, settings.upload_to, self.progress.warn
@@ -258,18 +277,20 @@ class Run:
         tuning.keep_locked_in_eval(self.model)
 
     # ------------------------------------------------------------------ a step
-    def next_batch(self, batches: Any) -> Batch:
+    def next_batch(self, batches: Iterator[Batch]) -> Batch:
         """Return the next batch, or raise in every process what one process has to say of its data."""
-        batch, failure = None, None
+        found: Batch | None = None
+        failure: Exception | None = None
         try:
-            batch = self.throughput.waiting(lambda: next(batches)) if self.throughput else next(batches)
+            found = self.throughput.waiting(lambda: next(batches))
         except HypclipError as error:
             failure = error
-        failure = failure or self.saver.failure
-        distributed.raise_together(failure, self.device)
-        if self.throughput is None:
-            self.throughput = Throughput(model_flops(self.model, batch), self.device)
-        return batch.to(self.device)
+        distributed.raise_together(failure or self.saver.failure, self.device)
+        assert found is not None
+        batch = found.to(self.device, self.normalise)
+        if not self.throughput.is_started:
+            self.throughput.start(model_flops(self.model, batch))
+        return batch
 
     def step(self, batch: Batch) -> None:
         """Make one update, and log it when it is time."""
@@ -285,7 +306,6 @@ class Run:
         )  # fmt: skip
         if not seen.finite:
             raise TrainingError(self._non_finite(loss, seen))
-        loss = _mean_over_processes(loss)
         if settings.spike is not None and is_spike(loss.loss.item(), state, settings.spike):
             self.progress.warn(f"step {state.step + 1}: a spike of the loss, {loss.loss.item():.4g}: no update")
             norm = torch.tensor(float("nan"))
@@ -420,27 +440,24 @@ def _check_trackers(wanted: Sequence[str]) -> None:
         )
 
 
-def _check_box_size(model: HypCLIP, size: int | None) -> None:
-    """Refuse pictures of boxes of a size that the image tower does not take, before any data is read."""
-    if size is None or size == model.image_size:
-        return
-    try:
-        with torch.no_grad():
-            model.image_tower.eval()(torch.zeros(1, 3, size, size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ConfigError(
-            f"data.box_size is {size} and the image tower takes pictures of {model.image_size} pixels only ({error}): "
-            "leave it out, or, for a tower of timm that can, set dynamic_img_size in vision_cfg.timm_model_kwargs"
-        ) from error
+def _check_sizes(model: HypCLIP, box_size: int | None) -> None:
+    """Refuse pictures of a size that the image tower does not take, before any data is read."""
+    for size in dict.fromkeys((model.image_size, box_size or model.image_size)):
+        try:
+            with torch.no_grad():
+                model.image_tower.eval()(torch.zeros(1, 3, size, size))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            if size == model.image_size:
+                raise ConfigError(
+                    f"model.towers: the image tower does not take pictures of {size} pixels, its "
+                    f"vision_cfg.image_size ({error}): for a tower of timm set img_size in timm_model_kwargs too"
+                ) from error
+            raise ConfigError(
+                f"data.box_size is {size} and the image tower takes pictures of {model.image_size} pixels only "
+                f"({error}): leave it out, or, for a tower of timm that can, set dynamic_img_size in "
+                "vision_cfg.timm_model_kwargs"
+            ) from error
     model.image_tower.train()
-
-
-def _mean_over_processes(loss: Loss) -> Loss:
-    """Return the loss and its parts for the whole batch, detached."""
-    names = list(loss.parts)
-    values = torch.stack([loss.loss.detach(), *loss.parts.values()]).unsqueeze(0)
-    total, *parts = distributed.gather_rows(values).mean(0)
-    return Loss(total, dict(zip(names, parts, strict=True)))
 
 
 if __name__ == "__main__":

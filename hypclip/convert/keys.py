@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from hypclip.errors import CheckpointError
+from hypclip.errors import CheckpointError, first_few
 
 Kind = Literal["clip", "meru", "hycoclip", "phyclip", "uncha"]
 MERU_OR_HYCOCLIP = "meru or hycoclip"
@@ -149,9 +149,8 @@ def require_keys(tensors: Mapping[str, Tensor], layout: Layout) -> None:
         elif not value.isfinite().all():
             problems.append(f"{key} has numbers that are not finite")
     if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise CheckpointError(
-            f"it looks like {layout.kind} with a ViT-{layout.size.name.upper()}, but {'; '.join(problems[:3])}{more}"
+            f"it looks like {layout.kind} with a ViT-{layout.size.name.upper()}, but {first_few(problems)}"
         )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from hypclip.checkpoint import atomic_directory
 from hypclip.config import build
 from hypclip.data.picture import to_rgb
-from hypclip.errors import CheckpointError, ConfigError, InputError, MissingExtraError
+from hypclip.errors import CheckpointError, ConfigError, InputError, MissingExtraError, first_few
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.towers.build import tower_config
 from hypclip.towers.image import evaluation_transform
@@ -121,8 +121,7 @@ class HypCLIPForHub(PreTrainedModel):  # type: ignore[misc]
         problems += [f"{name} is not in this model" for name in sorted(info["unexpected_keys"])]
         problems += [f"{entry[0]} has another shape" for entry in sorted(info["mismatched_keys"])]
         if problems:
-            more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-            raise CheckpointError(f"{args[0]} holds other towers than its config: {'; '.join(problems[:3])}{more}")
+            raise CheckpointError(f"{args[0]} holds other towers than its config: {first_few(problems)}")
         for name, value in model._unsaved.items():
             model.hypclip.get_buffer(name).copy_(value)
         for name in model._fixed:  # loaded as one to learn

@@ -6,13 +6,14 @@ with a file that is not what it says, is known to be damaged, on an object store
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hypclip.checkpoint import sha256
+from hypclip.checkpoint import read_config, sha256
 from hypclip.errors import CheckpointError
 
 MANIFEST = "manifest.json"
@@ -55,7 +56,7 @@ def verify(folder: Path) -> None:
 
 def newest(output_dir: Path, warn: Callable[[str], Any]) -> Path | None:
     """Return the checkpoint of the highest step that is whole, or None; `warn` is told of each that is not."""
-    for folder in sorted((output_dir / "checkpoints").glob("step-*"), reverse=True):
+    for folder in _newest_first(output_dir):
         try:
             verify(folder)
         except CheckpointError as error:
@@ -65,12 +66,25 @@ def newest(output_dir: Path, warn: Callable[[str], Any]) -> Path | None:
     return None
 
 
+def begun_model(output_dir: Path) -> dict[str, Any] | None:
+    """Return the model's config as the newest checkpoint that can be read has it, whole or not; None without any."""
+    for folder in _newest_first(output_dir):
+        with contextlib.suppress(CheckpointError):
+            model: dict[str, Any] = read_config(folder)["model"]
+            return model
+    return None
+
+
+def _newest_first(output_dir: Path) -> list[Path]:
+    return sorted((output_dir / "checkpoints").glob("step-*"), reverse=True)
+
+
 def prune(output_dir: Path, step: int, keep: int, keep_every: int | None = None, spared: Path | None = None) -> None:
     """Delete all but the newest `keep` checkpoints, and those of multiples of `keep_every`, of a run that is at `step`.
 
     Later ones are of an earlier run in the same folder, which this one, started afresh, replaces. One can be spared.
     """
-    found = sorted((output_dir / "checkpoints").glob("step-*"))
+    found = _newest_first(output_dir)[::-1]
     ours = [folder for folder in found if folder <= checkpoint_path(output_dir, step)]
     lasting = {folder for folder in ours if keep_every and _step_of(folder) % keep_every == 0}
     for old in {*found} - {*ours[-keep:]} - lasting - {spared}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -32,37 +32,60 @@ def gather_rows(rows: Tensor) -> Tensor:
     Raises:
         TrainingError: processes hold different numbers of rows.
     """
-    if world_size() == 1:
-        return rows
-    sizes = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
-    dist.all_gather(sizes, torch.tensor([rows.shape[0]], device=rows.device))
-    if len({int(s) for s in sizes}) > 1:
-        raise TrainingError(f"processes hold batches of different sizes: {[int(s) for s in sizes]}")
-    parts = [torch.empty_like(rows) for _ in range(world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    with torch.no_grad():
+        return gather_rows_with_gradient([rows])[0]
 
 
-def gather_rows_with_gradient(rows: Tensor) -> Tensor:
-    """Return the rows of all processes; the gradient of each row flows back to the process that owns it.
+def gather_rows_with_gradient(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Return the rows of all processes of several tensors, in one message; gradients flow back to the rows' owners.
 
     The gradients that all processes hold for a row are summed, so that the mean of per-process losses, as DDP takes it,
     has the gradient of one process with the whole batch.
+
+    Args:
+        parts: tensors of any types and as many rows each.
+
+    Raises:
+        TrainingError: processes hold different numbers of rows.
     """
-    return rows if world_size() == 1 else _GatherRows.apply(rows)
+    return list(parts) if world_size() == 1 else list(_GatherRows.apply(*parts))
 
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        ctx.rows = rows.shape[0]
-        return gather_rows(rows)
+    def forward(ctx: Any, *parts: Tensor) -> tuple[Tensor, ...]:
+        rows = parts[0].shape[0]
+        sizes = _all_gather(torch.tensor([rows], device=parts[0].device)).tolist()
+        if len(set(sizes)) > 1:
+            raise TrainingError(f"processes hold batches of different sizes: {sizes}")
+        ctx.rows, ctx.learned = rows, ctx.needs_input_grad
+        message = [part.contiguous().view(rows, -1).view(torch.uint8) for part in parts]
+        gathered = torch.split(_all_gather(torch.cat(message, 1)), [part.shape[1] for part in message], 1)
+        found = [
+            got.contiguous().view(part.dtype).view(-1, *part.shape[1:])
+            for got, part in zip(gathered, parts, strict=True)
+        ]
+        ctx.mark_non_differentiable(*(x for x, learned in zip(found, ctx.learned, strict=True) if not learned))
+        return tuple(found)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient)
-        return gradient[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        learned = [x for x, is_learned in zip(gradients, ctx.learned, strict=True) if is_learned]  # at least one
+        summed = torch.cat([gradient.flatten(1) for gradient in learned], 1)
+        dist.all_reduce(summed)
+        mine = summed[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+        own = iter(torch.split(mine, [gradient[0].numel() for gradient in learned], 1))
+        return tuple(
+            next(own).view(-1, *gradient.shape[1:]) if is_learned else None
+            for gradient, is_learned in zip(gradients, ctx.learned, strict=True)
+        )
+
+
+def _all_gather(rows: Tensor) -> Tensor:
+    """Return as many rows of every process, in order of rank."""
+    found = rows.new_empty(world_size() * rows.shape[0], *rows.shape[1:])
+    dist.all_gather(list(found.chunk(world_size())), rows)
+    return found
 
 
 def gather_plain(value: Any) -> list[Any]:

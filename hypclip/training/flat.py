@@ -111,7 +111,7 @@ def read_directory(folder: Path) -> FlatModel:
             return _from_siglip(folder, _load(folder, transformers.SiglipModel))
     raise ConfigError(
         f"{folder} holds a model of type {kind!r}; of transformers, both towers come from a CLIPModel or a SiglipModel "
-        "(types clip and siglip), a text tower alone from with_text_model"
+        "(types clip and siglip), a text tower alone by warm_start.text_model"
     )
 
 

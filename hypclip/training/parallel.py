@@ -13,10 +13,11 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from hypclip.errors import ConfigError
-from hypclip.model import HypCLIP
+from hypclip.model import HypCLIP, ModelConfig
 from hypclip.training import distributed, tuning
 from hypclip.training.ema import AveragedWeights
 from hypclip.training.optim import blocks, layout
+from hypclip.training.tables import dense_gradients
 
 
 def wrap(model: HypCLIP, device: torch.device, parts: int = 1) -> nn.Module:
@@ -30,7 +31,9 @@ def wrap(model: HypCLIP, device: torch.device, parts: int = 1) -> nn.Module:
     if distributed.world_size() == 1:
         return model
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, forward_sync_buffers=False, static_graph=parts == 1)
+    return DistributedDataParallel(
+        model, device_ids=ids, forward_sync_buffers=False, static_graph=parts == 1, gradient_as_bucket_view=True
+    )
 
 
 def shard(model: HypCLIP) -> None:
@@ -43,6 +46,7 @@ def shard(model: HypCLIP) -> None:
     """
     if any("parametrizations" in name for name, _ in model.named_parameters()):
         raise ConfigError("FSDP cannot cut weights with adapters: leave out tune.lora or train.parallel=fsdp")
+    model.passes_are_fixed = True
     for tower in (model.image_tower, model.text_tower):
         if layout(tower) is not None:
             for block in blocks(tower):
@@ -66,6 +70,12 @@ def is_sharded(model: HypCLIP) -> bool:
     return isinstance(model.image_tower, FSDPModule)
 
 
+def untrained(config: ModelConfig) -> HypCLIP:
+    """Return a new model; the random numbers that the run draws next stay what they were."""
+    with torch.random.fork_rng(devices=[]):
+        return HypCLIP(config)
+
+
 @contextlib.contextmanager
 def whole_model(model: HypCLIP, averaged: AveragedWeights | None) -> Iterator[HypCLIP]:
     """Yield a model with every weight whole, and the averages if there are any; all processes take part.
@@ -74,7 +84,7 @@ def whole_model(model: HypCLIP, averaged: AveragedWeights | None) -> Iterator[Hy
     """
     if is_sharded(model):
         state = model.state_dict() if averaged is None else averaged.tensors
-        copy = HypCLIP(model.config)
+        copy = untrained(model.config)
         copy.load_state_dict({name: distributed.whole(tensor).cpu() for name, tensor in state.items()})
         yield copy
     elif averaged is not None:
@@ -105,16 +115,20 @@ def unsynchronised(wrapped: nn.Module, model: HypCLIP) -> Iterator[None]:
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     """Scale gradients down to a norm of `max_norm`; return the norm that they had."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    if not any(map(distributed.is_sharded, gradients)):
-        return nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    for parameter in model.parameters():
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+    gradients = dense_gradients([p.grad for p in model.parameters() if p.grad is not None])
     cut = [distributed.part(gradient) for gradient in gradients if distributed.is_sharded(gradient)]
     entire = [gradient for gradient in gradients if not distributed.is_sharded(gradient)]
-    squares = nn.utils.get_total_norm(cut).square()
-    dist.all_reduce(squares)
-    norm = (squares + nn.utils.get_total_norm(entire).square()).sqrt()
+    norm = nn.utils.get_total_norm(entire)
+    if cut:
+        squares = nn.utils.get_total_norm(cut).square()
+        dist.all_reduce(squares)
+        norm = (squares + norm.square()).sqrt()
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_([*cut, *entire], factor)
+    if factor.device.type != "cpu" or factor < 1:  # a GPU need not wait for the answer
+        torch._foreach_mul_([*cut, *entire], factor)
     return norm
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,9 @@ from hypclip.checkpoint import atomic_directory
 from hypclip.errors import CheckpointError, ConfigError
 from hypclip.training.checkpoints import checkpoint_path, files_to_copy, prune, write_manifest
 from hypclip.training.state import Snapshot
+
+_LAST_COPIES_S = 600.0
+"""Seconds that the end of a run waits for copies to a place that does not answer."""
 
 
 class Saver:
@@ -46,9 +50,12 @@ class Saver:
             except (ImportError, ValueError) as error:
                 raise ConfigError(f"train.upload_to {upload_to!r} cannot be used: {error}") from error
         self._writer = ThreadPoolExecutor(1, "checkpoint")
-        self._uploader = ThreadPoolExecutor(1, "upload")
+        self._uploads: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
+        # A daemon, so that the program can end without it.
+        self._uploader = threading.Thread(target=self._upload_all, name="upload", daemon=True)
+        if self._target is not None:
+            self._uploader.start()
         self._writing: Future[None] | None = None
-        self._uploads: list[Future[None]] = []
         self._deleting = threading.Lock()
         self._copying: Path | None = None
         self._written = -1
@@ -86,7 +93,7 @@ class Saver:
             writing.result()
 
     def close(self) -> None:
-        """Wait for what is written and copied.
+        """Wait for what is written, and for a time for what is copied.
 
         Raises:
             CheckpointError: the last checkpoint could not be written.
@@ -95,7 +102,11 @@ class Saver:
             self.wait()
         finally:
             self._writer.shutdown()
-            self._uploader.shutdown()
+            self._uploads.put(None)
+            if self._target is not None:
+                self._uploader.join(_LAST_COPIES_S)
+                if self._uploader.is_alive():
+                    self._warn(f"copies of checkpoints to {self._target[1]} took over {_LAST_COPIES_S:g} s: given up")
         if self._written >= 0:
             self._prune()
 
@@ -115,11 +126,15 @@ class Saver:
                 "as they were: mend the cause and go on with --resume"
             ) from error
         if self._target is not None:
-            self._uploader.submit(self._upload, path)
+            self._uploads.put(path)
 
     def _prune(self) -> None:
         with self._deleting:  # but not what is being copied: deleting waits for no network
             prune(self._output_dir, self._written, self._keep, self._keep_every, self._copying)
+
+    def _upload_all(self) -> None:
+        while (path := self._uploads.get()) is not None:
+            self._upload(path)
 
     def _upload(self, path: Path) -> None:
         assert self._target is not None

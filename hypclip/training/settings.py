@@ -19,7 +19,8 @@ from hypclip.evaluation.suite import EvaluationConfig
 from hypclip.model import ModelConfig
 from hypclip.objective import Objective
 from hypclip.objective.recipe import LOGIT_SCALE
-from hypclip.training.flat import FlatModel
+from hypclip.training.checkpoints import begun_model
+from hypclip.training.flat import FlatModel, with_text_model
 from hypclip.training.guard import SpikeConfig
 from hypclip.training.tuning import TuneConfig
 
@@ -97,10 +98,13 @@ class WarmStartConfig:
     """A trained flat model whose towers a run begins with, see hypclip/training/warm_start.py.
 
     `source` is an open_clip model and tag ("ViT-B-32/laion2b_s34b_b79k"), a checkpoint file of open_clip, for which
-    model.towers says of what towers, or a directory that transformers saved.
+    model.towers says of what towers, or a directory that transformers saved. `text_model` is a directory in which
+    transformers saved a text model, such as BERT: it takes the place of the source's text tower. The finished model
+    reads the config and the tokenizer of such a model where they are, from that directory.
     """
 
     source: str
+    text_model: Path | None = None
     keep_logit_scale: bool = False
     calibrate: bool = True
 
@@ -145,10 +149,15 @@ class RunPlan:
         return _by_dotted_name(kept)
 
 
-def configure(settings: Mapping[str, Any]) -> RunPlan:
+def configure(settings: Mapping[str, Any], *, resume: bool = False) -> RunPlan:
     """Return what a run is to do; what the model does not say of its space, the recipe does.
 
     With a warm start the towers and the pixel statistics are those of the source, where the model says nothing else.
+    A run that is resumed has them in its checkpoints, and its source is not read here.
+
+    Args:
+        settings: plain data.
+        resume: the run goes on from a checkpoint, if it has any.
 
     Raises:
         ConfigError: an unknown key, a value out of range, or a model whose space is not that of the recipe.
@@ -175,15 +184,35 @@ def configure(settings: Mapping[str, Any]) -> RunPlan:
             )
     flat = None
     if settings.get("warm_start"):
-        from hypclip.training.warm_start import read_flat  # which takes seconds to import
-
         start = build(WarmStartConfig, settings["warm_start"], "warm_start")
-        flat = read_flat(start.source, given.get("towers"))
-        wanted |= {name: value for name, value in asdict(flat.model_config()).items() if name in _OF_SOURCE}
+        begun = begun_model(Path(settings["output_dir"])) if resume and "output_dir" in settings else None
+        if begun is None:
+            flat = read_source(start, given.get("towers"))
+            begun = asdict(flat.model_config())
+        wanted |= {name: begun[name] for name in _OF_SOURCE}
+        if start.text_model is not None:  # towers were given for the source, and one of them is another now
+            given = {name: value for name, value in given.items() if name != "towers"}
     config = build(RunConfig, {**settings, "model": {**wanted, **given}})
     if missing := wanted["other_scales"].keys() - config.model.other_scales.keys():
         raise ConfigError(f"model.other_scales lacks {sorted(missing)}, which the objective names")
     return RunPlan(config, objective, flat)
+
+
+def read_source(start: WarmStartConfig, towers: str | Mapping[str, Any] | None = None) -> FlatModel:
+    """Read what a run starts from.
+
+    Args:
+        start: see WarmStartConfig.
+        towers: of a checkpoint file, which does not say.
+
+    Raises:
+        ConfigError: no such source, or one that lacks or does not take `towers`.
+        CheckpointError: damaged, or not of the towers it should be of.
+    """
+    from hypclip.training.warm_start import read_flat  # which takes seconds to import
+
+    flat = read_flat(start.source, towers)
+    return flat if start.text_model is None else with_text_model(flat, start.text_model)
 
 
 _OF_SOURCE = ("towers", "image_mean", "image_std")

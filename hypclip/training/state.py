@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hypclip import checkpoint
-from hypclip.errors import CheckpointError
+from hypclip.errors import CheckpointError, first_few
 from hypclip.model import HypCLIP
 from hypclip.training import distributed, tuning
 
@@ -149,7 +149,8 @@ def restore(
         if kept.keys() != averaged.keys():
             raise CheckpointError(f"{folder} has no averaged weights: resume without train.ema_decay")
         for name, tensor in averaged.items():
-            tensor.copy_(kept[name])
+            own = distributed.sharded_like(tensor, kept[name]) if distributed.is_sharded(tensor) else kept[name]
+            tensor.copy_(own)
     return TrainState(generators=generators, **{name: counters[name] for name in _PLAIN})
 
 
@@ -162,11 +163,9 @@ def same_settings(before: Mapping[str, Any], now: Mapping[str, Any], folder: Pat
     now = json.loads(json.dumps(now))
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     if changed:
-        told = "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed[:3])
-        more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
+        told = first_few([f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed])
         raise CheckpointError(
-            f"{folder} is of a run with other settings: {told}{more}: go on with those, or start afresh in another "
-            "output_dir"
+            f"{folder} is of a run with other settings: {told}: go on with those, or start afresh in another output_dir"
         )
 
 

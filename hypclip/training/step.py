@@ -10,7 +10,6 @@ once, not once a part. Source: Gao et al. 2021, arXiv:2101.06983.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +47,7 @@ def forward_backward(
     precision: Precision = "fp32",
     scaler: torch.amp.GradScaler | None = None,
 ) -> tuple[Loss, Embedded]:
-    """Return the loss of this process's share of the batch, and leave the gradients in the parameters.
+    """Return the loss of the batch of all processes, detached, and leave the gradients in the parameters.
 
     Args:
         wrapped: the model as it is called, such as in DistributedDataParallel.
@@ -64,9 +63,9 @@ def forward_backward(
     """
     if parts == 1:
         output = _embed(wrapped, batch, objective, precision)
-        loss, seen = _loss(output, objective, batch)
+        own, loss, seen = _loss(output, objective, batch)
         if seen.finite:
-            torch.autograd.backward(_scaled(loss.loss, scaler))
+            torch.autograd.backward(_scaled(own, scaler))
             _exchange(model)
         return loss, seen
     chunks = batch.split(parts)
@@ -81,10 +80,10 @@ def forward_backward(
     }
     curv = cached[0].curv.clone().requires_grad_()
     scales = {name: scale.clone().requires_grad_() for name, scale in cached[0].scales.items()}
-    loss, seen = _loss(Output(features, curv, scales), objective, batch)
+    own, loss, seen = _loss(Output(features, curv, scales), objective, batch)
     if not seen.finite:
         return loss, seen
-    torch.autograd.backward(_scaled(loss.loss, scaler))
+    torch.autograd.backward(_scaled(own, scaler))
     done = 0
     for place, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
         last = place == len(chunks) - 1
@@ -118,10 +117,15 @@ def _scaled(loss: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
     return loss if scaler is None else scaler.scale(loss)
 
 
-def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Loss, Embedded]:
-    features = {role: distributed.gather_rows_with_gradient(x) for role, x in output.features.items()}
-    content = {role: distributed.gather_rows(ids) for role, ids in batch.content.items()}
-    box_weight = None if batch.box_weight is None else distributed.gather_rows(batch.box_weight)
+def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Tensor, Loss, Embedded]:
+    """Return the loss to be differentiated, the mean over processes with its parts, and what the objective saw."""
+    own = {**output.features, **{f"content {role}": ids for role, ids in batch.content.items()}}
+    if batch.box_weight is not None:
+        own["box_weight"] = batch.box_weight
+    of_all = dict(zip(own, distributed.gather_rows_with_gradient(list(own.values())), strict=True))
+    features = {role: of_all[role] for role in output.features}
+    content = {role: of_all[f"content {role}"] for role in batch.content}
+    box_weight = of_all.get("box_weight")
     first = distributed.rank() * batch.size
     loss = objective(
         features,
@@ -133,11 +137,13 @@ def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Loss, Emb
     )
     # A scale that the recipe does not name takes part too: DistributedDataParallel waits for the gradient of each.
     every_scale = torch.stack(list(output.scales.values())).sum()
-    loss = dataclasses.replace(loss, loss=loss.loss + 0 * every_scale)
+    whole = loss.loss + 0 * every_scale
+    values = torch.stack([whole, *loss.parts.values()]).detach().unsqueeze(0)
+    # All processes agree on whether it is finite before the backward pass, in which they wait for each other.
+    mean, *parts = distributed.gather_rows(values).mean(0)
     detached = {role: x.detach() for role, x in features.items()}
-    # All processes agree before the backward pass, in which they wait for each other.
-    finite = not distributed.any_process(not bool(loss.loss.isfinite()), output.curv.device)
-    return loss, Embedded(detached, output.curv.detach(), content, box_weight, finite)
+    seen = Embedded(detached, output.curv.detach(), content, box_weight, bool(mean.isfinite()))
+    return whole, Loss(mean, dict(zip(loss.parts, parts, strict=True))), seen
 
 
 def _dot(value: Tensor, gradient: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import sys
 
 import psutil
 
+_LAUNCHERS = ("accelerate", "torchrun", "torch.distributed.run", "torch/distributed/run.py")
+
 
 class StopSignals:
     """Note SIGTERM and SIGUSR1, which Slurm sends ahead of a time limit, instead of dying of them.
@@ -14,13 +16,13 @@ class StopSignals:
     The death of a launcher counts as one.
     """
 
-    def __init__(self, launcher: str = "accelerate") -> None:
+    def __init__(self) -> None:
         self.caught = ""
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
         parent = psutil.Process().parent()
-        if sys.platform == "linux" and parent and any(launcher in part for part in parent.cmdline()):
-            # `accelerate launch` does not pass signals on: without this its death would leave the run orphaned.
+        if sys.platform == "linux" and parent and any(name in " ".join(parent.cmdline()) for name in _LAUNCHERS):
+            # `accelerate launch` does not pass signals on, and none does when it is killed: the run would be orphaned.
             import ctypes
 
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

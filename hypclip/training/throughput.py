@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hypclip.data.batch import Batch
 from hypclip.model import HypCLIP
+from hypclip.training.parallel import is_sharded, untrained
 
 T = TypeVar("T")
 
@@ -22,12 +24,18 @@ class Throughput:
     """Figures since the last lap.
 
     Args:
-        flops: of the model for one sample, forward and backward.
         device: whose memory is told.
+        flops: of the model for one sample, forward and backward, where known.
     """
 
-    def __init__(self, flops: float, device: torch.device):
-        self._flops, self._device = flops, device
+    def __init__(self, device: torch.device, flops: float = math.nan):
+        self._device, self._flops = device, flops
+        self.is_started = False
+        self._start()
+
+    def start(self, flops: float) -> None:
+        """Forget what was before the first step, such as the start of data workers."""
+        self._flops, self.is_started = flops, True
         self._start()
 
     def waiting(self, get: Callable[[], T]) -> T:
@@ -74,7 +82,8 @@ def model_flops(model: HypCLIP, batch: Batch) -> float:
     The backward pass counts twice the forward pass, and nothing is counted that is computed again to save memory.
     NaN if the towers cannot be run without data.
     """
-    empty = copy.deepcopy(model).to("meta").eval()
+    # A model in parts cannot be copied; it has no adapters either.
+    empty = (untrained(model.config) if is_sharded(model) else copy.deepcopy(model)).to("meta").eval()
     images = {role: x.to("meta") for role, x in batch.images.items()}
     texts = {role: x.to("meta") for role, x in batch.texts.items()}
     try:

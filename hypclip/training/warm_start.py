@@ -23,7 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hypclip.errors import CheckpointError, ConfigError
+from hypclip.checkpoint import misfits
+from hypclip.errors import CheckpointError, ConfigError, first_few
 from hypclip.geometry import product
 from hypclip.model import LOG_SCALE_RANGE, HypCLIP, ModelConfig
 from hypclip.towers.build import tower_config
@@ -283,14 +284,6 @@ def _fit(tower: nn.Module, name: str, state: Mapping[str, Tensor], kept_head: bo
         )
     wanted = {k: v for k, v in expected.items() if kept_head or not k.startswith(head)}
     given = {k: v for k, v in state.items() if kept_head or not k.startswith(head)}
-    problems = [f"{name}.{key} is missing" for key in sorted(wanted.keys() - given.keys())]
-    problems += [f"{key} has no place in the {name}" for key in sorted(given.keys() - wanted.keys())]
-    problems += [
-        f"{name}.{key} has shape {tuple(given[key].shape)}, the model needs {tuple(tensor.shape)}"
-        for key, tensor in wanted.items()
-        if key in given and given[key].shape != tensor.shape
-    ]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(f"{source} holds other towers than the model: {'; '.join(problems[:3])}{more}")
+    if problems := misfits(*({f"{name}.{k}": v for k, v in part.items()} for part in (given, wanted))):
+        raise CheckpointError(f"{source} holds other towers than this model: {first_few(problems)}")
     return given

@@ -1,6 +1,6 @@
 """How fast training is beside a plain implementation and beside its own towers, and what checkpoints and kills cost.
 
-python tests/benchmarks/bench_training.py [plain] [overhead] [processes] [checkpoint] [resume] [--steps 6] [--kills 20]
+python tests/benchmarks/bench_training.py [plain] [overhead] [texts] [processes] [checkpoint] [resume] [--steps 6]
 
 Data are scenes of the quickstart, drawn at 256 pixels. What is compared is done in turns in one process, a step each,
 and the median of the ratios within a turn counts. `processes` and `resume` start programs, as a user does.
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -20,21 +22,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as train/pretrain.py has it, for every contender
 
 import torch
 import yaml
 from plain_training import PlainTraining, write_crops
 from webdataset import TarWriter
 
+from hypclip.data.batch import Batch
 from hypclip.data.quickstart.scenes import compose
 from hypclip.data.shards import find_shards
 from hypclip.model import HypCLIP
+from hypclip.towers.attention import attention_for
 from hypclip.training import precision
 from hypclip.training.settings import configure
+from hypclip.training.tables import use_row_gradients
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -95,10 +102,10 @@ def write_scenes(folder: Path, shards: int = 4) -> Path:
     return folder
 
 
-def stepping(run: Run) -> Callable[[], None]:
+def stepping(run: Run, batches: Iterator[Batch] | None = None) -> Callable[[], None]:
     """Return what makes one step, from shard to update."""
-    batches = iter(run.stream)
-    return lambda: run.step(run.next_batch(batches))
+    stream = batches or iter(run.stream)
+    return lambda: run.step(run.next_batch(stream))
 
 
 def in_turns(
@@ -127,6 +134,8 @@ def bench_plain(options: argparse.Namespace, folder: Path) -> None:
     """Whole training steps, from shard to update, beside the plain implementation in float32 and in bfloat16."""
     shards = write_scenes(folder / "scenes")
     for towers, batch_size in SIZES:
+        if options.towers not in (None, towers):
+            continue
         plan = configure(settings(shards, folder / "run", towers, batch_size))
         side = HypCLIP(plan.config.model).image_size
         crops = folder / f"crops-{side}"
@@ -154,31 +163,86 @@ def bench_plain(options: argparse.Namespace, folder: Path) -> None:
 
 
 def bench_overhead(options: argparse.Namespace, folder: Path) -> None:
-    """A step of the loop, data and update included, over the forward and backward passes of the same towers."""
+    """A step of the loop over the forward and backward passes of the same towers, with data at hand and from shards.
+
+    Where a batch is at hand, what the loop adds is objective, update and its own account. From shards a worker reads,
+    decodes and crops on the same two cores, which on a machine with a GPU it would not.
+    """
     shards = write_scenes(folder / "scenes")
-    for towers, batch_size in SIZES:
+    for towers, batch_size in (("tiny", 64), ("tiny", 256), ("vit_s", 32)):
+        if options.towers not in (None, towers):
+            continue
         plan = configure(settings(shards, folder / "run", towers, batch_size))
         run = Run(plan, resume=False)
-        batch = run.next_batch(iter(run.stream))
+        batches = iter(run.stream)
+        batch = run.next_batch(batches)
         pictures = torch.cat(list(batch.images.values())).contiguous(memory_format=torch.channels_last)
-        texts = list(batch.texts.values())
 
-        def bare(run: Run = run, pictures: torch.Tensor = pictures, texts: list[torch.Tensor] = texts) -> None:
+        def bare(run: Run = run, pictures: torch.Tensor = pictures, batch: Batch = batch) -> None:
             run.model.zero_grad()
             with precision.towers_in(run.precision, run.device):
-                features = [run.model.image_tower(pictures), *(run.model.encode_text(rows) for rows in texts)]
+                with attention_for(pictures):  # as the loop's own passes have it
+                    image = run.model.image_tower(pictures)
+                features = [image, *run.model({}, batch.texts).features.values()]
             torch.stack([x.float().sum() for x in features]).sum().backward()
 
-        times = in_turns({"towers": bare, "loop": stepping(run)}, options.steps)
-        what = f"{towers}, batch {batch_size}: step {1e3 * median(times['loop']):.0f} ms, towers alone "
-        show("overhead", f"{what}{1e3 * median(times['towers']):.0f} ms", f"{ratio(times, 'loop', 'towers') - 1:+.1%}",
-             "≤ 10 %")  # fmt: skip
+        calls = 20 if towers == "tiny" else 1
+        loop = functools.partial(run.step, batch)
+        at_hand = in_turns({"towers": bare, "loop": loop}, options.steps, calls)
+        with_data = in_turns({"towers": bare, "loop": stepping(run, batches)}, options.steps, calls, calls // 3)
+        for name, times in (("a batch at hand", at_hand), ("batches from shards", with_data)):
+            what = f"{towers}, batch {batch_size}, {name}: step {1e3 * median(times['loop']):.0f} ms"
+            show("overhead", f"{what}, towers alone {1e3 * median(times['towers']):.0f} ms",
+                 f"{ratio(times, 'loop', 'towers') - 1:+.1%}", "≤ 10 %")  # fmt: skip
+
+
+def bench_texts(options: argparse.Namespace, _: Path) -> None:
+    """Texts in passes by length, forward and backward, over a pass a role, with captions as unequal as the web's."""
+    for towers, batch_size in SIZES:
+        if options.towers not in (None, towers):
+            continue
+        model = HypCLIP(configure(settings(Path("-"), Path("-"), towers, batch_size)).config.model)
+        use_row_gradients(model)  # as a run does on a CPU
+        generator = torch.Generator().manual_seed(0)
+        for name, words in (("captions", {"text": 17}), ("and phrases", {"text": 17, "box_text": 3})):
+
+            def passes(
+                fixed: bool,
+                model: HypCLIP = model,
+                words: dict[str, int] = words,
+                rows: int = batch_size,
+                generator: torch.Generator = generator,
+            ) -> None:
+                texts = {r: unequal_texts(rows, n, model.tokenizer.context_length, generator) for r, n in words.items()}
+                model.passes_are_fixed = fixed
+                model.zero_grad()
+                with precision.towers_in("bf16", torch.device("cpu")):
+                    features = model({}, texts).features
+                torch.stack([x.square().sum() for x in features.values()]).sum().backward()
+
+            contenders = {"roles": functools.partial(passes, True), "length": functools.partial(passes, False)}
+            times = in_turns(contenders, options.steps, 20 if towers == "tiny" else 1)
+            what = f"{towers}, batch {batch_size}, {name}: {1e3 * median(times['length']):.0f} ms by length"
+            show("texts", f"{what}, {1e3 * median(times['roles']):.0f} ms a pass a role",
+                 f"{ratio(times, 'roles', 'length'):.2f} x", "")  # fmt: skip
+
+
+def unequal_texts(rows: int, words: int, context: int, generator: torch.Generator) -> torch.Tensor:
+    """Return token ids of texts of log-normal length, half of them longer than `words`."""
+    lengths = (2 + (math.log(words) + 0.5 * torch.randn(rows, generator=generator)).exp().round().int()).clamp(
+        max=context
+    )
+    place = torch.arange(int(lengths.max()))
+    tokens = torch.randint(1, 49_000, (rows, len(place)), generator=generator) * (place < lengths.unsqueeze(1))
+    return tokens.masked_fill(place == lengths.unsqueeze(1) - 1, 49_407)
 
 
 def bench_processes(options: argparse.Namespace, folder: Path) -> None:
-    """Two processes of one thread over one of one thread."""
+    """Two processes of one thread over one of one thread, in which each reads and decodes its data too."""
     shards = write_scenes(folder / "scenes")
     for towers, batch_size in (("tiny", 256), ("vit_s", 32)):
+        if options.towers not in (None, towers):
+            continue
         steps = 60 if towers == "tiny" else 6
         rates: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(options.rounds):
@@ -186,6 +250,7 @@ def bench_processes(options: argparse.Namespace, folder: Path) -> None:
                 output = folder / f"{towers}-{processes}"
                 changes = {"steps": steps, "log_every": steps // 3, "threads": 1}
                 config = settings(shards, output, towers, batch_size, **changes)
+                config["data"]["workers"] = 0
                 launch(config, folder, processes)
                 lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
                 rates[processes].append(median(line["samples_per_s"] for line in lines[1:]))
@@ -289,6 +354,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}")
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--towers", help="measure one kind only, of plain, overhead, texts and processes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kills", type=int, default=20)
     options = parser.parse_args()
