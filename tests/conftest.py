@@ -2,6 +2,7 @@
 
 import os
 import random
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -25,3 +26,21 @@ hypothesis.settings.load_profile("hypclip")
 def _seeded():
     random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory) -> Path:
+    """A folder of two raw GRIT shards of ten samples."""
+    from training_helpers import write_shards  # which imports hypclip: after the hook above
+
+    return write_shards(tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory, shards) -> Path:
+    """The folder of a run of train/pretrain.py of four steps, without options, that nothing disturbed."""
+    from pretrain_helpers import config_of, run
+
+    folder = tmp_path_factory.mktemp("plain")
+    assert run(config_of(folder, shards)) == 0
+    return folder / "run"

@@ -81,7 +81,9 @@ def run(path: Path, examples: int, *, seed: int = 0, shown: int = 3) -> Summary:
         seed: of the random ones.
         shown: failures to describe of each operation and check.
     """
-    logging.getLogger("serve").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("serve")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     app, key = keyed_app(path)
     config = SchemathesisConfig.from_dict(
         {
@@ -109,6 +111,7 @@ def run(path: Path, examples: int, *, seed: int = 0, shown: int = 3) -> Summary:
                         _note(summary, described, recorder, case_id, node.value, shown)
     finally:
         shutdown_lifespans()
+        logger.setLevel(level)
     return summary
 
 

@@ -23,6 +23,7 @@ from hypclip.search.table import Snapshot, Table
 from hypclip.search.where import MODALITIES
 
 SPACE = Space("m", 0.7, 4)
+ORIGIN = torch.zeros(1, 4)
 CURVS = st.floats(0.05, 10)
 DIMS = st.sampled_from([2, 3, 8, 64])
 ETAS = st.floats(0.3, 2.5)
@@ -76,6 +77,10 @@ def stored(store: LocalStore, vectors: Any, metadata: Any = None, modality: Any 
     metadata = metadata or [{"i": i} for i in range(len(vectors))]
     store.upsert(name, Points(ids, torch.as_tensor(vectors), modality, metadata))
     return ids
+
+
+def ids_of(found: Any) -> list[str]:
+    return [hit.id for hit in found.hits]
 
 
 def snapshot_of(vectors: np.ndarray, curv: float, segment_rows: int = 64, keys: Any = None) -> Snapshot:

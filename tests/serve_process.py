@@ -9,6 +9,7 @@ import contextlib
 import gc
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from hypclip import HypCLIP, ModelConfig
 from hypclip.checkpoint import atomic_directory, save
 
 ROOT = Path(__file__).parent.parent
-PATIENCE_S = 120.0  # for what takes a second on a machine that does nothing else
+PATIENCE_S = 600.0  # for what takes a second on a machine that does nothing else
 
 TOWERS: dict[str, Any] = {
     "embed_dim": 16,
@@ -61,10 +62,23 @@ def is_running(pid: int) -> bool:
     return False
 
 
+def worker_processes(parent: psutil.Process) -> list[psutil.Process]:
+    """Return the worker processes below a process that run; one that ends meanwhile is none of them."""
+    workers = []
+    for child in parent.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # psutil counts a zombie as one
+            if "spawn_main" in str(child.cmdline()):
+                workers.append(child)
+    return workers
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port below those that systems give to connections, where it stays free until it is used."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            port = random.SystemRandom().randrange(30_000, 32_768)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
@@ -106,7 +120,7 @@ class Server:
 
     def worker(self) -> psutil.Process:
         """Return the process of the model."""
-        (worker,) = [p for p in psutil.Process(self.pid).children(recursive=True) if "spawn_main" in str(p.cmdline())]
+        (worker,) = worker_processes(psutil.Process(self.pid))
         return worker
 
     def written(self) -> str:

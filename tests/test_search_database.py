@@ -398,12 +398,11 @@ def write(start):
         os.write(1, b"%d\\n" % batch)  # whole or not at all, where print may be cut in two
 
 torch.set_num_threads(1)
-for line in sys.stdin:
-    start, delay = line.split()
+while start := sys.stdin.readline():
     child = os.fork()
     if child == 0:
         write(int(start))
-    time.sleep(float(delay))
+    time.sleep(float(sys.stdin.readline()))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     print("killed", flush=True)
@@ -415,12 +414,14 @@ def test_nothing_acknowledged_is_lost_to_a_kill_and_batches_are_whole(tmp_path):
     kept, start, rng = set(), 0, random.Random(0)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         for _ in range(3):
-            print(start, rng.uniform(0.15, 0.35), file=child.stdin, flush=True)
+            print(start, file=child.stdin, flush=True)
+            begun = [int(child.stdout.readline()) for _ in range(rng.randint(3, 9))]
             if start == 0:
-                assert child.stdout.readline() == "0\n"
+                assert begun[0] == 0
                 with pytest.raises(StoreError, match="open elsewhere"):
                     LocalStore(tmp_path)
-            acknowledged = max([start, *(int(line) for line in iter(child.stdout.readline, "killed\n"))])
+            print(rng.uniform(0, 0.05), file=child.stdin, flush=True)  # at any moment of a write
+            acknowledged = max([*begun, *(int(line) for line in iter(child.stdout.readline, "killed\n"))])
             kept = check_what_was_kept(tmp_path, kept, start, acknowledged)
             start = max(kept) + 1
         child.stdin.close()

