@@ -1,6 +1,7 @@
 """Two real processes over gloo against one with the whole batch."""
 
 import contextlib
+import faulthandler
 import socket
 from collections.abc import Callable
 from datetime import timedelta
@@ -53,6 +54,7 @@ def alone(case: str) -> dict[str, Tensor]:
 
 
 def join(rank: int, port: int) -> None:
+    faulthandler.enable()  # a process that aborts says where
     torch.set_num_threads(1)
     address = f"tcp://127.0.0.1:{port}"
     wait = timedelta(minutes=3)  # a busy machine may start one process long after the other

@@ -2,6 +2,8 @@
 
 import functools
 import socket
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,7 @@ def work(rank: int, port: int, folder: Path) -> None:
     }
     torch.save(seen, folder / f"{rank}.pt")
     dist.destroy_process_group()
+    parallel.end_process(0)
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +115,26 @@ def test_two_processes_have_the_losses_of_one(seen, name, way, parts):
     assert alone(name)[-1] < alone(name)[0]
     for process in seen:
         assert process[name, way, parts] == pytest.approx(alone(name), rel=1e-5)
+
+
+ENDS = """
+import atexit
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from hypclip.training import parallel
+
+atexit.register(print, "torn down")
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+{mesh}
+dist.destroy_process_group()
+print("left")
+parallel.end_process(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mesh", "printed"), [("kept = init_device_mesh('cpu', (1,))", "left\n"), ("", "left\ntorn down\n")]
+)
+def test_a_process_with_a_mesh_of_gloo_ends_without_being_torn_down(mesh, printed):
+    done = subprocess.run([sys.executable, "-c", ENDS.format(mesh=mesh)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, printed), done.stderr

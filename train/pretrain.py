@@ -461,4 +461,4 @@ def _check_sizes(model: HypCLIP, box_size: int | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parallel.end_process(main())
