@@ -9,9 +9,7 @@ import contextlib
 import gc
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ from typing import Any
 import httpx2
 import psutil
 import torch
+from ports import free_port
 
 from hypclip import HypCLIP, ModelConfig
 from hypclip.checkpoint import atomic_directory, save
@@ -70,15 +69,6 @@ def worker_processes(parent: psutil.Process) -> list[psutil.Process]:
             if "spawn_main" in str(child.cmdline()):
                 workers.append(child)
     return workers
-
-
-def free_port() -> int:
-    """Return a port below those that systems give to connections, where it stays free until it is used."""
-    while True:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            port = random.SystemRandom().randrange(30_000, 32_768)
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 @dataclass

@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 import textwrap
@@ -15,6 +14,7 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils import DistributedType
+from ports import free_port
 from training_helpers import ROLES, ROOT, command, environment, read_log, run_config, write_config, write_shards
 
 from hypclip.config import read
@@ -246,22 +246,15 @@ def test_two_processes_start_on_the_cpu_and_see_no_gpu(told):
     assert sorted(output.splitlines()) == ["0 2 0 -1,-1", "1 2 1 -1,-1"]
 
 
-def test_two_machines_find_each_other(told, free_port):
+def test_two_machines_find_each_other(told):
     """Two launchers of one process each, in place of eight."""
-    common = ("--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port))
+    common = ("--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port()))
     with (
         start(told, "gpu_2x8", *common, "--machine_rank", "0") as first,
         start(told, "gpu_2x8", *common, "--machine_rank", "1") as second,
     ):
         outputs = [launcher.communicate(timeout=120)[0] for launcher in (first, second)]
     assert outputs == ["0 2 0 None\n", "1 2 0 None\n"]
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # Slurm ----------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import contextlib
 import faulthandler
-import socket
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
+from ports import free_port
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from training_helpers import SCALES, make_batch, stand_in, tiny_model
@@ -103,10 +103,7 @@ def work(rank: int, port: int, folder: Path) -> None:
 
 def in_two(folder: Path, function: Callable[[int, int, Path], None]) -> list[dict[str, Any]]:
     """Run a function in two processes; return what they saw."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(function, (port, folder), nprocs=PROCESSES)
+    torch.multiprocessing.spawn(function, (free_port(), folder), nprocs=PROCESSES)
     return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
 
 

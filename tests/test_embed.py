@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 import torch
 from data_helpers import encoded, pair, quadrants, tiny_model, write_pairs, write_tar
 from PIL import Image
+from ports import free_port
 
 import hypclip
 from hypclip import checkpoint
@@ -169,10 +169,7 @@ def work(rank: int, port: int, arguments: list[str]) -> None:
 def test_two_processes_write_what_one_writes(folder: Path, tmp_path: Path) -> None:
     arguments = ["--shards", str(folder / "pairs"), "--samples", "10", "--checkpoint", str(folder / "checkpoint")]
     arguments += ["--images", str(folder / "images"), "--classes", str(folder / "classes.json")]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(work, (port, ["--index", str(tmp_path / "two"), *arguments]), nprocs=2)
+    torch.multiprocessing.spawn(work, (free_port(), ["--index", str(tmp_path / "two"), *arguments]), nprocs=2)
     assert {p.name for p in tmp_path.glob("*through")} == {"0 is through", "1 is through"}
     assert main(["--index", str(tmp_path / "one"), *arguments]) == 0
     one, two = points_in(tmp_path / "one"), points_in(tmp_path / "two")

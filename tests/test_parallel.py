@@ -1,7 +1,6 @@
 """Twenty steps of two processes over gloo, whole or in parts, are those of one process: every recipe."""
 
 import functools
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from test_distributed import PROCESSES, join
+from test_distributed import PROCESSES, in_two, join
 from training_helpers import make_batch, stand_in, tiny_model
 
 from hypclip.data.batch import Batch
@@ -101,12 +100,7 @@ def work(rank: int, port: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory) -> list[dict[Any, Any]]:
-    folder = tmp_path_factory.mktemp("parallel")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(work, (port, folder), nprocs=PROCESSES)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
+    return in_two(tmp_path_factory.mktemp("parallel"), work)
 
 
 @pytest.mark.parametrize("name", RECIPES)

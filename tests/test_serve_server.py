@@ -15,12 +15,12 @@ import httpx2
 import psutil
 import pytest
 import torch
+from ports import free_port
 from serve_helpers import assert_error, encoded, quadrants
 from serve_process import (
     PATIENCE_S,
     Nursery,
     eventually,
-    free_port,
     is_running,
     start_module,
     tiny_checkpoint,
