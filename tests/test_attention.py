@@ -42,16 +42,18 @@ MASKS = {
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_written_out_it_has_the_same_values_and_gradients(mask):
-    expected = fused(*(inputs := tensors()), **MASKS[mask])
+    """Those of the operator in float64: its own in float32 are as far off, and by how much depends on the processor."""
+    exact = {k: x.double() if torch.is_tensor(x) and x.is_floating_point() else x for k, x in MASKS[mask].items()}
+    expected = fused(*(inputs := tensors(dtype=torch.float64)), **exact)
     expected.square().sum().backward()
     with attention_for(inputs[0]):
         got = fused(*(ours := tensors()), **MASKS[mask])
     got.square().sum().backward()
-    assert is_fused(expected)
+    assert is_fused(fused(*tensors(), **MASKS[mask]))
     assert not is_fused(got)
-    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
     for a, b in zip(ours, inputs, strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+        assert (a.grad - b.grad).abs().max() <= 1e-6 * b.grad.abs().max()
 
 
 def test_keys_shared_by_heads():

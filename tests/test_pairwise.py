@@ -121,7 +121,8 @@ def test_near_pairs_are_recomputed_to_the_error_of_dist(curv):
 def test_without_it_the_nearest_pairs_are_noise(rho):
     x, y = crowd(torch.tensor(1.0), rho)
     want = exact_dists(x, y, torch.tensor(1.0))
-    assert reference.relative(lorentz.pairwise_dist(x, y, 1.0), want).max() > 10
+    # Off by the whole distance or more: found as 0, or far too large, as the processor's products round.
+    assert reference.relative(lorentz.pairwise_dist(x, y, 1.0), want).max() >= 1
     assert reference.relative(lorentz.pairwise_dist(x, y, 1.0, exact_within=0.0), want).max() <= 0.01
 
 
