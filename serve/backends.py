@@ -22,6 +22,7 @@ from torch.export import Dim
 from hypclip import HypCLIP
 from hypclip.errors import ConfigError, MissingExtraError
 from hypclip.export.onnx import require_equal, require_onnx, session, write_graph
+from hypclip.towers.packed import PackedTower, can_be_packed, pack, unpadded
 
 BackendKind = Literal["auto", "torch", "compile", "onnx"]
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -39,7 +40,12 @@ _EXACT, _QUANTISED = 1e-3, 0.2
 
 
 class Backend(Protocol):
-    """Something that embeds rows of token ids, and pictures cut to the model's size."""
+    """Something that embeds rows of token ids, and pictures cut to the model's size.
+
+    Where it `packs_texts`, a text takes the same time whatever the length of those beside it.
+    """
+
+    packs_texts: bool
 
     def text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
         """Embed at least one row of token ids, padded to the longest; float32 space components on the CPU."""
@@ -80,10 +86,13 @@ def load_backend(model: HypCLIP, kind: BackendKind = "torch", precision: Precisi
     towers = [model.text_tower, model.image_tower]
     if dtype != torch.float32:
         towers = [copy.deepcopy(tower).to(dtype) for tower in towers]
+    packs = _packs(model, model.device)
+    if packs:
+        towers[0] = PackedTower(towers[0])
+    text, image = towers if kind == "torch" else (torch.compile(tower, dynamic=True) for tower in towers)
+    backend = _Towers(model, unpadded(text) if packs else text, image, model.device, dtype)
     if kind == "torch":
-        return _Towers(model, towers[0], towers[1], model.device, dtype)
-    text, image = (torch.compile(tower, dynamic=True) for tower in towers)
-    backend = _Towers(model, text, image, model.device, dtype)
+        return backend
     with _refused(kind, RuntimeError):
         for rows in (1, 2):  # one graph for a single row, one for any other number
             for tokens in _short_and_full(model):
@@ -103,6 +112,11 @@ def _best(model: HypCLIP, precision: Precision) -> Backend:
     return load_backend(model, "torch", precision)
 
 
+def _packs(model: HypCLIP, device: torch.device) -> bool:
+    """Return whether texts go packed: on a CPU, since a GPU has more of large batches than of no padding."""
+    return device.type == "cpu" and can_be_packed(model.text_tower)
+
+
 class _Towers:
     """A Backend: two towers, and what the model has around them."""
 
@@ -110,6 +124,7 @@ class _Towers:
         self, model: HypCLIP, text: Tower, image: Tower, device: torch.device, dtype: torch.dtype = torch.float32
     ):
         self._text_tower, self._image_tower = text, image
+        self.packs_texts = _packs(model, device)
         self._device, self._dtype = device, dtype
         self._metric = model.metric
         with torch.no_grad():
@@ -165,8 +180,13 @@ def _exported(model: HypCLIP, precision: Precision) -> tuple[Tower, Tower]:
     require_onnx("HYPCLIP_BACKEND 'onnx'")
     rows, size = Dim.DYNAMIC, model.image_size
     picture = torch.arange(2 * 3 * size * size).sin().view(2, 3, size, size)
-    # AUTO: a tower whose rows always fill the context may have one length only.
-    text = _export(model.text_tower, _short_and_full(model), {0: rows, 1: Dim.AUTO}, precision)
+    texts = _short_and_full(model)
+    if _packs(model, torch.device("cpu")):
+        packed = PackedTower(model.text_tower).eval()
+        text = unpadded(_export(packed, [pack(each)[0] for each in texts], {1: Dim.DYNAMIC}, precision))
+    else:
+        # AUTO: a tower whose rows always fill the context may have one length only.
+        text = _export(model.text_tower, texts, {0: rows, 1: Dim.AUTO}, precision)
     return text, _export(model.image_tower, [picture, picture[:1]], {0: rows}, precision)
 
 

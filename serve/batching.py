@@ -55,7 +55,7 @@ class Limits:
 
     `max_batch` is by modality; `max_wait_s` is how long an input waits for others while the worker could start;
     `max_items` and `max_bytes` bound all inputs that wait or run, `patience_s` the time they are expected to take.
-    `overhead` is what a batch costs besides its rows, in units of their length; inputs without are all of one length.
+    `overhead` is what a batch costs besides its rows, in units of their length; inputs without are not padded.
     """
 
     max_batch: Mapping[Modality, int]

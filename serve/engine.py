@@ -149,7 +149,7 @@ class ModelEngine:
             max_items=settings.max_queue_items,
             max_bytes=settings.max_queue_bytes,
             patience_s=settings.max_queue_s,
-            overhead={"text": card.overhead_tokens},  # pictures are all of one size
+            overhead={} if card.overhead_tokens is None else {"text": card.overhead_tokens},
         )
         engine._batcher = Batcher(engine._workers, limits, metrics)
         return engine

@@ -64,7 +64,7 @@ class ModelCard:
     logit_scale: float
     image_size: int
     text_cfg: dict[str, Any]
-    overhead_tokens: float
+    overhead_tokens: float | None  # of a batch besides its rows; None where rows are not padded
 
 
 class WorkerProcess(asyncio.Protocol):
@@ -306,7 +306,7 @@ def _load(config: WorkerConfig) -> tuple[ModelCard, _Model]:
     for count in (1, 2):  # what batches of one and of several need is set up now and not for the first request
         runs._embed("text", [text] * count)
         runs._embed("image", [image] * count)
-    return _card(model, _overhead_tokens(runs, text, longest)), runs
+    return _card(model, None if runs.backend.packs_texts else _overhead_tokens(runs, text, longest)), runs
 
 
 def _overhead_tokens(runs: _Model, text: Array, longest: int) -> float:
@@ -324,7 +324,7 @@ def _overhead_tokens(runs: _Model, text: Array, longest: int) -> float:
     return max(_LEAST_OVERHEAD, taken[0] / each - tokens[0])
 
 
-def _card(model: HypCLIP, overhead_tokens: float) -> ModelCard:
+def _card(model: HypCLIP, overhead_tokens: float | None) -> ModelCard:
     from hypclip.towers.build import tower_config
 
     return ModelCard(
