@@ -35,6 +35,9 @@ _PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "compile": ("float32", "bfloat16"),
     "onnx": ("float32", "int8"),
 }
+_WIDE = 512
+"""Width of a text tower from which packing is worth it: in a narrow one attention, which looks at all pairs of a
+pass, is too much beside the products with weights. ViT-B/32's, 512, gains by it and the quickstart's loses."""
 _EXACT, _QUANTISED = 1e-3, 0.2
 """Relative errors of exported features beyond which the graph is wrong, which rounding does not come near."""
 
@@ -114,7 +117,8 @@ def _best(model: HypCLIP, precision: Precision) -> Backend:
 
 def _packs(model: HypCLIP, device: torch.device) -> bool:
     """Return whether texts go packed: on a CPU, since a GPU has more of large batches than of no padding."""
-    return device.type == "cpu" and can_be_packed(model.text_tower)
+    tower: Any = model.text_tower
+    return device.type == "cpu" and can_be_packed(tower) and tower.width >= _WIDE
 
 
 class _Towers:

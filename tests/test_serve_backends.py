@@ -11,6 +11,7 @@ from torch._dynamo.utils import counters
 
 from hypclip import HypCLIP, ModelConfig
 from hypclip.errors import ConfigError, MissingExtraError
+from serve import backends
 from serve.backends import load_backend
 
 TOWERS = {
@@ -58,16 +59,25 @@ def assert_agrees(backend, model, precision):
         assert worst(backend.image(pixels), model.embed_image(pillow(pixels))) < TOLERANCE[precision]
 
 
+@pytest.fixture(params=[0, 65], ids=["packed", "padded"])
+def packs(monkeypatch, request):
+    """Texts packed, or padded as those of a narrow tower."""
+    monkeypatch.setattr(backends, "_WIDE", request.param)
+    return request.param == 0
+
+
 @pytest.mark.parametrize(
     "kind, precision", [("torch", "float32"), ("torch", "bfloat16"), ("onnx", "float32"), ("onnx", "int8")]
 )
-def test_a_backend_gives_the_embeddings_of_the_model(kind, precision):
+def test_a_backend_gives_the_embeddings_of_the_model(kind, precision, packs):
     model = tiny()
-    assert_agrees(load_backend(model, kind, precision), model, precision)
+    backend = load_backend(model, kind, precision)
+    assert backend.packs_texts is packs
+    assert_agrees(backend, model, precision)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_a_compiled_model_gives_its_embeddings_and_compiles_no_more_once_loaded(monkeypatch):
+def test_a_compiled_model_gives_its_embeddings_and_compiles_no_more_once_loaded(monkeypatch, packs):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # shapes that are checked would be compiled in
     torch._dynamo.reset()
     model = tiny()

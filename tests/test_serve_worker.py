@@ -13,11 +13,10 @@ import pytest
 import torch
 import uvloop
 from serve_helpers import quadrants
-from serve_process import PATIENCE_S, TOWERS, eventually, is_running, tiny_checkpoint, worker_processes
+from serve_process import PATIENCE_S, eventually, is_running, tiny_checkpoint, worker_processes
 
-from hypclip import HypCLIP, ModelConfig
-from hypclip.checkpoint import atomic_directory, save
 from hypclip.towers.image import resize_and_crop
+from serve import backends
 from serve.batching import Batcher, Input, Limits
 from serve.errors import InputFailed, StartFailed, WorkerFailed
 from serve.metrics import Metrics
@@ -129,18 +128,14 @@ def test_the_card_says_what_the_model_is(shared, model):
     assert card.curv == pytest.approx(model.curv.item())
     assert card.logit_scale == pytest.approx(model.logit_scale.item())
     assert card.text_cfg["context_length"] == 16
-    assert card.overhead_tokens is None  # its texts are packed
-
-
-def test_the_cost_of_a_batch_is_measured_where_texts_are_padded(tmp_path):
-    towers = {**TOWERS, "text_cfg": {**TOWERS["text_cfg"], "pool_type": "first"}}
-    model = HypCLIP(ModelConfig(towers)).eval()
-    with atomic_directory(tmp_path / "checkpoint") as scratch:
-        save(model, scratch, name="tiny")
-    config = WorkerConfig(tmp_path / "checkpoint", "cpu", "torch", "float32", torch.get_num_threads(), "text")
-    card, runs = _load(config)
     assert card.overhead_tokens >= 32
-    assert not runs.backend.packs_texts
+
+
+@pytest.mark.parametrize(("wide", "packs"), [(0, True), (65, False)])
+def test_the_cost_of_a_batch_is_measured_where_texts_are_padded(monkeypatch, model, wide, packs):
+    monkeypatch.setattr(backends, "_WIDE", wide)
+    card, runs = _load(WorkerConfig(model.folder, "cpu", "torch", "float32", torch.get_num_threads(), "text"))
+    assert (card.overhead_tokens is None) is runs.backend.packs_texts is packs
     rows = runs.embed("text", tokens(model, TEXTS))
     np.testing.assert_allclose(np.stack(rows), model.embed_text(TEXTS), rtol=0, atol=1e-5)
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-_MOST = 256
+_MOST = 128
 """Tokens of a pass; with more, attention, which looks at all pairs, costs what padding would."""
 
 
