@@ -32,7 +32,7 @@ def maker(roles: frozenset = ALL, max_boxes: int = 1) -> ExampleMaker:
 
 
 def record(*boxes: Box, caption: str = "a dog and a cat", key: str = "k") -> Record:
-    return Record(key, to_pixels(coordinates(100, 100)), caption, boxes)
+    return Record(key, to_pixels(coordinates(100, 100)), (caption,), boxes)
 
 
 def test_boxes_are_drawn_with_probability_by_score() -> None:
@@ -140,10 +140,36 @@ def test_scores_are_odds_and_zero_is_never() -> None:
     assert sum((seen[b.phrase] - 2_000 * b.score) ** 2 / (2_000 * b.score) for b in BOXES) < 10.8
 
 
+SEVERAL = Record("0", to_pixels(coordinates(100, 100)), ("a dog", "an animal", "a cat"), BOXES[:1])
+
+
+def test_one_of_several_captions_is_drawn_by_the_seed() -> None:
+    plain = ExampleMaker(frozenset({"image", "text"}), 32, AugmentConfig())
+    drawn = [plain(SEVERAL, str(seed)).texts["text"][0] for seed in range(300)]
+    assert drawn == [plain(SEVERAL, str(seed)).texts["text"][0] for seed in range(300)]
+    # Each count is binomial (300, 1/3): standard deviation 8.2, five of which are 41.
+    assert all(abs(drawn.count(caption) - 100) < 41 for caption in SEVERAL.captions)
+    without = replace(SEVERAL, boxes=())
+    found = {maker()(without, str(seed)).texts["text"][0] for seed in range(50)}
+    assert found == set(SEVERAL.captions)
+    assert all(e.texts["box_text"] == e.texts["text"] for e in (maker()(without, str(seed)) for seed in range(9)))
+
+
+def test_beside_boxes_the_caption_is_the_one_of_their_phrases() -> None:
+    assert {maker()(SEVERAL, str(seed)).texts["text"][0] for seed in range(50)} == {"a dog"}
+
+
+def test_to_draw_a_caption_changes_no_other_draw() -> None:
+    one = replace(SEVERAL, captions=("a cat",), boxes=())
+    for seed in ("0", "1", "2"):
+        a, b = maker()(one, seed), maker()(replace(SEVERAL, boxes=()), seed)
+        assert torch.equal(a.images["image"], b.images["image"])
+
+
 def test_pictures_of_the_same_key_in_different_shards_are_different_pictures() -> None:
     """Plain pairs often count from 0 in each shard."""
     here, there = (
-        maker()(Record("0", to_pixels(coordinates(100, 100)), "a dog", BOXES[:1], shard), "0")
+        maker()(Record("0", to_pixels(coordinates(100, 100)), ("a dog",), BOXES[:1], shard), "0")
         for shard in ("a.tar", "b.tar")
     )
     assert here.content["image"] != there.content["image"]

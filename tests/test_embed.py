@@ -102,7 +102,7 @@ def test_shards_and_folders_become_points_at_their_embeddings(
     assert "warning" not in said.err
 
     model = hypclip.load(folder / "checkpoint")
-    record = read_pairs([str(folder / "data" / "validation" / "00000.tar")], 6)[2]
+    record = read_pairs([str(folder / "data" / "validation" / "00000.tar")], 6).records[2]
     with LocalStore(tmp_path / "index") as store:
         collection = store.describe("default")
         found = store.get("default", [f"{record.key}/image", f"{record.key}/text", "a/1.png", "a/square"])
@@ -184,10 +184,10 @@ def work_until_killed(arguments: list[str]) -> None:
     """Be a process that is killed while it embeds the second shard."""
     read = embedding.read_record
 
-    def read_or_die(sample: dict[str, Any]) -> Any:
+    def read_or_die(sample: dict[str, Any], *reading: Any) -> Any:
         if sample["__key__"] == "0005":
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(sample)
+        return read(sample, *reading)
 
     embedding.read_record = read_or_die  # type: ignore[attr-defined]
     main(arguments)
@@ -267,22 +267,44 @@ def test_bad_samples_are_counted_and_passed_over(
     named = {"a/good.png", "a/red square", "a/square", "b/blue square"}
     assert points_in(tmp_path / "index").keys() == ids_of(0, 2, 3, 6, 8) | named
     said = capsys.readouterr().err
-    assert f"warning: {shards[0]}: skipped 1 of 3 samples: no caption 1\n" in said
-    assert f"warning: {shards[1]}: skipped 2 of 4 samples: unreadable text 1, caption too long 1\n" in said
-    assert f"unreadable picture {images}/a/bad.png 1" in said
+    why = "found png, an empty txt; expected txt, or json with 'caption'"
+    told = f"skipped 1 of 3 samples: no caption 1; for example no caption: 0001 of {shards[0]}: {why}\n"
+    assert f"warning: {shards[0]}: {told}" in said
+    assert f"warning: {shards[1]}: skipped 2 of 4 samples: unreadable text 1, caption too long 1; for example " in said
+    assert f"unreadable picture 1; for example unreadable picture: {images}/a/bad.png: " in said
     assert "warning: skipped 6 of 15 samples: " in said
 
 
-def test_what_can_be_read_of_a_damaged_shard_is_kept(
+def test_what_can_be_read_of_a_damaged_shard_is_kept_where_that_is_asked_for(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (shard,) = write_pairs(tmp_path / "pairs", [6])
     with tarfile.open(shard) as tar:
         cut = tar.getmember("0004.png").offset_data + 10
     Path(shard).write_bytes(Path(shard).read_bytes()[:cut])
-    assert call(folder, "--index", tmp_path / "index", "--shards", shard) == 0
+    arguments = ["--index", tmp_path / "index", "--shards", shard]
+    assert call(folder, *arguments) == 1
+    assert f"error: {shard}: cannot read shard {shard}: unexpected end of data" in capsys.readouterr().err
+    assert call(folder, *arguments, "--keep-damaged") == 0
     assert points_in(tmp_path / "index").keys() == ids_of(0, 1, 2, 3)
-    assert "damaged shard 1" in capsys.readouterr().err
+    lost = f"warning: a damaged shard, of which a part is lost: {shard}: unexpected end of data\n"
+    assert capsys.readouterr().err.count(lost) == 1
+
+
+def test_several_captions_of_a_sample_are_points_each(folder: Path, tmp_path: Path) -> None:
+    files = [("a.png", encoded(quadrants())), ("a.json", b'{"TEXT": ["one", "two"]}'), ("a.txt", b"another")]
+    shard = write_tar(tmp_path / "0.tar", [*files, *pair("b")])
+    assert call(folder, "--index", tmp_path / "index", "--shards", shard, "--caption-field", "TEXT") == 0
+    found = points_in(tmp_path / "index")
+    assert {point_id: metadata for point_id, (_, _, metadata) in found.items()} == {
+        "a/image": {"caption": "one", "captions": ["one", "two"]},
+        "a/text": {"caption": "one"},
+        "a/text/2": {"caption": "two"},
+        "b/image": {"caption": "b"},
+        "b/text": {"caption": "b"},
+    }
+    expected = hypclip.load(folder / "checkpoint").embed_text(["two"])[0]
+    torch.testing.assert_close(torch.tensor(found["a/text/2"][0]), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_a_shard_that_cannot_be_read_is_named_and_the_others_finish(

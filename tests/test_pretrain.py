@@ -61,14 +61,27 @@ def config(tmp_path, shards) -> Path:
 def test_every_logged_step_has_every_figure(whole):
     lines = read_log(whole)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    fields = {"step", "loss", "lr", "curv", "logit_scale", "grad_norm", "skipped", "warnings", *CLOCK, *PARTS, *SEEN}
+    fields = {
+        "step",
+        "loss",
+        "lr",
+        "curv",
+        "logit_scale",
+        "grad_norm",
+        "skipped",
+        "damaged_shards",
+        "warnings",
+        *CLOCK,
+        *PARTS,
+        *SEEN,
+    }
     for line in lines:
         assert line.keys() == fields
         assert line["warnings"] == []
         assert line["samples_per_s"] > 0
         assert line["data_wait_s"] >= 0
         assert line["grad_norm"] > 0
-        assert line["skipped"] == {}
+        assert line["skipped"] == line["damaged_shards"] == {}
         weights = {name: 0.25 if name.startswith("contrast") else 0.1 for name in PARTS}
         assert line["loss"] == pytest.approx(sum(weights[name] * line[name] for name in PARTS), rel=1e-5)
         for role in ROLES:

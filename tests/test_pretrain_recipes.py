@@ -48,7 +48,7 @@ def test_every_recipe_trains_by_its_name_alone(name, config, tmp_path):
     numbers = always | parts_of(recipe) | recipe.scales.keys() | seen
     assert len(lines) == 3
     for line in lines:
-        assert line.keys() == numbers | {"skipped", "warnings"}
+        assert line.keys() == numbers | {"skipped", "damaged_shards", "warnings"}
         assert {field for field in numbers if type(line[field]) not in (int, float)} == set()
         assert line["warnings"] == []
     assert (lines[-1]["curv"] != 1.0) == recipe.metric.is_hyperbolic
@@ -95,8 +95,8 @@ def test_parts_of_a_batch_train_as_the_whole_does(accumulate, several, tmp_path)
     assert run(several, *quiet, f"train.accumulate={accumulate}") == 0
     assert run(several, *quiet, "train.accumulate=1", f"output_dir={tmp_path}/whole") == 0
     for ours, theirs in zip(read_log(tmp_path / "run"), read_log(tmp_path / "whole"), strict=True):
-        assert without(ours, *CLOCK, "warnings", "skipped") == pytest.approx(
-            without(theirs, *CLOCK, "warnings", "skipped"), rel=2e-3, abs=1e-4
+        assert without(ours, *CLOCK, "warnings", "skipped", "damaged_shards") == pytest.approx(
+            without(theirs, *CLOCK, "warnings", "skipped", "damaged_shards"), rel=2e-3, abs=1e-4
         )
 
 

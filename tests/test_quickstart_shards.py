@@ -16,7 +16,8 @@ from hypclip.data.quickstart.art import HELD_OUT_STYLES, TRAIN_STYLES, concepts,
 from hypclip.data.quickstart.scenes import compose
 from hypclip.data.quickstart.shards import write_shards, write_zero_shot
 from hypclip.data.record import read_record
-from hypclip.data.shards import find_shards, samples_of
+from hypclip.data.samples import samples_of
+from hypclip.data.shards import find_shards
 from hypclip.data.stream import StreamConfig
 from hypclip.errors import DataError
 from hypclip.evaluation.hierarchy import build_taxonomy
@@ -176,4 +177,4 @@ def test_training_reads_them_to_the_last_sample(tmp_path: Path) -> None:
     write_shards(tmp_path, "train", 30, shard_size=10)
     stream = cheap_stream(StreamConfig(find_shards(str(tmp_path / "train")), 10, workers=0, max_bad_fraction=0.0))
     assert sorted(number for batch in take(stream, 3) for number in batch) == list(range(30))
-    assert stream.state.skipped.total() == 0
+    assert stream.state.seen.skipped.total() == 0

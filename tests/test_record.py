@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hypclip.data.record import BadSample, Box, read_record
+from hypclip.data.record import BadSample, Box, Reading, read_record
 
 PNG = encoded(quadrants())
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -25,7 +25,7 @@ def grit(caption="a dog on grass", chunk=(0, 5, 0.1, 0.2, 0.5, 0.6, 0.9), **fiel
 def reason(bad):
     with pytest.raises(BadSample) as caught:
         read_record(bad)
-    assert str(caught.value) == caught.value.reason
+    assert str(caught.value) == f"{caught.value.reason}: {caught.value.detail}"
     return caught.value.reason
 
 
@@ -70,9 +70,14 @@ def test_lists_of_boxes_may_be_missing_empty_or_null():
         assert read_record(sample(json=json.dumps({"caption": "x", **fields}).encode())).boxes == ()
 
 
-@pytest.mark.parametrize("extension, form", [("jpg", "JPEG"), ("jpeg", "JPEG"), ("png", "PNG"), ("webp", "WEBP")])
+FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF"}
+FORMATS |= {"bmp": "BMP", "tif": "TIFF", "tiff": "TIFF", "avif": "AVIF", "jp2": "JPEG2000", "ppm": "PPM"}
+
+
+@pytest.mark.parametrize("extension, form", FORMATS.items())
 def test_each_picture_format_is_read(extension, form):
-    files = {"__key__": "0", "txt": b"x", extension: encoded(quadrants(), form, quality=95)}
+    options = {"quality": 95} if form in ("JPEG", "WEBP", "AVIF") else {}
+    files = {"__key__": "0", "txt": b"x", extension: encoded(quadrants(), form, **options)}
     image = read_record(files).image
     assert (image.mode, image.size) == ("RGB", (40, 20))
     for point, colour in (((5, 5), RED), ((35, 5), GREEN), ((5, 15), BLUE), ((35, 15), YELLOW)):
@@ -112,6 +117,90 @@ def test_spaces_around_a_phrase_are_cut():
     assert read_record(grit("a dog  on grass", (1, 7, 0, 0, 1, 1, 1))).boxes[0].phrase == "dog"
 
 
+# Captions -------------------------------------------------------------------------------------------------------------
+
+FIVE = ("a dog", "a brown dog", "an animal on grass", "dog, outside", "ein Hund")
+CAPTIONS = {
+    "a line each of a txt": ({"txt": "\n".join(FIVE).encode()}, FIVE),
+    "lines of Windows, and blank ones": ({"txt": "\r\n\r\n".join(FIVE).encode() + b"\r\n"}, FIVE),
+    "a list in a json": ({"json": json.dumps({"caption": FIVE}).encode()}, FIVE),
+    "a list with gaps": ({"json": b'{"caption": ["a", null, "", "b"]}'}, ("a", "b")),
+    "a json without one beside a txt": ({"json": b'{"url": "x"}', "txt": b"a dog"}, ("a dog",)),
+    "a json with null beside a txt": ({"json": b'{"caption": null}', "txt": b"a dog"}, ("a dog",)),
+    "a json with NaN beside a txt": ({"json": b'{"caption": NaN}', "txt": b"a dog"}, ("a dog",)),
+    "a json that is a list beside a txt": ({"json": b"[1]", "txt": b"a dog"}, ("a dog",)),
+    "a json with a blank beside a txt": ({"json": b'{"caption": " "}', "txt": b"a dog"}, ("a dog",)),
+    "a mark at the beginning of a txt": ({"txt": b"\xef\xbb\xbfa dog"}, ("a dog",)),
+    "a mark at the beginning of a json": ({"json": b'\xef\xbb\xbf{"caption": "a dog"}'}, ("a dog",)),
+    "UTF-16, as Windows calls Unicode": ({"txt": "süß\nb".encode("utf-16")}, ("süß", "b")),
+    "UTF-16 of the other order": ({"json": b"\xfe\xff" + '{"caption": "süß"}'.encode("utf-16-be")}, ("süß",)),
+}
+
+
+@pytest.mark.parametrize("files, expected", CAPTIONS.values(), ids=CAPTIONS)
+def test_captions_are_a_list(files, expected):
+    record = read_record(sample(**files))
+    assert record.captions == expected
+    assert record.caption == expected[0]
+
+
+def test_another_field_can_hold_the_caption():
+    files = sample(json=b'{"TEXT": "a dog", "caption": "wrong"}', txt=b"wrong too")
+    assert read_record(files, Reading(caption_field="TEXT")).captions == ("a dog",)
+
+
+def test_phrases_are_of_the_first_of_several_captions():
+    fields = stored_as_json(["a dog on grass", "an animal"], [[0, 5, 0.1, 0.2, 0.5, 0.6, 0.9]])
+    assert read_record(sample(json=fields)).boxes[0].phrase == "a dog"
+
+
+# Boxes and turned pictures ------------------------------------------------------------------------------------------
+
+LEFT_TOP = (0.0, 0.0, 0.5, 0.5)
+
+
+def turned(turn, form="JPEG"):
+    """Return a file whose pixels are red top left as they are stored."""
+    tags = Image.Exif()
+    tags[0x0112] = turn
+    return encoded(quadrants(), form, exif=tags, **({"quality": 95} if form == "JPEG" else {}))
+
+
+def colour_in_box(record):
+    """Return the colour in the middle of the first box of the picture that training sees."""
+    box, (width, height) = record.boxes[0], record.image.size
+    return record.image.getpixel((int((box.x0 + box.x1) / 2 * width), int((box.y0 + box.y1) / 2 * height)))
+
+
+def close(a, b):
+    return all(abs(x - y) < 12 for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_boxes_found_on_pixels_as_stored_hold_the_same_content_when_turned(turn, form):
+    fields = stored_as_json("a red thing", [[0, 11, *LEFT_TOP, 1]])
+    files = sample(jpg=turned(turn, form), json=fields)
+    assert close(colour_in_box(read_record(files, Reading(boxes_are="stored"))), RED)
+    assert close(colour_in_box(read_record(files)), RED)  # the default for GRIT's fields
+
+
+@pytest.mark.parametrize("turn, top_left", [(1, RED), (3, YELLOW), (6, BLUE), (8, GREEN), (2, GREEN), (5, RED)])
+def test_boxes_found_on_pictures_as_shown_stay_where_they_are(turn, top_left):
+    fields = stored_as_json("a red thing", [[0, 11, *LEFT_TOP, 1]])
+    record = read_record(sample(jpg=turned(turn), json=fields), Reading(boxes_are="shown"))
+    assert (record.boxes[0].x0, record.boxes[0].y0, record.boxes[0].x1, record.boxes[0].y1) == LEFT_TOP
+    assert close(colour_in_box(record), top_left)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("width, height, expected", [(40, 20, RED), (400, 200, RED), (20, 40, BLUE), (512, 1024, BLUE)])
+def test_the_size_in_the_json_tells_which_picture_its_boxes_are_of(width, height, expected, form):
+    """The file is 40 × 20 as it is stored, and turned to 20 × 40."""
+    fields = stored_as_json("a thing", [[0, 7, *LEFT_TOP, 1]], width=width, height=height)
+    assert close(colour_in_box(read_record(sample(jpg=turned(6, form), json=fields))), expected)
+
+
 # Bad samples ----------------------------------------------------------------------------------------------------------
 
 BAD_TEXT = {
@@ -138,6 +227,42 @@ def test_bad_text_is_named(bad, expected):
     assert reason(bad) == expected
 
 
+DETAILS = {
+    "json alone": (
+        {"json": b'{"url": "x", "TEXT": "y"}'},
+        "no caption: 00017 of data/003.tar: found jpg, json without 'caption' (it has 'url', 'TEXT': "
+        "data.caption_field names the one to read); expected txt, or json with 'caption'",
+    ),
+    "both empty": (
+        {"json": b'{"caption": ""}', "txt": b" "},
+        "no caption: 00017 of data/003.tar: found jpg, json with an empty 'caption', an empty txt; expected txt, or "
+        "json with 'caption'",
+    ),
+    "classes": (
+        {"cls": b"3"},
+        "no caption: 00017 of data/003.tar: found jpg, cls; expected txt, or json with 'caption'",
+    ),
+    "a number": (
+        {"json": b'{"caption": 3}'},
+        "no caption: 00017 of data/003.tar: found jpg, json whose 'caption' is no text and no list of texts but 3; "
+        "expected txt, or json with 'caption'",
+    ),
+}
+
+
+@pytest.mark.parametrize("files, message", DETAILS.values(), ids=DETAILS)
+def test_a_bad_sample_says_where_it_is_what_was_found_and_what_was_expected(files, message):
+    with pytest.raises(BadSample) as caught:
+        read_record(sample(**files))
+    assert str(caught.value) == message
+
+
+def test_a_sample_without_a_picture_says_what_it_has():
+    with pytest.raises(BadSample) as caught:
+        read_record({"__key__": "7", "txt": b"a dog", "mp4": b""})
+    assert str(caught.value) == "no picture: 7: found txt, mp4; expected jpg, png, webp or another picture"
+
+
 BAD_PICTURES = {
     "truncated": (encoded(quadrants(200, 200), "JPEG")[:-400], "unreadable picture"),
     "a header alone": (PNG[:30], "unreadable picture"),
@@ -153,7 +278,7 @@ def test_a_bad_picture_is_named(content, expected):
 
 def test_no_picture_is_named():
     assert reason({"__key__": "0", "txt": b"a dog"}) == "no picture"
-    assert reason({"__key__": "0", "txt": b"a dog", "gif": PNG}) == "no picture"
+    assert reason({"__key__": "0", "txt": b"a dog", "mp4": PNG}) == "no picture"
 
 
 INSIDE = (0.1, 0.1, 0.5, 0.5)
@@ -221,7 +346,8 @@ def test_whatever_the_json_holds_the_record_is_sound_or_the_sample_is_bad(fields
     if isinstance(record, str):
         assert record in {reason for _, reason in (*BAD_TEXT.values(), *BAD_CHUNKS.values())}
         return
-    assert record.caption == fields["caption"]
+    given = fields["caption"] if isinstance(fields["caption"], list) else [fields["caption"]]
+    assert list(record.captions) == [one for one in given if one and one.strip()]
     assert len(record.boxes) == len(fields["noun_chunks"] or []) + len(fields["ref_exps"] or [])
     for box in record.boxes:
         assert 0 <= box.x0 < box.x1 <= 1

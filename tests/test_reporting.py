@@ -94,7 +94,7 @@ def test_every_geometry_has_a_picture(metric, curv):
 def line(step: int, **values: Any) -> dict[str, Any]:
     usual = {
         "step": step, "loss": 4.0 - step / 100, "curv": 1.0, "logit_scale": 14.0, "samples_per_s": 100.0 + step,
-        "skipped": {}, "warnings": [],
+        "skipped": {}, "damaged_shards": {}, "warnings": [],
     }  # fmt: skip
     return usual | values
 
@@ -109,7 +109,16 @@ def test_it_has_time_speed_losses_and_where_the_model_is(tmp_path):
     told = summary_of(tmp_path, line(10), line(20, samples_per_s=1.0), line(30, skipped=skipped, curv=0.51234))
     assert told == [
         f"finished: 30 steps, this time in 1.5 min, 110 samples/s; the model is in {tmp_path}/checkpoint",
-        "  loss 3.9 → 3.7, curv 0.5123, logit_scale 14, 5 bad samples passed over",
+        "  loss 3.9 → 3.7, curv 0.5123, logit_scale 14, 5 bad samples passed over (unreadable picture 3, no caption 2)",
+    ]
+
+
+def test_it_names_damaged_shards(tmp_path):
+    damaged = {"a/003.tar": "unexpected end of data", "a/007.tar": "it is an empty file"}
+    told = summary_of(tmp_path, line(10), line(30, damaged_shards=damaged))
+    assert told[2:] == [
+        "  a part is lost of the damaged shard a/003.tar: unexpected end of data",
+        "  a part is lost of the damaged shard a/007.tar: it is an empty file",
     ]
 
 

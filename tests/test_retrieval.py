@@ -73,7 +73,47 @@ def test_pairs_are_read_in_order_and_bad_samples_passed_over(tmp_path: Path) -> 
     good = [{"png": picture(), "json": json.dumps({"caption": f"caption {i}"}).encode()} for i in range(4)]
     bad = {"png": b"not a picture", "json": good[0]["json"]}
     shard = write(tmp_path / "a.tar", [good[0], bad, *good[1:]])
-    assert [r.caption for r in read_pairs([shard], 3)] == ["caption 0", "caption 1", "caption 2"]
+    assert [r.caption for r in read_pairs([shard], 3).records] == ["caption 0", "caption 1", "caption 2"]
+
+
+def test_what_was_passed_over_is_told(tmp_path: Path) -> None:
+    good = {"png": picture(), "txt": b"one"}
+    shard = write(tmp_path / "a.tar", [good, {"png": picture(), "cls": b"3"}, good])
+    (bad,) = read_pairs([shard], 10).bad
+    assert bad == f"no caption: 001 of {shard}: found cls, png; expected txt, or json with 'caption'"
+    with pytest.raises(
+        DataError, match=r"hold 1, and 1 bad samples: no caption: 001 of .*found cls, png; expected txt"
+    ):
+        read_pairs([write(tmp_path / "b.tar", [good, {"png": picture(), "cls": b"3"}])], 10)
+
+
+def with_owners(matrix: list[list[float]], picture_of: list[int]) -> dict[str, float]:
+    rows = torch.zeros(len(matrix), 1)
+    columns = torch.zeros(len(picture_of), 1)
+    found = retrieval.__wrapped__(GivenSimilarity(matrix), rows, columns, torch.tensor(picture_of))  # type: ignore[attr-defined]
+    return dict(found)
+
+
+def test_several_captions_of_an_image_count_as_the_field_counts_them() -> None:
+    """Any of an image's captions is a find; each caption looks for its image. Worked out by hand."""
+    found = with_owners(
+        # captions of image 0: 0, 1, 4; of image 1: 2, 3
+        [[0.9, 0.1, 0.8, 0.2, 0.3], [0.5, 0.7, 0.4, 0.6, 0.95]],
+        [0, 0, 1, 1, 0],
+    )
+    assert found["image_to_text_r1"] == pytest.approx(1 / 2)  # image 1 finds a caption of the other, twice, first
+    assert found["image_to_text_r5"] == 1
+    assert found["text_to_image_r1"] == pytest.approx(2 / 5)  # captions 0 and 3
+    assert found["text_to_image_r5"] == 1
+
+
+def test_one_caption_each_is_the_same_with_and_without_owners() -> None:
+    matrix = [[0.9, 0.1, 0.5], [0.7, 0.6, 0.4], [0.8, 0.3, 0.2]]
+    assert with_owners(matrix, [0, 1, 2]) == scores(matrix)
+
+
+def test_an_image_whose_captions_are_no_numbers_is_not_found_among_few() -> None:
+    assert with_owners([[float("nan")] * 2, [0.1, 0.2]], [0, 1])["image_to_text_r10"] == 0.5
 
 
 def test_too_few_pairs_and_a_damaged_shard_are_refused(tmp_path: Path) -> None:
@@ -112,6 +152,6 @@ def test_equal_captions_are_equally_similar_to_the_bit() -> None:
 
 def test_pairs_come_from_one_shard_after_the_other(tmp_path: Path) -> None:
     shards = write_pairs(tmp_path, [3, 4])
-    assert [r.caption for r in read_pairs(shards, 5)] == ["0000", "0001", "0002", "0003", "0004"]
+    assert [r.caption for r in read_pairs(shards, 5).records] == ["0000", "0001", "0002", "0003", "0004"]
     with pytest.raises(DataError, match="No such file"):
         read_pairs([shards[0], str(tmp_path / "missing.tar")], 10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from data_helpers import tiny_model
+from data_helpers import pair, tiny_model, write_tar
 from PIL import Image
 
 from hypclip.config import build
@@ -18,6 +18,7 @@ from hypclip.model import HypCLIP
 
 ACCURACY = {"n", "top1", "top5", "mean_per_class"}
 HIERARCHY = {"tie", "lca", "jaccard", "hierarchical_precision", "hierarchical_recall"}
+COUNTS = {"n", "captions", "skipped"}
 RECALL = {f"{way}_r{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)}
 
 
@@ -58,9 +59,9 @@ def test_each_task_gives_its_figures_by_its_name(folder, model):
     found = {name: evaluate(model) for name, evaluate in prepare(config).items()}
     assert list(found) == ["squares", "all", "few"]
     assert found["squares"].keys() == ACCURACY
-    assert found["all"].keys() == found["few"].keys() == RECALL | {"n"}
+    assert found["all"].keys() == found["few"].keys() == RECALL | COUNTS
     assert [found[name]["n"] for name in found] == [4, 8, 3]
-    assert all(0 <= value <= 1 for scores in found.values() for name, value in scores.items() if name != "n")
+    assert all(0 <= value <= 1 for scores in found.values() for name, value in scores.items() if name not in COUNTS)
     assert found["squares"]["top5"] == 1.0
 
 
@@ -74,12 +75,21 @@ def test_a_taxonomy_scores_answers_by_what_they_share(folder, model):
 
 
 def test_retrieval_is_of_the_pairs_of_the_shards(folder, model):
-    records = read_pairs(find_shards(str(folder / "data" / "validation")), 8)
+    records = read_pairs(find_shards(str(folder / "data" / "validation")), 8).records
     expected = dict(
         retrieval(model, model.embed_image([r.image for r in records]), model.embed_text([r.caption for r in records]))
     )
     scores = prepare(EvaluationConfig(retrieval={"scenes": scenes(folder)}))["scenes"](model)
-    assert dict(scores) == {"n": 8, **expected}
+    assert dict(scores) == {"n": 8, "captions": 8, "skipped": 0, **expected}
+
+
+def test_five_lines_of_a_text_are_five_captions(tmp_path, model):
+    """As CLIP_benchmark's shards of COCO and Flickr30k have them."""
+    files = [f for i in range(4) for f in pair(f"{i}", "\n".join(f"caption {i} {n}" for n in range(5)))]
+    task = RetrievalTask(str(write_tar(tmp_path / "0.tar", [*files, *pair("bad", "")])))
+    scores = prepare(EvaluationConfig(retrieval={"five": task}))["five"](model)
+    assert (scores["n"], scores["captions"], scores["skipped"]) == (4, 20, 1)
+    assert scores["text_to_image_r1"] * 20 == pytest.approx(round(scores["text_to_image_r1"] * 20))
 
 
 def test_an_evaluation_can_be_run_again_and_on_another_model(folder, model):

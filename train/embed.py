@@ -6,12 +6,13 @@ accelerate launch --multi_gpu --num_processes 8 train/embed.py --checkpoint DIR 
     --qdrant http://localhost:6333 --work DIR
 python train/embed.py --from-parquet DIR --index runs/x/index
 
-Each sample of a shard becomes two points, KEY/image and KEY/text; each file ROOT/<class key>/<name>.png one point; each
-name of classes.json one text point. Every process writes the points of a shard to a Parquet file once it is through,
-and passes over shards whose file is there; in the end the first process puts all of them into the collection. A shard
-that changed (path, size or time; of a URL, the address) is embedded again. Processes on several machines need a --work
-or --parquet folder that all of them see. There the file of a changed shard is replaced; that of a shard which is no
-longer asked for stays, and so do all files when something could not be read.
+Each sample of a shard becomes two points, KEY/image and KEY/text, and of several captions KEY/text/2 and so on; each
+file ROOT/<class key>/<name>.png one point; each name of classes.json one text point. Every process writes the points of
+a shard to a Parquet file once it is through, and passes over shards whose file is there; in the end the first process
+puts all of them into the collection. A shard that changed (path, size or time; of a URL, the address) is embedded
+again. Processes on several machines need a --work or --parquet folder that all of them see. There the file of a changed
+shard is replaced; that of a shard which is no longer asked for stays, and so do all files when something could not be
+read.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 import hypclip
+from hypclip.data.record import Reading
 from hypclip.data.shards import find_shards
+from hypclip.data.tally import Tally
 from hypclip.errors import ConfigError, DataError, HypclipError, InputError
 from hypclip.evaluation.zero_shot import read_labelled_images
 from hypclip.model import HypCLIP
 from hypclip.search import parquet
 from hypclip.search.embedding import (
-    Tally,
     Unit,
     embed_unit,
     first_samples,
@@ -65,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, help="a model directory")
     parser.add_argument("--shards", nargs="+", help="shards whose pictures and captions to embed")
     parser.add_argument("--samples", type=int, help="only the first so many samples of the shards, bad ones included")
+    parser.add_argument("--caption-field", default="caption", help="of a sample's .json (%(default)s)")
+    parser.add_argument("--keep-damaged", action="store_true", help="use what can be read of a damaged shard")
     parser.add_argument("--images", type=Path, help="folder with one folder of pictures a class; needs --classes")
     parser.add_argument("--classes", type=Path, help="JSON, class key to its name or names")
     parser.add_argument(
@@ -154,6 +158,8 @@ def _embed(arguments: argparse.Namespace, accelerator: Accelerator) -> int:
             continue
         if counts.skipped:
             tqdm.write(f"warning: {units[i].name}: {counts}", file=sys.stderr)
+        for shard, why in counts.damaged.items():
+            tqdm.write(f"warning: a damaged shard, of which a part is lost: {shard}: {why}", file=sys.stderr)
         tally += counts
 
     results = distributed.gather_plain((tally, failed))
@@ -193,7 +199,8 @@ def _units(arguments: argparse.Namespace, model: HypCLIP) -> list[Unit]:
             names = [shard for shard, _ in shards]
             counting = distributed.rank() == 0
             shards = distributed.gather_plain(first_samples(names, arguments.samples) if counting else [])[0]
-        units += [shard_unit(shard, limit, model.transform) for shard, limit in shards]
+        reading, keep = Reading(arguments.caption_field), arguments.keep_damaged
+        units += [shard_unit(shard, limit, model.transform, reading, keep) for shard, limit in shards]
     if arguments.images:
         data = read_labelled_images(arguments.images, arguments.classes)
         named = [(key, name) for key, names in zip(data.keys, data.names, strict=True) for name in names]

@@ -30,8 +30,10 @@ from hypclip import checkpoint
 from hypclip.config import read
 from hypclip.data.batch import Batch, ExampleMaker, collate
 from hypclip.data.picture import Normaliser
-from hypclip.data.shards import find_shards
+from hypclip.data.record import Reading
+from hypclip.data.shards import bad_shards_allowed, find_shards
 from hypclip.data.stream import BatchStream, StreamConfig, StreamState
+from hypclip.data.tally import Tally
 from hypclip.errors import ConfigError, HypclipError, TrainingError
 from hypclip.evaluation.suite import prepare
 from hypclip.model import HypCLIP
@@ -223,14 +225,17 @@ class Run:
 
     def _make_stream(self, _: Path | None) -> None:
         config, recipe, model = self.config, self.objective.recipe, self.model
+        shards, allowed = find_shards(config.data.shards), config.data.max_bad_shards
         self.stream = BatchStream(
             StreamConfig(
-                find_shards(config.data.shards),
+                shards,
                 self.settings.batch_size // self.processes,
                 seed=self.settings.seed,
                 workers=config.data.workers,
                 shuffle_buffer=config.data.shuffle_buffer,
                 max_bad_fraction=config.data.max_bad_fraction,
+                max_bad_shards=bad_shards_allowed(shards) if allowed is None else allowed,
+                reading=Reading(config.data.caption_field, config.data.boxes_are),
                 rank=self.rank,
                 world_size=self.processes,
             ),
@@ -252,6 +257,7 @@ class Run:
         self.evaluations = prepare(config.evaluate) if self.is_first else {}
         self.progress.start_at(self.state.step)
         self.warned: set[str] = set()
+        self.told = Tally()
         self.throughput = Throughput(self.device)
         self.began = time.perf_counter()
         self.saver = Saver(
@@ -334,6 +340,7 @@ class Run:
 
     def _log(self, loss: Loss, seen: Embedded, rate: float, norm: Tensor, evaluating: bool) -> None:
         scores = self._evaluate() if evaluating else {}
+        seen_data = self._tell_of_data()
         if self.log is None:
             return
         model, state = self.model, self.state
@@ -350,7 +357,7 @@ class Run:
             "grad_norm": norm.item(),
             **{name: value.item() for name, value in described.items()},
             **self.throughput.lap(),
-            "skipped": dict(self.stream.state.skipped),
+            **seen_data,
             **scores,
         }
         trouble = find_trouble(values, seen.curv, learned=model.log_curv.requires_grad)
@@ -365,6 +372,24 @@ class Run:
                 order = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                 tracker.log_images({"radius": picture}, step=state.step, **order)
         self.progress.tell(values)
+
+    def _tell_of_data(self) -> dict[str, Any]:
+        """Return what all processes have seen of bad data, and name each reason and each damaged shard once.
+
+        Raises:
+            DataError: together they have seen too many damaged shards.
+        """
+        seen = Tally()
+        for one in distributed.gather_plain(self.stream.state.seen):
+            seen += one
+        if self.is_first:
+            for reason in seen.examples.keys() - self.told.examples.keys():
+                self.progress.warn(f"bad samples are passed over: {reason}: {seen.examples[reason]}")
+            for shard in seen.damaged.keys() - self.told.damaged.keys():
+                self.progress.warn(f"a damaged shard, of which a part is lost: {shard}: {seen.damaged[shard]}")
+        self.told = seen
+        seen.judge_shards(self.stream.max_bad_shards)
+        return {"skipped": dict(seen.skipped), "damaged_shards": dict(seen.damaged)}
 
     def _evaluate(self) -> dict[str, float]:
         """Return the scores of the averaged weights, or of the present ones; only the first process has any."""

@@ -135,6 +135,7 @@ class ExampleMaker:
         """Return the example; a pure function of the record and `seed`."""
         rng = random.Random(seed)
         boxes = self._boxes(record, rng)
+        caption = self._caption(record, seed)
         name = f"picture/{record.shard}/{record.key}"
         picture = content_id(name)
         images: dict[Role, Tensor] = {}
@@ -143,17 +144,23 @@ class ExampleMaker:
         if "image" in self.roles:
             images["image"], content["image"] = self.transform(record.pixels, rng), [picture]
         if "text" in self.roles:
-            texts["text"], content["text"] = [record.caption], [text_id(record.caption)]
+            texts["text"], content["text"] = [caption], [text_id(caption)]
         if "box_image" in self.roles:
             crops = [self._crop(record.pixels, box, rng) for box in boxes]
             content["box_image"] = [self._content(name, picture, box) for box in boxes]
             images["box_image"] = _stack(crops) if crops else _none(self.box_size)
         if "box_text" in self.roles:
-            texts["box_text"] = [record.caption if box is None else box.phrase for box in boxes]
+            texts["box_text"] = [caption if box is None else box.phrase for box in boxes]
             content["box_text"] = [MISSING if box is None else text_id(box.phrase) for box in boxes]
         scores = [0.0 if box is None else box.score for box in boxes]
         weights = scores if sum(scores) > 0 else [1.0] * len(boxes)
         return Example(images, texts, content, weights)
+
+    def _caption(self, record: Record, seed: str) -> str:
+        """Draw one of several captions; beside boxes the first, which their phrases are of."""
+        if len(record.captions) == 1 or (record.boxes and self.roles & BOX_ROLES):
+            return record.caption
+        return random.Random(f"{seed}/caption").choice(record.captions)
 
     def _boxes(self, record: Record, rng: random.Random) -> list[Box] | list[Box | None]:
         if not self.roles & BOX_ROLES:

@@ -73,6 +73,46 @@ def decode(data: bytes) -> UInt8[Tensor, "3 height width"]:
         return to_pixels(to_rgb(image))
 
 
+def orientation(data: bytes) -> tuple[int, tuple[int, int]]:
+    """Return the EXIF orientation of a file, 1 to 8, and the width and height of its pixels as they are stored.
+
+    1 and (0, 0) where the file says nothing of an orientation or cannot be read.
+    """
+    # Few files have any, and to open one takes longer than to look for the marks of what may tell.
+    if not any(mark in data for mark in _MARKS_OF_EXIF):
+        return 1, (0, 0)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            turn, size = image.getexif().get(ExifTags.Base.Orientation, 1), image.size
+            if image.format == "PNG":
+                image.load()  # it may stand behind the pixels
+                turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+            if image.format == "TIFF" and turn >= 5:
+                size = size[::-1]  # Pillow gives that of the picture as it is shown
+    except Exception:  # damaged bytes make readers raise almost anything; decoding says what is wrong
+        return 1, (0, 0)
+    return (turn if turn in _UPRIGHT else 1), size
+
+
+_MARKS_OF_EXIF = (b"Exif", b"eXIf", b"EXIF", b"tiff:Orientation", b"II*\0", b"MM\0*")
+
+
+def upright(turn: int, x0: float, y0: float, x1: float, y1: float) -> tuple[float, float, float, float]:
+    """Return a box of the picture as it is stored as one of the picture as it is shown.
+
+    Args:
+        turn: EXIF orientation, 1 to 8.
+        x0, y0, x1, y1: corners as fractions of width and height, as the result.
+    """
+    if turn >= 5:  # the sides change places
+        x0, y0, x1, y1 = y0, x0, y1, x1
+    if turn in (2, 3, 6, 7):
+        x0, x1 = 1 - x1, 1 - x0
+    if turn in (3, 4, 7, 8):
+        y0, y1 = 1 - y1, 1 - y0
+    return x0, y0, x1, y1
+
+
 @functools.cache
 def _jpeg_decoder() -> Callable[[bytes], Tensor] | None:
     """Return torchcodec's, or None where its libraries are for another build of torch, such as one without CUDA."""

@@ -1,24 +1,25 @@
-"""Which shards there are, who reads them in which order, and what is in one."""
+"""Which shards there are, and who reads them in which order."""
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import braceexpand
-from webdataset.gopen import gopen
-from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from hypclip.errors import DataError
+
+_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
 def find_shards(spec: str | Sequence[str]) -> list[str]:
     """Return the shards that a spec names, sorted and without repeats.
 
     Args:
-        spec: a tar file, a folder of them, a pattern with * or {000..099}, a URL that webdataset opens, or a list.
+        spec: a tar file, a folder of them (.tar, .tar.gz and the like, hidden ones left out), a pattern with * or
+            {000..099}, a URL that webdataset opens, or a list.
 
     Raises:
         DataError: a shard is missing, the spec matches none, or its braces do not match each other.
@@ -31,13 +32,16 @@ def find_shards(spec: str | Sequence[str]) -> list[str]:
         raise DataError(f"data.shards: cannot expand the braces of {spec!r}: {error}") from error
     for one in expanded:
         path = Path(one)
-        if "://" in one or one.startswith("pipe:"):
+        if not is_local(one):
             found.add(one)
         elif path.is_dir():
-            inside = sorted(map(str, path.glob("*.tar")))
-            if not inside:
-                raise DataError(f"data.shards: there is no .tar file in {one}")
-            found.update(inside)
+            inside = [file for file in path.iterdir() if file.name.lower().endswith(_SUFFIXES) and file.is_file()]
+            shown = [str(file) for file in inside if not file.name.startswith(".")]
+            if not shown:
+                below = next((file for suffix in _SUFFIXES for file in path.glob(f"*/*{suffix}")), None)
+                advice = "" if below is None else f", but there are some below it: {path / '*' / ('*' + below.suffix)}"
+                raise DataError(f"data.shards: there is no .tar file in {one}{advice}")
+            found.update(shown)
         elif path.is_file():
             found.add(one)
         elif any(c in one for c in "*?["):
@@ -51,6 +55,16 @@ def find_shards(spec: str | Sequence[str]) -> list[str]:
     if not found:
         raise DataError(f"data.shards: {spec!r} names no shard")
     return sorted(found)
+
+
+def is_local(shard: str) -> bool:
+    """Return whether a shard is a file, and not the address of one or a command."""
+    return "://" not in shard and not shard.startswith("pipe:")
+
+
+def bad_shards_allowed(shards: Sequence[str]) -> int:
+    """Return how many shards may be damaged where nothing is said: no file, and of others one in a hundred begun."""
+    return math.ceil(sum(not is_local(shard) for shard in shards) / 100)
 
 
 def share_of(
@@ -74,27 +88,3 @@ def share_of(
     order = list(shards)
     random.Random(f"shards/{seed}/{epoch}").shuffle(order)
     return order[rank * workers + worker :: readers]
-
-
-def samples_of(shard: str) -> Iterator[dict[str, Any]]:
-    """Yield the samples of a shard, extension → bytes, in order.
-
-    Raises:
-        DataError: part of the shard cannot be read; what can be was yielded before.
-    """
-    damage: list[Exception] = []
-
-    def note(error: Exception) -> bool:
-        damage.append(error)
-        return True
-
-    try:
-        with gopen(shard) as stream:
-            files = tar_file_expander(iter([{"url": shard, "stream": stream}]), handler=note)
-            yield from group_by_keys(files, handler=note)
-    except (OSError, ValueError) as error:
-        damage.append(error)
-    if damage:
-        reason = getattr(damage[0], "strerror", None) or next(iter(damage[0].args), type(damage[0]).__name__)
-        # webdataset puts the repr of the file behind an @.
-        raise DataError(f"cannot read shard {shard}: {str(reason).partition(' @ ')[0]}")

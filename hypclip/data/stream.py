@@ -8,6 +8,7 @@ size, worker), so the position of a stream is two numbers a worker: its epoch, a
 from __future__ import annotations
 
 import atexit
+import copy
 import functools
 import multiprocessing
 import random
@@ -22,8 +23,10 @@ import webdataset as wds
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from hypclip.data.batch import Batch, Example
-from hypclip.data.record import BadSample, Record, read_record
-from hypclip.data.shards import samples_of, share_of
+from hypclip.data.record import BadSample, Reading, Record, read_record
+from hypclip.data.samples import samples_and_damage
+from hypclip.data.shards import share_of
+from hypclip.data.tally import Tally
 from hypclip.errors import DataError
 
 _JUDGE_AFTER = 200
@@ -32,7 +35,10 @@ _JUDGE_AFTER = 200
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """What to read and how; `rank` and `world_size` say which process this is."""
+    """What to read and how; `rank` and `world_size` say which process this is.
+
+    `max_bad_fraction` is of samples, `max_bad_shards` counts shards of which a part cannot be read.
+    """
 
     shards: Sequence[str]
     batch_size: int
@@ -40,6 +46,8 @@ class StreamConfig:
     workers: int = 1
     shuffle_buffer: int = 1_000
     max_bad_fraction: float = 0.01
+    max_bad_shards: int = 0
+    reading: Reading = field(default_factory=Reading)
     rank: int = 0
     world_size: int = 1
 
@@ -48,26 +56,24 @@ class StreamConfig:
 class StreamState:
     """Where the stream of one process stands: per worker (epoch, raw samples used), and whose turn is next.
 
-    `read` and `skipped` count samples since the run began; `workers` is how many there are, 0 before the first batch.
+    `seen` counts since the run began; `workers` is how many there are, 0 before the first batch.
     """
 
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
     turn: int = 0
-    read: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
+    seen: Tally = field(default_factory=Tally)
     workers: int = 0
 
     def to_plain(self) -> dict[str, Any]:
         """Return JSON data."""
         positions = {str(worker): list(position) for worker, position in self.positions.items()}
-        counts = {"read": self.read, "skipped": dict(self.skipped)}
-        return {"positions": positions, "turn": self.turn, "workers": self.workers, **counts}
+        return {"positions": positions, "turn": self.turn, "workers": self.workers, "seen": self.seen.to_plain()}
 
     @classmethod
     def from_plain(cls, data: dict[str, Any]) -> StreamState:
         """Read what `to_plain` returned."""
         positions = {int(worker): (int(p[0]), int(p[1])) for worker, p in data["positions"].items()}
-        return cls(positions, data["turn"], data["read"], Counter(data["skipped"]), data["workers"])
+        return cls(positions, data["turn"], Tally.from_plain(data["seen"]), data["workers"])
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,7 @@ class _Delivery:
 
     worker: int
     position: tuple[int, int]
-    read: int
-    skipped: Counter[str]
+    seen: Tally
     batch: Batch | None
     error: str = ""
 
@@ -95,7 +100,8 @@ class BatchStream:
         state: where to go on; None starts at the beginning.
 
     Raises:
-        DataError: a reader would have no shard; while iterating: too many bad samples, or a share without samples.
+        DataError: a reader would have no shard; while iterating: too many bad samples or damaged shards, or a share
+            without samples.
     """
 
     def __init__(
@@ -117,6 +123,7 @@ class BatchStream:
         self.state.workers = workers
         if config.workers:
             _end_workers_at_exit()
+        self.max_bad_shards = config.max_bad_shards
         dataset = _WorkerStream(config, make, collate, self.state)
         self._loader = DataLoader(
             dataset,
@@ -136,8 +143,8 @@ class BatchStream:
                 raise DataError(delivery.error)
             self.state.positions[delivery.worker] = delivery.position
             self.state.turn = (delivery.worker + 1) % self.state.workers
-            self.state.read += delivery.read
-            self.state.skipped += delivery.skipped
+            self.state.seen += delivery.seen
+            self.state.seen.judge_shards(self.max_bad_shards)  # of all workers together
             yield delivery.batch
 
 
@@ -155,7 +162,7 @@ class _WorkerStream(IterableDataset[_Delivery]):
         info = get_worker_info()
         # The loader always asks its worker 0 first; after a resume that one plays the worker whose turn it is.
         worker = ((info.id if info else 0) + self.state.turn) % self.state.workers
-        tally = _Tally(worker, self.config.max_bad_fraction, self.state)
+        tally = _WorkerTally(worker, self.config, self.state.seen)
         epoch, used = self.state.positions.get(worker, (0, 0))
         examples: list[Example] = []
         try:
@@ -173,76 +180,63 @@ class _WorkerStream(IterableDataset[_Delivery]):
                 tally.end_epoch(usable)
                 epoch, used = epoch + 1, 0
         except DataError as error:
-            yield _Delivery(worker, (epoch, used), 0, Counter(), None, str(error))
+            yield _Delivery(worker, (epoch, used), Tally(), None, str(error))
 
-    def _example(self, sample: dict[str, Any], epoch: int, tally: _Tally) -> Example | None:
+    def _example(self, sample: dict[str, Any], epoch: int, tally: _WorkerTally) -> Example | None:
+        if "__damage__" in sample:
+            tally.damaged(sample["__url__"], sample["__damage__"])
+            return None
         try:
-            if not sample:
-                raise BadSample("damaged shard")
-            record = read_record(sample)
+            record = read_record(sample, self.config.reading)
         except BadSample as bad:
-            tally.bad(bad.reason)
+            tally.bad(bad)
             return None
         tally.good()
         # The name of the shard without its folder: where the data lies makes no difference.
         return self.make(record, f"{self.config.seed}/{epoch}/{record.shard.rpartition('/')[2]}/{record.key}")
 
 
-class _Tally:
-    """Count what a worker reads and skips, on top of what its process had before; stop it when too much is bad."""
+class _WorkerTally:
+    """Count what a worker reads, on top of what its process had seen before; stop it when too much is bad."""
 
-    def __init__(self, worker: int, max_bad_fraction: float, before: StreamState):
-        self.worker, self.max_bad_fraction = worker, max_bad_fraction
-        self.read, self.skipped = before.read, before.skipped.copy()
-        self.reported_read, self.reported = self.read, self.skipped.copy()
+    def __init__(self, worker: int, config: StreamConfig, before: Tally):
+        self.worker, self.config = worker, config
+        self.all, self.new = copy.deepcopy(before), Tally()
 
     def good(self) -> None:
-        self.read += 1
+        self.all.read += 1
+        self.new.read += 1
 
-    def bad(self, reason: str) -> None:
-        self.read += 1
-        self.skipped[reason] += 1
-        if self.read >= _JUDGE_AFTER:
-            self.judge()
+    def bad(self, bad: BadSample) -> None:
+        self._add(Tally(1, Counter([bad.reason]), {bad.reason: bad.detail}))
+        if self.all.read >= _JUDGE_AFTER:
+            self.all.judge_samples(self.config.max_bad_fraction)
 
-    def judge(self) -> None:
-        bad = self.skipped.total()
-        if bad > self.max_bad_fraction * self.read:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in self.skipped.most_common())
-            raise DataError(
-                f"{bad} of {self.read} samples are bad ({reasons}), more than data.max_bad_fraction = "
-                f"{self.max_bad_fraction} allows: repair the shards or raise the limit"
-            )
+    def damaged(self, shard: str, why: str) -> None:
+        self._add(Tally(damaged={shard: why}))
+        self.all.judge_shards(self.config.max_bad_shards)
 
     def end_epoch(self, usable: bool) -> None:
-        self.judge()
+        self.all.judge_samples(self.config.max_bad_fraction)
         if not usable:
             raise DataError(
                 f"the shards of data worker {self.worker} hold no usable sample: they would be read for ever"
             )
 
     def deliver(self, position: tuple[int, int], batch: Batch) -> _Delivery:
-        read, skipped = self.read - self.reported_read, self.skipped - self.reported
-        self.reported_read, self.reported = self.read, self.skipped.copy()
-        return _Delivery(self.worker, position, read, skipped, batch)
+        new, self.new = self.new, Tally()
+        return _Delivery(self.worker, position, new, batch)
+
+    def _add(self, seen: Tally) -> None:
+        self.all += seen
+        self.new += seen
 
 
 def _raw_samples(config: StreamConfig, epoch: int, worker: int) -> Iterator[dict[str, Any]]:
     """Yield the undecoded samples of one epoch of one worker, shuffled."""
-    samples = (sample for shard in _share(config, epoch, worker) for sample in _with_damage(shard))
+    samples = (sample for shard in _share(config, epoch, worker) for sample in samples_and_damage(shard))
     rng = random.Random(f"samples/{config.seed}/{epoch}/{config.rank}/{config.world_size}/{worker}")
     yield from wds.shuffle(config.shuffle_buffer, initial=config.shuffle_buffer, rng=rng)(samples)
-
-
-def _with_damage(shard: str) -> Iterator[dict[str, Any]]:
-    """Yield what can be read of a shard, and an empty sample when something cannot.
-
-    Damage has its place among the samples, so that replaying an epoch up to a position counts nothing twice.
-    """
-    try:
-        yield from samples_of(shard)
-    except DataError:
-        yield {}
 
 
 def _share(config: StreamConfig, epoch: int, worker: int) -> list[str]:

@@ -12,6 +12,7 @@ from annotated_types import Ge
 from pydantic.dataclasses import dataclass
 
 from hypclip.config import STRICT_KEYS
+from hypclip.data.record import Reading
 from hypclip.data.shards import find_shards
 from hypclip.errors import ConfigError
 from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, require_classes, same_ancestor
@@ -35,10 +36,11 @@ class ZeroShotTask:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class RetrievalTask:
-    """Pictures and captions of shards."""
+    """Pictures and captions of shards; `caption_field` as in data.caption_field of a run."""
 
     shards: str | list[str]
     samples: Annotated[int, Ge(2)] = 1_000
+    caption_field: str = "caption"
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
@@ -88,13 +90,15 @@ def _zero_shot(task: ZeroShotTask) -> Evaluation:
 
 
 def _retrieval(task: RetrievalTask) -> Evaluation:
-    records = read_pairs(find_shards(task.shards), task.samples)
+    records, bad = read_pairs(find_shards(task.shards), task.samples, Reading(task.caption_field))
+    captions = [caption for record in records for caption in record.captions]
+    picture = torch.tensor([row for row, record in enumerate(records) for _ in record.captions])
 
     def evaluate(model: HypCLIP) -> dict[str, int | float]:
         # A slice at a time: each picture is made anew from its pixels.
         slices = [records[first : first + 128] for first in range(0, len(records), 128)]
         images = torch.cat([model.embed_image([record.image for record in some]) for some in slices])
-        captions = model.embed_text([record.caption for record in records])
-        return {"n": len(records), **dict(retrieval(model, images, captions))}
+        counts = {"n": len(records), "captions": len(captions), "skipped": len(bad)}
+        return {**counts, **dict(retrieval(model, images, model.embed_text(captions), picture))}
 
     return evaluate

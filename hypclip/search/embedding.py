@@ -11,7 +11,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +20,9 @@ from PIL import Image
 from torch import Tensor
 
 from hypclip.data.picture import to_rgb
-from hypclip.data.record import BadSample, read_record
-from hypclip.data.shards import samples_of
+from hypclip.data.record import BadSample, Reading, read_record
+from hypclip.data.samples import samples_and_damage, samples_of
+from hypclip.data.tally import Tally
 from hypclip.errors import ConfigError, DataError
 from hypclip.model import HypCLIP
 from hypclip.search.store import MAX_METADATA_BYTES, Points, Space
@@ -41,6 +42,14 @@ class Item:
     metadata: Mapping[str, Any]
 
 
+class DamagedShard(Exception):
+    """The rest of a shard that cannot be read; what can be was."""
+
+    def __init__(self, shard: str, why: str):
+        super().__init__(shard, why)
+        self.shard, self.why = shard, why
+
+
 @dataclass(frozen=True)
 class Unit:
     """Work that is done whole or not at all.
@@ -49,32 +58,13 @@ class Unit:
         name: what messages call it.
         part: name of the file that its points go to, NAME-PLACE-VERSION.parquet; the same for the same data.
         samples: reads the raw samples.
-        items: makes the points of one; BadSample where it cannot be used.
+        items: makes the points of one; BadSample where it cannot be used, DamagedShard where it is none.
     """
 
     name: str
     part: str
     samples: Callable[[], Iterable[Any]]
     items: Callable[[Any], list[Item]]
-
-
-@dataclass
-class Tally:
-    """How many samples were read, and how many of them passed over, by reason."""
-
-    read: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    def __iadd__(self, other: Tally) -> Tally:
-        """Add the counts of another."""
-        self.read += other.read
-        self.skipped += other.skipped
-        return self
-
-    def __str__(self) -> str:
-        """Say what was passed over, the most frequent reasons first."""
-        reasons = ", ".join(f"{reason} {count}" for reason, count in self.skipped.most_common(10))
-        return f"skipped {self.skipped.total()} of {self.read} samples: {reasons}"
 
 
 def space_of(model: HypCLIP) -> Space:
@@ -108,20 +98,23 @@ def embed_unit(model: HypCLIP, unit: Unit, tally: Tally, batch_size: int = 128, 
         InputError: two samples have the same key.
     """
 
-    def prepare(sample: Any) -> list[Item] | BadSample:
+    def prepare(sample: Any) -> list[Item] | BadSample | DamagedShard:
         try:
             return unit.items(sample)
-        except BadSample as bad:
+        except (BadSample, DamagedShard) as bad:
             return bad
 
     batch: list[Item] = []
     samples = 0
     with ThreadPoolExecutor(threads) as pool:
         for one in _ahead(pool, prepare, unit.samples(), 2 * batch_size):
-            tally.read += 1
             if isinstance(one, BadSample):
-                tally.skipped[one.reason] += 1
+                tally += Tally(1, Counter([one.reason]), {one.reason: one.detail})
                 continue
+            if isinstance(one, DamagedShard):
+                tally += Tally(damaged={one.shard: one.why})
+                continue
+            tally.read += 1
             batch += one
             samples += 1
             if samples == batch_size:
@@ -162,15 +155,29 @@ def _embed(model: HypCLIP, items: Sequence[Item]) -> Points:
 # Shards ---------------------------------------------------------------------------------------------------------------
 
 
-def shard_unit(shard: str, limit: int | None, transform: Transform) -> Unit:
-    """Return the work of a shard: KEY/image and KEY/text of each sample, of the first `limit` only if one is given."""
+def shard_unit(
+    shard: str,
+    limit: int | None,
+    transform: Transform,
+    reading: Reading = Reading(),  # noqa: B008, it is frozen
+    keep_damaged: bool = False,
+) -> Unit:
+    """Return the work of a shard: KEY/image and KEY/text of each sample, of several captions KEY/text/2 and so on too.
+
+    Args:
+        shard: a file or an address.
+        limit: samples to read, or None for all.
+        transform: of the model.
+        reading: see `Reading`.
+        keep_damaged: use what can be read of a file that is damaged, in place of an error.
+    """
     file = Path(shard)
     place, version = (str(file.absolute()), _version(file)) if file.is_file() else (shard, None)
     return Unit(
         shard,
-        _part_name(file.stem, place, (version, limit)),
-        functools.partial(_read_shard, shard, limit),
-        functools.partial(_sample_items, transform=transform),
+        _part_name(file.stem, place, (version, limit, reading, keep_damaged)),
+        functools.partial(_read_shard, shard, limit, keep_damaged),
+        functools.partial(_sample_items, transform=transform, reading=reading),
     )
 
 
@@ -193,36 +200,30 @@ def first_samples(shards: Sequence[str], samples: int) -> list[tuple[str, int | 
     return chosen
 
 
-def _read_shard(shard: str, limit: int | None) -> Iterator[dict[str, Any]]:
-    """Yield the samples; where a file is damaged, what can be read of it, and an empty sample to be counted.
-
-    A stream that breaks off may be whole the next time, and is an error.
-    """
-    count = 0
-    try:
-        for sample in itertools.islice(samples_of(shard), limit):
-            count += 1
-            yield sample
-    except DataError:
-        if not count or not Path(shard).is_file():
-            raise
-        yield {}
+def _read_shard(shard: str, limit: int | None, keep_damaged: bool) -> Iterator[dict[str, Any]]:
+    """Yield the samples. A stream that breaks off may be whole the next time, and is an error in any case."""
+    keep = keep_damaged and Path(shard).is_file()
+    return itertools.islice(samples_and_damage(shard) if keep else samples_of(shard), limit)
 
 
-def _sample_items(sample: dict[str, Any], transform: Transform) -> list[Item]:
-    if not sample:
-        raise BadSample("damaged shard")
-    record = read_record(sample)
+def _sample_items(sample: dict[str, Any], transform: Transform, reading: Reading) -> list[Item]:
+    if "__damage__" in sample:
+        raise DamagedShard(sample["__url__"], sample["__damage__"])
+    record = read_record(sample, reading)
     try:
         record.key.encode()
     except UnicodeEncodeError as error:
-        raise BadSample("unreadable key") from error
-    metadata = {"caption": record.caption}
-    if len(json.dumps(metadata, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
-        raise BadSample("caption too long")
+        raise BadSample("unreadable key", f"{record.key!r} of {record.shard} is not valid Unicode") from error
+    several = {"captions": list(record.captions)} if len(record.captions) > 1 else {}
+    about = {"caption": record.caption, **several}
+    if len(json.dumps(about, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
+        raise BadSample("caption too long", f"{record.key} of {record.shard}: over {MAX_METADATA_BYTES:,} bytes")
     return [
-        Item(f"{record.key}/image", transform(record.image), metadata),
-        Item(f"{record.key}/text", record.caption, metadata),
+        Item(f"{record.key}/image", transform(record.image), about),
+        *(
+            Item(f"{record.key}/text" + (f"/{number}" if number > 1 else ""), caption, {"caption": caption})
+            for number, caption in enumerate(record.captions, 1)
+        ),
     ]
 
 
@@ -265,7 +266,7 @@ def _file_items(sample: tuple[Path, Mapping[str, Any]], transform: Transform) ->
         with Image.open(file) as image:
             pixels = transform(to_rgb(image))
     except Exception as error:  # damaged bytes make decoders raise almost anything, such as struct.error
-        raise BadSample(f"unreadable picture {file}") from error
+        raise BadSample("unreadable picture", f"{file}: {error}") from error
     return [Item(f"{file.parent.name}/{file.name}", pixels, metadata)]
 
 

@@ -54,14 +54,17 @@ def summary(output_dir: Path, step: int, elapsed_s: float) -> str:
     rates = sorted(line["samples_per_s"] for line in lines)
     scores = [f"  {name} {_number(value)}" for name, value in last.items() if name.endswith(("_r1", "/top1"))]
     warnings = sorted({warning for line in lines for warning in line["warnings"]})
-    passed_over = sum(last["skipped"].values())
+    skipped = sorted(last["skipped"].items(), key=lambda item: -item[1])
+    reasons = f" ({', '.join(f'{reason} {count}' for reason, count in skipped)})" if skipped else ""
+    total = sum(count for _, count in skipped)
     return "\n".join(
         [
             f"finished: {step} steps, this time in {elapsed_s / 60:.1f} min, {rates[len(rates) // 2]:.0f} samples/s; "
             f"the model is in {output_dir / 'checkpoint'}",
             f"  loss {_number(first['loss'])} → {_number(last['loss'])}, curv {_number(last['curv'])}, "
-            f"logit_scale {_number(last['logit_scale'])}, {passed_over} bad samples passed over",
+            f"logit_scale {_number(last['logit_scale'])}, {total} bad samples passed over{reasons}",
             *scores,
+            *(f"  a part is lost of the damaged shard {shard}: {why}" for shard, why in last["damaged_shards"].items()),
             *(f"  warning: {warning}" for warning in warnings),
         ]
     )

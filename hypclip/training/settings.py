@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from hypclip.config import STRICT_KEYS, build
 from hypclip.data.augment import AugmentConfig
+from hypclip.data.record import BoxFrame
 from hypclip.data.shards import find_shards
 from hypclip.errors import ConfigError
 from hypclip.evaluation.suite import EvaluationConfig
@@ -29,15 +30,22 @@ from hypclip.training.tuning import TuneConfig
 class DataConfig:
     """Where samples come from.
 
-    `shards` is a file, folder, pattern or list of these; `workers` are loader processes a training process;
-    `box_margin` lets a crop be up to that fraction wider than its box; `box_size` is the side of its pixels, that of
-    the towers' pictures where it is not given, and needs an image tower that takes pictures of several sizes.
+    `shards` is a file, folder, pattern or list of these; `workers` are loader processes a training process. A run ends
+    when more than `max_bad_fraction` of samples are bad, or more than `max_bad_shards` shards are damaged: by default
+    none that is a file, and of others one in a hundred. `caption_field` is the field of a .json that holds the caption
+    or captions; `boxes_are` says whether boxes were found on pictures as they are "shown" or as they are "stored",
+    before their EXIF turn (see `Reading`). `box_margin` lets a crop be up to that fraction wider than its box;
+    `box_size` is the side of its pixels, that of the towers' pictures where it is not given, and needs an image tower
+    that takes pictures of several sizes.
     """
 
     shards: str | list[str]
     workers: NonNegativeInt = 1
     shuffle_buffer: PositiveInt = 1_000
     max_bad_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.01
+    max_bad_shards: NonNegativeInt | None = None
+    caption_field: str = "caption"
+    boxes_are: BoxFrame | None = None
     box_margin: NonNegativeFloat = 0.0
     box_size: PositiveInt | None = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -140,7 +148,7 @@ class RunPlan:
             "tune": config["tune"],
             "objective": asdict(self.objective.recipe),
             "data": {
-                **{name: config["data"][name] for name in ("workers", "shuffle_buffer", "box_margin", "box_size")},
+                **{name: config["data"][name] for name in _LASTING_DATA},
                 "augment": config["data"]["augment"],
                 "shards": [shard.rpartition("/")[2] for shard in find_shards(self.config.data.shards)],
             },
@@ -215,6 +223,7 @@ def read_source(start: WarmStartConfig, towers: str | Mapping[str, Any] | None =
     return flat if start.text_model is None else with_text_model(flat, start.text_model)
 
 
+_LASTING_DATA = ("workers", "shuffle_buffer", "caption_field", "boxes_are", "box_margin", "box_size")
 _OF_SOURCE = ("towers", "image_mean", "image_std")
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchvision.transforms import v2
 
 from hypclip.data.record import read_record
-from hypclip.data.shards import samples_of
+from hypclip.data.samples import samples_of
 from hypclip.model import HypCLIP
 
 _EPS = 1e-8
