@@ -111,6 +111,14 @@ def test_a_sample_without_a_text_among_names_with_dots_costs_itself_alone(tmp_pa
     assert "png" not in samples["shot.2024.0150"]
 
 
+@pytest.mark.parametrize("count", [3, 100])
+@pytest.mark.parametrize("name", ["{:04}", "shot.2024.{:04}"])
+def test_a_text_may_be_called_by_the_whole_name_of_its_picture(tmp_path, name, count):
+    names = [name.format(i) for i in range(count)]
+    files = [file for n in names for file in ((f"{n}.jpg", SMALL), (f"{n}.jpg.txt", n.encode()))]
+    assert read(write_tar(tmp_path / "0.tar", files)) == ({n: n for n in names}, {})
+
+
 @pytest.mark.parametrize("text", [[("0001.txt", b"a dog")], [("0001.caption.txt", b"a dog")]])
 def test_one_picture_and_one_text_are_a_sample_wherever_their_dots_are(tmp_path, text):
     shard = write_tar(tmp_path / "0.tar", [("0001.input.jpg", SMALL), *text, *pair("0002")])

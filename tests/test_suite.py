@@ -138,6 +138,11 @@ def test_data_that_cannot_be_used_is_named_before_any_model_is_evaluated(folder,
         prepare(EvaluationConfig({"squares": task}))
 
 
+def test_shards_that_are_missing_are_named_with_their_setting(tmp_path):
+    with pytest.raises(DataError, match=r"^retrieval\.five\.shards: there is no shard .*x\.tar$"):
+        prepare(EvaluationConfig(retrieval={"five": RetrievalTask(str(tmp_path / "x.tar"))}))
+
+
 def test_templates_need_one_place_for_the_name(folder):
     with pytest.raises(DataError, match="exactly one"):
         prepare(EvaluationConfig({"squares": squares(folder, templates=["a photo"])}))

@@ -194,7 +194,7 @@ def _embed(arguments: argparse.Namespace, accelerator: Accelerator) -> int:
 def _units(arguments: argparse.Namespace, model: HypCLIP) -> list[Unit]:
     units: list[Unit] = []
     if arguments.shards:
-        shards: list[tuple[str, int | None]] = [(shard, None) for shard in find_shards(arguments.shards)]
+        shards: list[tuple[str, int | None]] = [(shard, None) for shard in find_shards(arguments.shards, "--shards")]
         if arguments.samples:
             names = [shard for shard, _ in shards]
             counting = distributed.rank() == 0

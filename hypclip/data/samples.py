@@ -126,7 +126,11 @@ def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _File | None:
         content = found.read()
     else:
         link = f"{'symbolic' if member.issym() else 'hard'} link to {member.linkname}"
-    last = base.rpartition(".")[0] or base
+    last, _, suffix = base.rpartition(".")
+    before, _, form = last.rpartition(".")
+    if suffix.lower() in TEXT_KEYS and form.lower() in IMAGE_KEYS:
+        last = before  # x.jpg.txt is the text of x.jpg
+    last = last or base
     return _File(folder + slash + stem, folder + slash + last, extension.lower(), content, link)
 
 

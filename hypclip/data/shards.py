@@ -14,12 +14,13 @@ from hypclip.errors import DataError
 _SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
-def find_shards(spec: str | Sequence[str]) -> list[str]:
+def find_shards(spec: str | Sequence[str], name: str = "data.shards") -> list[str]:
     """Return the shards that a spec names, sorted and without repeats.
 
     Args:
         spec: a tar file, a folder of them (.tar, .tar.gz and the like, hidden ones left out), a pattern with * or
             {000..099}, a URL that webdataset opens, or a list.
+        name: what messages call the setting that holds it.
 
     Raises:
         DataError: a shard is missing, the spec matches none, or its braces do not match each other.
@@ -29,7 +30,7 @@ def find_shards(spec: str | Sequence[str]) -> list[str]:
     try:
         expanded = [one for s in specs for one in braceexpand.braceexpand(s)]
     except ValueError as error:
-        raise DataError(f"data.shards: cannot expand the braces of {spec!r}: {error}") from error
+        raise DataError(f"{name}: cannot expand the braces of {spec!r}: {error}") from error
     for one in expanded:
         path = Path(one)
         if not is_local(one):
@@ -40,7 +41,7 @@ def find_shards(spec: str | Sequence[str]) -> list[str]:
             if not shown:
                 below = next((file for suffix in _SUFFIXES for file in path.glob(f"*/*{suffix}")), None)
                 advice = "" if below is None else f", but there are some below it: {path / '*' / ('*' + below.suffix)}"
-                raise DataError(f"data.shards: there is no .tar file in {one}{advice}")
+                raise DataError(f"{name}: there is no .tar file in {one}{advice}")
             found.update(shown)
         elif path.is_file():
             found.add(one)
@@ -48,12 +49,12 @@ def find_shards(spec: str | Sequence[str]) -> list[str]:
             matching = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
             matched = [str(file) for file in matching if file.is_file()]
             if not matched:
-                raise DataError(f"data.shards: nothing matches {one}")
+                raise DataError(f"{name}: nothing matches {one}")
             found.update(matched)
         else:
-            raise DataError(f"data.shards: there is no shard {one}")
+            raise DataError(f"{name}: there is no shard {one}")
     if not found:
-        raise DataError(f"data.shards: {spec!r} names no shard")
+        raise DataError(f"{name}: {spec!r} names no shard")
     return sorted(found)
 
 

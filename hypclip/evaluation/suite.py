@@ -66,7 +66,7 @@ def prepare(config: EvaluationConfig) -> dict[str, Evaluation]:
         if task.ancestors and not task.taxonomy:
             raise ConfigError(f"zero_shot.{name}.ancestors needs zero_shot.{name}.taxonomy")
         found[name] = _zero_shot(task)
-    return found | {name: _retrieval(task) for name, task in config.retrieval.items()}
+    return found | {name: _retrieval(name, task) for name, task in config.retrieval.items()}
 
 
 def _zero_shot(task: ZeroShotTask) -> Evaluation:
@@ -89,8 +89,10 @@ def _zero_shot(task: ZeroShotTask) -> Evaluation:
     return evaluate
 
 
-def _retrieval(task: RetrievalTask) -> Evaluation:
-    records, bad = read_pairs(find_shards(task.shards), task.samples, Reading(task.caption_field))
+def _retrieval(name: str, task: RetrievalTask) -> Evaluation:
+    records, bad = read_pairs(
+        find_shards(task.shards, f"retrieval.{name}.shards"), task.samples, Reading(task.caption_field)
+    )
     captions = [caption for record in records for caption in record.captions]
     picture = torch.tensor([row for row, record in enumerate(records) for _ in record.captions])
 
