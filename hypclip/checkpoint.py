@@ -22,25 +22,30 @@ from yaml import YAMLError
 
 from hypclip.config import build
 from hypclip.convert import load_published
-from hypclip.errors import CheckpointError, ConfigError, first_few
+from hypclip.errors import CheckpointError, ConfigError, InputError, first_few
 from hypclip.model import HypCLIP, ModelConfig
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 FORMAT = 1
+_NEVER_PUBLISHED = {".safetensors", ".onnx", ".yaml", ".json"}
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> HypCLIP:
     """Load a model that hypclip saved, or a published checkpoint (see hypclip.convert), in evaluation mode.
 
     Args:
-        path: the checkpoint directory, or a published .pth file.
+        path: the checkpoint directory, or a published .pth file; a leading ~ is the home folder.
         device: where to put the parameters.
 
     Raises:
-        CheckpointError: nothing there, damaged, of another format, or of other towers than its config says.
+        InputError: no path.
+        CheckpointError: nothing there, damaged, of another format, or of other towers than its config says. Of the
+            folder of a run or an export the message says what to load in its place.
     """
-    folder = Path(path)
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise InputError(f"a model is loaded from the path of a checkpoint directory or a .pth file, got {path!r}")
+    folder = Path(path).expanduser()
     if folder.is_file():
         return _load_file(folder).to(device)
     config = read_config(folder)
@@ -58,6 +63,8 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Hy
 
 def _load_file(path: Path) -> HypCLIP:
     """Convert a published checkpoint; it has the name and revision that it would have once converted and saved."""
+    if path.suffix in _NEVER_PUBLISHED:
+        raise CheckpointError(f"{path} is not a checkpoint directory or a published .pth file{_instead(path)}")
     published = load_published(path)
     model = published.model
     model.revision = hashlib.sha256(serialise(_weights_of(model))).hexdigest()
@@ -109,11 +116,13 @@ def read_config(folder: Path) -> dict[str, Any]:
         CheckpointError: no such directory or file, or not ours.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a checkpoint directory: expected {CONFIG} and {WEIGHTS} inside")
+        raise CheckpointError(
+            f"{folder} is not a checkpoint directory: expected {CONFIG} and {WEIGHTS} inside{_instead(folder)}"
+        )
     try:
         config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=True)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise CheckpointError(f"cannot read {folder / CONFIG}: {error}") from error
+        raise CheckpointError(f"cannot read {folder / CONFIG}: {error}{_instead(folder)}") from error
     if not isinstance(config, dict) or not {"format", "model", "weights_sha256"} <= config.keys():
         raise CheckpointError(f"{folder / CONFIG} is not a hypclip checkpoint config")
     if config["format"] != FORMAT:
@@ -148,6 +157,24 @@ def sha256(file: Path) -> str:
     """Return the sha256 of a file in hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _instead(path: Path) -> str:
+    """Return what stands in the place of a checkpoint directory, and what to load, as the end of a message."""
+    if not path.exists():
+        return "; there is nothing of this name on this machine"
+    folder = path.parent if path.is_file() else path
+    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+        return f"; load its folder, {folder}" if path.is_file() else ""
+    if (folder / "checkpoint" / CONFIG).is_file():
+        return f"; it is the folder of a run, whose model is {folder / 'checkpoint'}"
+    if steps := sorted([*folder.glob(f"checkpoints/step-*/{CONFIG}"), *folder.glob(f"step-*/{CONFIG}")]):
+        return f"; it belongs to a run without a finished model, whose newest checkpoint is {steps[-1].parent}"
+    if (folder / "image.onnx").is_file():
+        return "; it is an export to ONNX, for onnxruntime: load the checkpoint that it was made of"
+    if (folder / "config.json").is_file():
+        return "; it is a directory of transformers, for AutoModel: load the checkpoint that it was made of"
+    return ""
 
 
 def _weights_of(model: HypCLIP) -> dict[str, Tensor]:

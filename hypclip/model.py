@@ -10,20 +10,19 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple
 
 import open_clip
 import torch
 from annotated_types import Len
 from jaxtyping import Float, Int
-from PIL import Image
 from pydantic import PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hypclip.config import STRICT_KEYS
-from hypclip.data.picture import to_rgb
-from hypclip.errors import ConfigError, InputError
+from hypclip.data.given import Picture, batches, pictures_of, texts_of
+from hypclip.errors import ConfigError
 from hypclip.geometry.metric import Distance, Geometry, Metric
 from hypclip.roles import BOX_ROLES
 from hypclip.towers.attention import attention_for
@@ -31,8 +30,6 @@ from hypclip.towers.build import build_towers, tower_config
 from hypclip.towers.image import evaluation_transform
 from hypclip.towers.passes import cost_of_a_pass, passes_by_length
 from hypclip.towers.text import Tokenizer
-
-T = TypeVar("T")
 
 LOG_SCALE_RANGE = (math.log(0.01), math.log(100.0))
 LOG_CURV_RANGE = (math.log(0.1), math.log(10.0))
@@ -242,40 +239,46 @@ class HypCLIP(nn.Module):
         self.log_text_scale.clamp_(max=0.0)
 
     @torch.no_grad()
-    def embed_text(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "n d"]:
+    def embed_text(self, texts: Iterable[Any], batch_size: int = 256) -> Float[Tensor, "n d"]:
         """Embed strings.
 
         Args:
-            texts: any number of strings.
+            texts: any number of strings, in a list, a generator, or an array or a column of one dimension.
             batch_size: rows a forward pass.
 
         Returns:
             Space components (N, D), float32, on the CPU.
 
         Raises:
-            InputError: one string in place of a list of them.
+            InputError: one string in place of a list of them, or something else than a string among them.
         """
-        if isinstance(texts, str):
-            raise InputError(f"embed_text takes a list of strings, got the string {texts[:40]!r}: put it in a list")
         with _evaluating(self):
-            rows = [self.encode_text(self.tokenizer(chunk).to(self.device)) for chunk in _chunks(texts, batch_size)]
+            rows = [
+                self.encode_text(self.tokenizer(chunk).to(self.device))
+                for chunk in batches(texts_of(texts), batch_size)
+            ]
         return torch.cat(rows).cpu() if rows else torch.empty(0, self.dim)
 
     @torch.no_grad()
-    def embed_image(self, images: Sequence[Image.Image], batch_size: int = 128) -> Float[Tensor, "n d"]:
-        """Embed PIL pictures of any mode and size.
+    def embed_image(self, images: Picture | Iterable[Any], batch_size: int = 128) -> Float[Tensor, "n d"]:
+        """Embed pictures of any mode and size.
 
         Args:
-            images: any number of pictures.
+            images: pictures, in a list or a generator, or an array (N, H, W, 3) of uint8; one picture is a row of its
+                own. A picture is one of PIL's, the path of a file, the bytes of one, or an array (H, W, 3) of uint8.
             batch_size: rows a forward pass.
 
         Returns:
             Space components (N, D), float32, on the CPU.
+
+        Raises:
+            InputError: something among them is no picture, or may mean several.
+            DataError: a file cannot be read.
         """
         with _evaluating(self):
             rows = [
-                self.encode_image(torch.stack([self.transform(to_rgb(i)) for i in chunk]).to(self.device))
-                for chunk in _chunks(images, batch_size)
+                self.encode_image(torch.stack([self.transform(image) for image in chunk]).to(self.device))
+                for chunk in batches(pictures_of(images), batch_size)
             ]
         return torch.cat(rows).cpu() if rows else torch.empty(0, self.dim)
 
@@ -296,10 +299,6 @@ class _evaluating:
     def __exit__(self, *_: object) -> None:
         for module, training in self.training:
             module.training = training
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:
-    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def _by_size(images: Mapping[str, Tensor]) -> list[list[str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import re
 from collections.abc import Sequence
@@ -11,6 +9,7 @@ from collections.abc import Sequence
 from PIL import Image, UnidentifiedImageError
 
 from hypclip.data.picture import to_rgb
+from serve.data_uri import base64_of, from_base64, kind_of
 from serve.errors import InvalidImage, LimitExceeded
 from serve.settings import Settings
 
@@ -19,7 +18,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 _NAMES = ", ".join(FORMATS)
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_DATA_URI = re.compile(r"data:[a-z0-9.+-]+/[a-z0-9.+-]+(?:;[a-z0-9=.+-]+)*?;base64,", re.IGNORECASE)
 
 
 def is_url(value: str) -> bool:
@@ -64,20 +62,14 @@ def _bytes(value: str | bytes, settings: Settings) -> bytes:
         return _bounded(value, settings)
     if is_url(value):
         raise InvalidImage("this image is given by a URL, which is not fetched here")
-    if value[:5].lower() == "data:":
-        header = _DATA_URI.match(value)
-        if header is None:
-            raise InvalidImage("a data URI of an image reads data:image/png;base64,... (or another image type)")
-        value = value[header.end() :]
-    value = "".join(value.split())
+    content = base64_of(value)
+    if isinstance(content, bytes):
+        return _bounded(content, settings)
+    content = "".join(content.split())
     limit = settings.max_image_bytes
-    if len(value) // 4 * 3 > limit + 2:
-        raise LimitExceeded("the size of an image in bytes", len(value) // 4 * 3, limit, "max_image_bytes")
-    try:
-        data = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidImage(f"an image is not valid base64 (no path or URL is read): {error}") from error
-    return _bounded(data, settings)
+    if len(content) // 4 * 3 > limit + 2:
+        raise LimitExceeded("the size of an image in bytes", len(content) // 4 * 3, limit, "max_image_bytes")
+    return _bounded(from_base64(content), settings)
 
 
 def _bounded(data: bytes, settings: Settings) -> bytes:
@@ -90,7 +82,9 @@ def _open(data: bytes, settings: Settings) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise InvalidImage(f"an image is of an unknown format or damaged; {_NAMES} are read") from error
+        kind = kind_of(data)
+        begins = "" if kind in (None, "a picture") else f" (it begins as {kind} does)"
+        raise InvalidImage(f"an image is of an unknown format or damaged{begins}; {_NAMES} are read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # Pillow's own limit, above any that ours can be set to.
         raise LimitExceeded(

@@ -120,7 +120,10 @@ class Schema(BaseModel):
 
 
 class TextItem(Schema):
-    """A text. The model reads its first context window, 77 tokens in CLIP."""
+    """A text. The model reads its first context window, 77 tokens in CLIP.
+
+    A plain string is a text too, unless it is a data URI, or the base64 of a picture's file: then it is that picture.
+    """
 
     text: Text = Field(examples=["a photo of a dog"])
 

@@ -37,8 +37,9 @@ from hypclip.search import (
 from hypclip.search.traverse import Traversal, traverse
 from serve.batching import Input
 from serve.classify import Taxonomy, probabilities, prompts, taxonomy
+from serve.data_uri import is_picture, refuse_picture
 from serve.engine import Engine
-from serve.errors import LimitExceeded
+from serve.errors import InvalidImage, LimitExceeded
 from serve.fetch import Fetcher
 from serve.images import decode, is_url, open_images
 from serve.metrics import Metrics
@@ -113,10 +114,12 @@ class Service:
         modality: list[Modality] = ["text"] * len(items)
         for i, item in enumerate(items):
             match item:
+                case str() if is_picture(item):
+                    images[i], modality[i] = item, "image"
                 case str():
                     texts[i] = item
                 case TextItem():
-                    texts[i] = item.text
+                    texts[i] = refuse_picture(item.text)
                 case ImageItem():
                     images[i], modality[i] = item.image, "image"
                 case Upload():
@@ -234,6 +237,8 @@ class Service:
             raise LimitExceeded(
                 "the number of labels times templates", len(labels) * len(templates), limit, "max_labels"
             )
+        if any(map(is_picture, labels)):
+            raise InvalidImage("a label is a picture; labels are texts, and pictures go into inputs")
         texts = prompts(labels, templates)
         self._check_texts(texts)
         x, modality = await self.embed_inputs(inputs, collection)

@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -6,12 +7,13 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from search_helpers import unchecked
 from training_helpers import TOWERS, state_bits, tiny_model
 
 import hypclip
 from hypclip import checkpoint
 from hypclip.checkpoint import atomic_directory, load_weights, read_config, save
-from hypclip.errors import CheckpointError
+from hypclip.errors import CheckpointError, InputError
 
 
 @pytest.fixture
@@ -135,6 +137,48 @@ def test_a_directory_that_is_not_there_is_named(tmp_path):
 def test_a_file_is_no_checkpoint_directory(saved):
     with pytest.raises(CheckpointError, match=r"model.safetensors is not a checkpoint directory"):
         hypclip.load(saved / "model.safetensors")
+
+
+def test_a_path_may_begin_at_home(saved, monkeypatch):
+    monkeypatch.setenv("HOME", str(saved.parent))
+    assert hypclip.load(f"~/{saved.name}").model_id == hypclip.load(saved).model_id
+
+
+@pytest.mark.parametrize("wrong", [None, 7, "", [], b"runs/x"])
+def test_what_is_no_path_is_refused(wrong):
+    with unchecked(), pytest.raises(InputError, match="a model is loaded from the path of a checkpoint directory"):
+        hypclip.load(wrong)
+
+
+def test_what_stands_in_the_place_of_a_checkpoint_is_named(saved, tmp_path):
+    run, unfinished, onnx, transformers = (tmp_path / name for name in ("run", "unfinished", "onnx", "transformers"))
+    for folder in (run, unfinished / "checkpoints", onnx, transformers):
+        folder.mkdir(parents=True)
+    shutil.copytree(saved, run / "checkpoint")
+    for step in ("step-00000002", "step-00000010"):
+        shutil.copytree(saved, unfinished / "checkpoints" / step)
+    newest = unfinished / "checkpoints" / "step-00000010"
+    (onnx / "image.onnx").write_bytes(b"")
+    shutil.copy(saved / "model.safetensors", transformers)
+    (transformers / "config.json").write_text("{}")
+    for path, message in [
+        (run, f"cannot read .*; it is the folder of a run, whose model is {run / 'checkpoint'}"),
+        (unfinished, f"it belongs to a run without a finished model, whose newest checkpoint is {newest}"),
+        (unfinished / "checkpoints", f"whose newest checkpoint is {newest}"),
+        (onnx, "it is an export to ONNX, for onnxruntime"),
+        (onnx / "image.onnx", "it is an export to ONNX, for onnxruntime"),
+        (transformers, "it is a directory of transformers, for AutoModel"),
+        (transformers / "model.safetensors", "it is a directory of transformers, for AutoModel"),
+        (
+            saved / "model.safetensors",
+            f"is not a checkpoint directory or a published .pth file; load its folder, {saved}",
+        ),
+        (saved / "config.yaml", f"load its folder, {saved}"),
+        (tmp_path / "org" / "model", "there is nothing of this name on this machine"),
+    ]:
+        with pytest.raises(CheckpointError, match=message):
+            hypclip.load(path)
+    assert hypclip.load(newest).model_id == hypclip.load(saved).model_id
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "model.safetensors"])

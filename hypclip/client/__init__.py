@@ -9,7 +9,7 @@
 
 An item, wherever one is asked for, is a text, or what `image`, `stored` or `point` returns. `AsyncClient` has the same
 methods, to be awaited. The files of this folder import httpx2 and each other, nothing else that must be installed:
-where installing hypclip is too much, copy the folder.
+where installing hypclip is too much, copy the folder. (PIL images and arrays need Pillow, which whoever has them has.)
 """
 
 from .clients import AsyncClient, Client

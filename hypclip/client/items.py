@@ -7,52 +7,79 @@ import io
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, SupportsFloat, TypeAlias, TypedDict, runtime_checkable
+from typing import Any, Literal, Protocol, SupportsFloat, TypeAlias, TypedDict, runtime_checkable
 
 Item: TypeAlias = str | Mapping[str, Any]
 """A text, or what `image`, `stored` or `point` returns."""
 
-_MODES_OF_PNG = {"1", "L", "LA", "I", "P", "RGB", "RGBA"}
+_ADDRESSES = ("http://", "https://", "data:")
 
 
 @runtime_checkable
 class Picture(Protocol):
-    """What is used of a PIL image."""
-
-    @property
-    def mode(self) -> str:
-        """Return what a pixel consists of."""
-
-    def convert(self, mode: str) -> Any:
-        """Return it in another mode."""
+    """A PIL image, by what nothing else has."""
 
     def getexif(self) -> Any:
         """Return its EXIF data, which may say that it must be turned."""
 
-    def save(self, fp: IO[bytes], format: str, **params: Any) -> Any:
-        """Write it."""
+
+@runtime_checkable
+class Array(Protocol):
+    """An array of numpy's, by what is read of it."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """Return where its numbers are."""
 
 
-def image(source: str | os.PathLike[str] | bytes | Picture) -> dict[str, str]:
+@runtime_checkable
+class File(Protocol):
+    """An open file."""
+
+    def read(self) -> bytes:
+        """Return what is in it."""
+
+
+def image(source: str | os.PathLike[str] | bytes | bytearray | memoryview | File | Picture | Array) -> dict[str, str]:
     """Return a picture as an item.
 
     Args:
-        source: the path of a file, the bytes of one, or a PIL image. A file goes as it is; an image goes as PNG, which
-            of a photograph is several times its file.
+        source: the path of a file, the bytes of one, or one that is open for reading bytes: the file goes as it is. Or
+            a PIL image of any mode, or an array (H, W, 3) of uint8, which go as PNG, in RGB, without what else the
+            image holds (EXIF, GPS); of a photograph that is several times its file. Or a URL or a data URI, for the
+            server to read.
 
     Raises:
         OSError: the file cannot be read.
+        TypeError: it is something else.
+        ValueError: an array of another shape, or numbers that may mean anything.
+        ImportError: Pillow is not installed, which PIL images and arrays need.
     """
-    if isinstance(source, bytes):
-        data = source
-    elif isinstance(source, str | os.PathLike):
-        data = Path(source).read_bytes()
-    else:
+    if isinstance(source, str) and source.lower().startswith(_ADDRESSES):
+        return {"image": source}
+    return {"image": base64.b64encode(_bytes(source)).decode()}
+
+
+def _bytes(source: object) -> bytes:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    if isinstance(source, str | os.PathLike):
+        return Path(source).expanduser().read_bytes()
+    if isinstance(source, Picture | Array):  # a PIL image is both
+        from .picture import from_array, to_rgb  # which needs Pillow
+
+        rgb = to_rgb(source) if isinstance(source, Picture) else from_array(source)  # type: ignore[arg-type]
         buffer = io.BytesIO()
-        picture = source if source.mode in _MODES_OF_PNG else source.convert("RGB")
-        picture.save(buffer, "PNG", exif=source.getexif())
-        data = buffer.getvalue()
-    return {"image": base64.b64encode(data).decode()}
+        rgb.save(buffer, "PNG")
+        return buffer.getvalue()
+    content = source.read() if isinstance(source, File) else None
+    if not isinstance(content, bytes):
+        opened = "; open it for reading bytes, 'rb'" if isinstance(content, str) else ""
+        raise TypeError(
+            "a picture is a path, the bytes of a file, an open file, a PIL image or an array (H, W, 3) of uint8, not "
+            f"{type(source).__name__}{opened}"
+        )
+    return content
 
 
 def stored(id: str) -> dict[str, str]:

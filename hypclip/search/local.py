@@ -14,7 +14,6 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.checkpoint import atomic_directory
@@ -23,6 +22,7 @@ from hypclip.search import cells, scan
 from hypclip.search.database import Database, Row, fields_of
 from hypclip.search.errors import UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import Measures, measure, measure_cone, one_thread
+from hypclip.search.given import Vectors, as_ids, as_number
 from hypclip.search.held import Held, Loading, codes_of
 from hypclip.search.path import Path
 from hypclip.search.store import (
@@ -40,7 +40,7 @@ from hypclip.search.store import (
     encode_metadata,
 )
 from hypclip.search.table import Candidates, Keys, Mask, Snapshot, Table, gather, places, select, selected
-from hypclip.search.where import ANYTHING, MODALITIES, Where
+from hypclip.search.where import ANYTHING, MODALITIES, Where, check_where
 
 _FEW = 16
 """Where fewer than one row in so many is wanted, all of these are measured and nothing is scanned."""
@@ -135,7 +135,7 @@ class LocalStore:
 
     def delete(self, name: str, ids: Sequence[str]) -> int:
         """Remove points and return how many there were; see VectorStore."""
-        held = self._find(name)
+        held, ids = self._find(name), as_ids(ids)
         with self._database.writing, held.changing():
             keys = self._database.delete(held.number, ids)
             held.table.remove(keys)
@@ -143,7 +143,7 @@ class LocalStore:
 
     def get(self, name: str, ids: Sequence[str]) -> Points:
         """Return points in the order asked for; see VectorStore."""
-        held = self._find(name)
+        held, ids = self._find(name), as_ids(ids)
         found = self._database.by_id(held.number, ids)
         for point_id in ids:
             if point_id not in found:
@@ -166,7 +166,7 @@ class LocalStore:
     def knn(
         self,
         name: str,
-        queries: Float[Tensor, "n d"],
+        queries: Vectors,
         k: int,
         where: Where = ANYTHING,
         *,
@@ -175,12 +175,9 @@ class LocalStore:
     ) -> list[Found]:
         """Return the k nearest points of each query; see VectorStore."""
         held = self._find(name)
-        if queries.dim() != 2:
-            raise InputError(f"queries must have shape (N, D), got {tuple(queries.shape)}")
-        held.space.check_points(queries)
+        given = held.space.points(queries)
         check_page(k, offset)
         curv, end = held.space.curv, k + offset
-        given = queries.detach().cpu().double()
 
         def search() -> list[_Ranked]:
             snapshot, masks = self._select(name, held, where)
@@ -211,7 +208,7 @@ class LocalStore:
     def within(
         self,
         name: str,
-        query: Float[Tensor, " d"],
+        query: Vectors,
         distance: float,
         where: Where = ANYTHING,
         *,
@@ -220,14 +217,14 @@ class LocalStore:
     ) -> Found:
         """Return the points at most a distance away; see VectorStore."""
         held = self._find(name)
-        held.space.check_points(query)
+        q = held.space.point(query)
         check_page(limit, offset)
+        distance = as_number(distance, "distance")
         if not distance >= 0:
             raise InputError(f"distance must be 0 or more, got {distance}")
 
         def search() -> list[_Ranked]:
             snapshot, masks = self._select(name, held, where)
-            q = query.detach().cpu().double()
             rows = list(scan.within(snapshot, masks, q.numpy(), distance, held.space.curv))
             near = gather(snapshot, rows, held.space.dim)
             found = measure(torch.from_numpy(near.vectors), q, held.space.curv)
@@ -238,7 +235,7 @@ class LocalStore:
     def cone(
         self,
         name: str,
-        of: Float[Tensor, " d"],
+        of: Vectors,
         side: Side,
         cone: Cone,
         where: Where = ANYTHING,
@@ -249,12 +246,11 @@ class LocalStore:
     ) -> Found:
         """Return the ancestors or the descendants of a point, always exactly; see VectorStore."""
         held = self._find(name)
-        held.space.check_points(of)
+        q = held.space.point(of)
         check_page(limit, offset)
 
         def search() -> list[_Ranked]:
             snapshot, masks = self._select(name, held, where)
-            q = of.detach().cpu().double()
             rows = list(scan.cone(snapshot, masks, q.numpy(), side, cone, held.space.curv))
             near = gather(snapshot, rows, held.space.dim)
             found, inside = measure_cone(torch.from_numpy(near.vectors), q, side, cone, held.space.curv)
@@ -331,6 +327,7 @@ class LocalStore:
 
     def _select(self, name: str, held: Held, where: Where) -> tuple[Snapshot, list[Mask | None]]:
         """Return what is in memory, and which rows of it meet the conditions."""
+        check_where(where)
         if not where.conditions:
             snapshot = held.table.snapshot
             return snapshot, select(snapshot, where, None, held.space.curv)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz
+from hypclip.search.given import Vectors, as_number, as_vectors, as_whole
 
 MAX_STEPS = 10_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Path:
     """The way from one point to another, in steps or without.
 
@@ -24,29 +25,33 @@ class Path:
     geodesic. Towards the root the two run along one line; elsewhere they differ.
 
     Args:
-        start: space components (D,), kept in float64.
+        start: space components (D,), a tensor, an array or a list, kept in float64.
         curv: c > 0.
         end: space components (D,), or None for the root.
         steps: how many places, both ends counted; None for the geodesic.
 
     Raises:
-        InputError: start and end have other shapes, or steps is not between 2 and `MAX_STEPS`.
+        InputError: start and end have other shapes or are no numbers, or steps is not between 2 and `MAX_STEPS`.
     """
 
     start: Tensor
     curv: float
-    end: Tensor | None = None
-    steps: int | None = None
+    end: Tensor | None
+    steps: int | None
 
-    def __post_init__(self) -> None:
-        if self.start.dim() != 1 or (self.end is not None and self.end.shape != self.start.shape):
-            end = "" if self.end is None else f" and {tuple(self.end.shape)}"
-            raise InputError(f"the ends of a path have one shape (D,), got {tuple(self.start.shape)}{end}")
-        if self.steps is not None and not 2 <= self.steps <= MAX_STEPS:
-            raise InputError(f"a path has 2 to {MAX_STEPS} steps, or None to go without, got {self.steps}")
-        object.__setattr__(self, "start", self.start.detach().cpu().double())
-        if self.end is not None:
-            object.__setattr__(self, "end", self.end.detach().cpu().double())
+    def __init__(self, start: Vectors, curv: float, end: Vectors | None = None, steps: int | None = None):
+        first = as_vectors(start, "the start of a path")
+        last = None if end is None else as_vectors(end, "the end of a path")
+        if first.dim() != 1 or (last is not None and last.shape != first.shape):
+            and_end = "" if last is None else f" and {tuple(last.shape)}"
+            raise InputError(f"the ends of a path have one shape (D,), got {tuple(first.shape)}{and_end}")
+        steps = None if steps is None else as_whole(steps, "the number of steps")
+        if steps is not None and not 2 <= steps <= MAX_STEPS:
+            raise InputError(f"a path has 2 to {MAX_STEPS} steps, or None to go without, got {steps}")
+        object.__setattr__(self, "start", first.cpu().double())
+        object.__setattr__(self, "curv", as_number(curv, "the curv of a path"))
+        object.__setattr__(self, "end", None if last is None else last.cpu().double())
+        object.__setattr__(self, "steps", steps)
 
     @property
     def target(self) -> Float[Tensor, " d"]:

@@ -33,6 +33,7 @@ from torch import Tensor
 from hypclip.errors import InputError, MissingExtraError, StoreError
 from hypclip.search.errors import Unavailable, UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import measure_cone
+from hypclip.search.given import Vectors, as_ids, as_number
 from hypclip.search.path import Path
 from hypclip.search.store import (
     Collection,
@@ -174,6 +175,7 @@ class QdrantStore:
     def delete(self, name: str, ids: Sequence[str]) -> int:
         """Remove points and return how many there were; see VectorStore."""
         self._find(name)
+        ids = as_ids(ids)
         count, strong = 0, models.WriteOrdering.STRONG
         for batch in said.batches(list(dict.fromkeys(map(said.point_uuid, ids))), 4096):
             find = partial(self._client.retrieve, self._prefix + name, batch, with_payload=False)
@@ -185,7 +187,7 @@ class QdrantStore:
 
     def get(self, name: str, ids: Sequence[str]) -> Points:
         """Return points in the order asked for; see VectorStore."""
-        space = self._find(name)
+        space, ids = self._find(name), as_ids(ids)
         found = said.joined(space, self._fetch(name, space, list(map(said.point_uuid, ids)), ANYTHING))
         row_of = {point_id: row for row, point_id in enumerate(found.ids)}
         for point_id in ids:
@@ -216,7 +218,7 @@ class QdrantStore:
     def knn(
         self,
         name: str,
-        queries: Float[Tensor, "n d"],
+        queries: Vectors,
         k: int,
         where: Where = ANYTHING,
         *,
@@ -226,14 +228,13 @@ class QdrantStore:
         """Return for each query the k nearest points by geodesic distance, then by id; see VectorStore."""
         info = self._info(name)
         space = said.space_of(name, info)
-        space.check_points(queries)
+        given = space.points(queries)
         check_page(k, offset)
         surely = (info.points_count or 0) <= self._exact_up_to if exact is None else exact
         end = offset + k
         limit = 2 * end + 32 if surely else max(100, 4 * end)
         found = []
-        q = list(queries.detach().cpu().double())
-        for block in said.batches(q, max(1, said.rows_per_answer(space) // limit)):
+        for block in said.batches(list(given), max(1, said.rows_per_answer(space) // limit)):
             searches = [said.nearest_search(space, query, limit, where, surely) for query in block]
             for query, answer in zip(block, self._search(name, searches), strict=True):
                 hits = said.ordered(
@@ -252,7 +253,7 @@ class QdrantStore:
     def within(
         self,
         name: str,
-        query: Float[Tensor, " d"],
+        query: Vectors,
         distance: float,
         where: Where = ANYTHING,
         *,
@@ -261,17 +262,18 @@ class QdrantStore:
     ) -> Found:
         """Return the points at most a distance away, nearest first, a page of them; see VectorStore."""
         space = self._find(name)
-        space.check_points(query)
+        q = space.point(query)
+        distance = as_number(distance, "distance")
         if not distance >= 0:
             raise InputError(f"a distance is at least 0, got {distance}")
         check_page(limit, offset)
-        hits = self._ball(name, space, query.detach().cpu().double(), distance, where)
+        hits = self._ball(name, space, q, distance, where)
         return self._page(name, where, hits, "distance", limit, offset)
 
     def cone(
         self,
         name: str,
-        of: Float[Tensor, " d"],
+        of: Vectors,
         side: Side,
         cone: Cone,
         where: Where = ANYTHING,
@@ -282,9 +284,8 @@ class QdrantStore:
     ) -> Found:
         """Return the ancestors or the descendants of a point, a page of them; see VectorStore."""
         space = self._find(name)
-        space.check_points(of)
+        q = space.point(of)
         check_page(limit, offset)
-        q = of.detach().cpu().double()
         match side:
             case "ancestors":
                 blocks = self._ancestors(name, space, q.unsqueeze(0), cone, where)

@@ -25,7 +25,18 @@ from hypclip.errors import StoreError
 from hypclip.geometry import cones, lorentz
 from hypclip.search.exact import Measures, measure
 from hypclip.search.store import MAX_SINH_RADIUS, Cone, Hit, Order, Points, Space, join
-from hypclip.search.where import ANYTHING, MAX_INTEGER, Condition, Equal, Scalar, Where, Within, is_number, matches
+from hypclip.search.where import (
+    ANYTHING,
+    MAX_INTEGER,
+    Condition,
+    Equal,
+    Scalar,
+    Where,
+    Within,
+    check_where,
+    is_number,
+    matches,
+)
 
 FieldType = Literal["keyword", "integer", "float", "bool"]
 """What the values of an indexed metadata field are."""
@@ -49,6 +60,7 @@ _T = TypeVar("_T")
 
 def conditions(where: Where) -> list[models.Condition]:
     """Return what must hold; points beyond those that `where` means pass only where it is not `decided`."""
+    check_where(where)
     found = [_condition(field_key(name), condition) for name, condition in where.conditions.items()]
     if where.modality is not None:
         found.append(equals("modality", where.modality))
@@ -59,6 +71,7 @@ def conditions(where: Where) -> list[models.Condition]:
 
 def decided(where: Where) -> bool:
     """Tell whether the conditions alone decide, so that the engine can count."""
+    check_where(where)
     return not any(abs(number) >= MAX_INTEGER for c in where.conditions.values() for number in _numbers(c))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz
 from hypclip.search.exact import measure_cone
+from hypclip.search.given import Vectors, as_number, as_vectors
 from hypclip.search.path import Path
 from hypclip.search.store import Cone, Found, Hit, VectorStore
 from hypclip.search.where import ANYTHING, Where
@@ -38,11 +39,24 @@ class Ordering:
     distance: float
 
 
-def order(first: Float[Tensor, " d"], second: Float[Tensor, " d"], curv: float, cone: Cone) -> Ordering:
+def order(first: Vectors, second: Vectors, curv: float, cone: Cone) -> Ordering:
     """Tell which of two points is the more general: the one whose cone holds the other.
 
     Near the root, and for η > 1, each may hold the other; then the one that holds it deeper is the more general.
+
+    Args:
+        first: space components (D,).
+        second: space components (D,).
+        curv: c > 0.
+        cone: how wide cones are.
+
+    Raises:
+        InputError: one of them is no point, or they have unequal lengths.
     """
+    first, second = as_vectors(first, "the first point"), as_vectors(second, "the second point")
+    if first.dim() != 1 or first.shape != second.shape:
+        raise InputError(f"two points have one shape (D,), got {tuple(first.shape)} and {tuple(second.shape)}")
+    curv = as_number(curv, "curv")
     down, _ = measure_cone(second.unsqueeze(0), first, "descendants", cone, curv)
     up, _ = measure_cone(second.unsqueeze(0), first, "ancestors", cone, curv)
     assert down.margin is not None
@@ -58,33 +72,32 @@ def order(first: Float[Tensor, " d"], second: Float[Tensor, " d"], curv: float, 
     return Ordering(relation, over, under, distance)
 
 
-def mean(points: Float[Tensor, "n d"], curv: float, weights: Sequence[float] | None = None) -> Float[Tensor, " d"]:
+def mean(points: Vectors, curv: float, weights: Sequence[float] | None = None) -> Float[Tensor, " d"]:
     """Return the weighted mean of points, their Lorentz centroid; of two equal weights the midpoint.
 
     Args:
-        points: at least one.
+        points: space components (N, D), of at least one.
         curv: c > 0.
         weights: one a point, 0 or more, not all 0; equal when absent.
 
     Raises:
         InputError: no points, or weights that are none.
     """
-    if not len(points):
-        raise InputError("a mean is that of at least one point")
+    x, curv = _several(points, "a mean is that"), as_number(curv, "curv")
     if weights is None:
-        return lorentz.centroid(points.double(), curv)
-    w = torch.tensor(weights, dtype=torch.float64)
-    if len(w) != len(points):
-        raise InputError(f"a mean takes one weight a point, got {len(w)} for {len(points)}")
+        return lorentz.centroid(x.double(), curv)
+    w = as_vectors([as_number(weight, "a weight") for weight in weights], "weights")
+    if len(w) != len(x):
+        raise InputError(f"a mean takes one weight a point, got {len(w)} for {len(x)}")
     if not (torch.isfinite(w).all() and (w >= 0).all() and w.sum() > 0):
         raise InputError("the weights of a mean are finite, 0 or more, and not all 0")
-    return lorentz.centroid(points.double(), curv, w / w.max())
+    return lorentz.centroid(x.double(), curv, w / w.max())
 
 
 def common_ancestors(
     store: VectorStore,
     name: str,
-    of: Float[Tensor, "n d"],
+    of: Vectors,
     cone: Cone,
     where: Where = ANYTHING,
     *,
@@ -99,13 +112,12 @@ def common_ancestors(
         UnknownCollection: there is none of this name.
         InputError: no points, or some that are none of the collection's space.
     """
-    if not len(of):
-        raise InputError("common ancestors are those of at least one point")
+    x = _several(of, "common ancestors are those")
     curv = store.describe(name).space.curv
-    points, exact = store.contenders(name, Path(of[0], curv), cone, where)
+    points, exact = store.contenders(name, Path(x[0], curv), cone, where)
     common = torch.ones(len(points.ids), dtype=torch.bool)
     measured = []
-    for one in of:
+    for one in x:
         found, inside = measure_cone(points.vectors, one, "ancestors", cone, curv)
         common &= inside
         measured.append(found)
@@ -129,3 +141,12 @@ def common_ancestors(
         for row in rows[offset : offset + limit]
     ]
     return Found(hits, exact, len(rows))
+
+
+def _several(points: Vectors, what: str) -> Float[Tensor, "n d"]:
+    given = as_vectors(points, "points")
+    if not len(given):
+        raise InputError(f"{what} of at least one point")
+    if given.dim() != 2:
+        raise InputError(f"points must have shape (N, D), got {tuple(given.shape)}")
+    return given

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from hypclip.errors import InputError
 from hypclip.geometry import cones
 from hypclip.search.errors import ModelMismatch
+from hypclip.search.given import Vectors, as_ids, as_metadata, as_number, as_vectors, as_whole
 from hypclip.search.path import Path
 from hypclip.search.where import ANYTHING, Modality, Where, check_modality
 
@@ -53,6 +55,7 @@ class Space:
     revision: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "curv", as_number(self.curv, "curv"))
         if not (math.isfinite(self.curv) and self.curv > 0):
             raise InputError(f"curv must be positive and finite (the sectional curvature is −curv), got {self.curv}")
         if self.dim < 1:
@@ -90,6 +93,30 @@ class Space:
                 f"float32 points are told apart up to {math.asinh(MAX_SINH_RADIUS) / math.sqrt(self.curv):.4g}"
             )
 
+    def point(self, given: Vectors, what: str = "a query") -> Float[Tensor, " d"]:
+        """Return one point of this space, in float64 on the CPU.
+
+        Raises:
+            InputError: it is none, or several; the message begins with `what`.
+        """
+        x = as_vectors(given, what)
+        if x.dim() != 1:
+            raise InputError(f"{what} must have shape (D,), got {tuple(x.shape)}: give one row, x[0]")
+        self.check_points(x)
+        return x.cpu().double()
+
+    def points(self, given: Vectors, what: str = "queries") -> Float[Tensor, "n d"]:
+        """Return points of this space, in float64 on the CPU.
+
+        Raises:
+            InputError: they are none, or one; the message begins with `what`.
+        """
+        x = as_vectors(given, what)
+        if x.dim() != 2:
+            raise InputError(f"{what} must have shape (N, D), got {tuple(x.shape)}: give one as x[None]")
+        self.check_points(x)
+        return x.cpu().double()
+
     def check_path(self, path: Path) -> None:
         """Refuse a way through another space.
 
@@ -120,15 +147,18 @@ class Collection:
             raise ModelMismatch(self.name, self.space, space)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Points:
     """N points in columns.
 
     Args:
         ids: unique strings.
-        vectors: space components (N, D), float32 or float64; kept as float32.
+        vectors: space components (N, D), float32 or float64, a tensor, an array or lists; stores keep float32.
         modality: one a point.
-        metadata: one a point, mappings that JSON can hold.
+        metadata: one a point, mappings that JSON can hold; None, of a point or of all, for none.
+
+    Raises:
+        InputError: columns of unequal length, or something else in them.
     """
 
     ids: Sequence[str]
@@ -136,20 +166,31 @@ class Points:
     modality: Sequence[Modality]
     metadata: Sequence[Mapping[str, Any]]
 
-    def __post_init__(self) -> None:
-        lengths = {name: len(getattr(self, name)) for name in ("ids", "vectors", "modality", "metadata")}
+    def __init__(
+        self,
+        ids: Iterable[str],
+        vectors: Vectors,
+        modality: Iterable[Modality],
+        metadata: Iterable[Mapping[str, Any] | None] | None,
+    ):
+        if isinstance(modality, str):
+            raise InputError(f"modality must be a list, one a point, got the string {modality!r}")
+        of_ids = as_ids(ids)
+        x = as_vectors(vectors, "vectors")
+        if x.dim() != 2:
+            raise InputError(f"vectors must have shape (N, D), got {tuple(x.shape)}")
+        modalities, of_points = list(modality), as_metadata(metadata, of_ids)
+        lengths = {"ids": len(of_ids), "vectors": len(x), "modality": len(modalities), "metadata": len(of_points)}
         if len(set(lengths.values())) > 1:
             raise InputError(f"points need one id, vector, modality and metadata each, got {lengths}")
-        if self.vectors.dim() != 2:
-            raise InputError(f"vectors must have shape (N, D), got {tuple(self.vectors.shape)}")
-        check_modality(self.modality)
-        seen: set[str] = set()
-        for point_id in self.ids:
-            if not isinstance(point_id, str) or not point_id or not _is_unicode(point_id):
-                raise InputError(f"a point id must be a non-empty string of valid Unicode, got {point_id!r}")
-            if point_id in seen:
-                raise InputError(f"point ids must be unique within a call, {point_id!r} comes twice")
-            seen.add(point_id)
+        check_modality(modalities)
+        if len(set(of_ids)) < len(of_ids):
+            twice = next(point_id for point_id, count in Counter(of_ids).items() if count > 1)
+            raise InputError(f"point ids must be unique within a call, {twice!r} comes twice")
+        object.__setattr__(self, "ids", of_ids)
+        object.__setattr__(self, "vectors", x)
+        object.__setattr__(self, "modality", modalities)
+        object.__setattr__(self, "metadata", of_points)
 
 
 @dataclass(frozen=True)
@@ -170,7 +211,9 @@ class Cone:
     strict: bool = True
 
     def __post_init__(self) -> None:
-        for name, value in (("eta", self.eta), ("min_radius", self.min_radius)):
+        for name in ("eta", "min_radius"):
+            value = as_number(getattr(self, name), f"{name} of a cone")
+            object.__setattr__(self, name, value)
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} of a cone must be positive and finite, got {value}")
 
@@ -280,8 +323,10 @@ def check_page(limit: int, offset: int) -> None:
     """Refuse an empty page, and one before the first.
 
     Raises:
-        InputError: the limit is below 1 or the offset negative.
+        InputError: the limit is below 1 or the offset negative, or one of them is no whole number.
     """
+    as_whole(limit, "k, or the limit of a page,")
+    as_whole(offset, "offset")
     if limit < 1:
         raise InputError(f"k, or the limit of a page, must be at least 1, got {limit}")
     if offset < 0:
@@ -294,18 +339,10 @@ def check_name(name: str) -> None:
     Raises:
         InputError: other characters than letters, digits, dot, underscore and hyphen, or more than 64 of them.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise InputError(
             f"a collection is named by up to 64 letters, digits, dots, underscores and hyphens, got {name!r}"
         )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @runtime_checkable
@@ -368,7 +405,7 @@ class VectorStore(Protocol):
     def knn(
         self,
         name: str,
-        queries: Float[Tensor, "n d"],
+        queries: Vectors,
         k: int,
         where: Where = ANYTHING,
         *,
@@ -379,7 +416,7 @@ class VectorStore(Protocol):
 
         Args:
             name: the collection.
-            queries: space components, float32 or float64.
+            queries: space components (N, D), float32 or float64.
             k: at least 1.
             where: what may be returned.
             offset: how many of the nearest to pass over; the next page starts at offset + k.
@@ -393,7 +430,7 @@ class VectorStore(Protocol):
     def within(
         self,
         name: str,
-        query: Float[Tensor, " d"],
+        query: Vectors,
         distance: float,
         where: Where = ANYTHING,
         *,
@@ -406,7 +443,7 @@ class VectorStore(Protocol):
     def cone(
         self,
         name: str,
-        of: Float[Tensor, " d"],
+        of: Vectors,
         side: Side,
         cone: Cone,
         where: Where = ANYTHING,

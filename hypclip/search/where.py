@@ -93,6 +93,16 @@ ANYTHING = Where()
 """Restricts nothing."""
 
 
+def check_where(where: object) -> None:
+    """Refuse what is no `Where`, such as the mapping that goes into one.
+
+    Raises:
+        InputError: the message says how to write it.
+    """
+    if not isinstance(where, Where):
+        raise InputError(f"where must be a Where, such as Where({{'year': 2024}}, modality='text'), got {where!r:.80}")
+
+
 def matches(metadata: Mapping[str, Any], conditions: Mapping[str, Condition]) -> bool:
     """Tell whether metadata meets every condition: the definition that the stores are held to."""
     return all(name in metadata and _holds(metadata[name], c) for name, c in conditions.items())

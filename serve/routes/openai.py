@@ -11,6 +11,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from serve.coordinates import Coordinates, coordinates, radii
+from serve.data_uri import is_picture
 from serve.errors import InvalidRequest, UnknownModel
 from serve.routes.running import Running
 from serve.schemas import WHOLE, Flag, ImageItem, Item, JinaItem, Schema, TextItem, limits
@@ -24,7 +25,20 @@ NAMES = ("hypclip", "default")
 def _listed(value: object) -> object:
     if isinstance(value, list) and value and all(isinstance(v, int | list) for v in value):
         raise ValueError("token ids are not taken, since every model has its own: send the text")
-    return value if isinstance(value, list) else [value]
+    return [_part(each) for each in (value if isinstance(value, list) else [value])]
+
+
+def _part(value: object) -> object:
+    """Return the item that a part of a message of OpenAI's is; anything else as it is."""
+    match value:
+        case {"type": "text" | "input_text", "text": text, **rest} if not rest:
+            return {"text": text}
+        case {"type": "image_url" | "input_image", "image_url": {"url": str(url)} | str(url), **rest} if not rest:
+            return {"image": url}
+        case {"type": "image", "image": image, **rest} if not rest:
+            return {"image": image}
+        case _:
+            return value
 
 
 Inputs: TypeAlias = Annotated[
@@ -42,7 +56,9 @@ class EmbeddingsRequest(Schema):
 
     model: str = Field("hypclip", max_length=512, examples=["hypclip"])
     input: Annotated[Inputs, BeforeValidator(_listed, json_schema_input_type=JinaItem | Inputs)] = Field(
-        description='A text, or a list of texts and of objects {"text": …} or {"image": base64, data URI or URL}.',
+        description='A text, or a list of texts and of objects {"text": …} or {"image": base64, data URI or URL}. A '
+        "text that is a data URI of a picture, or the base64 of one, is that picture. Parts of messages are items too: "
+        '{"type": "text", "text": …}, {"type": "image_url", "image_url": {"url": …}}.',
         examples=[["a photo of a dog", {"text": "an animal"}]],
     )
     modality: Literal["text", "image"] = Field("text", description="What strings of the input are.")
@@ -99,7 +115,7 @@ async def embeddings(request: EmbeddingsRequest, service: Running) -> Response:
     if request.normalized:
         raise InvalidRequest("normalized: the length of a point tells how specific it is and is never removed")
     items: list[Item] = [
-        ImageItem(image=item) if isinstance(item, str) and request.modality == "image" else item
+        ImageItem(image=item) if isinstance(item, str) and (request.modality == "image" or is_picture(item)) else item
         for item in request.input
     ]
     x, _ = await service.embed_inputs(items, "default")
