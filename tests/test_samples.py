@@ -44,6 +44,24 @@ def test_compressed_shards_are_read(tmp_path):
     assert keys(packed) == (["0000", "0001", "0002"], None)
 
 
+@pytest.mark.parametrize("name", ["0.tar.gz", "0.TGZ"])
+def test_a_shard_of_several_gzip_streams_is_read_whole(tmp_path, name):
+    """As bgzip writes them."""
+    plain = Path(write_pairs(tmp_path, [9])[0]).read_bytes()
+    packed = tmp_path / name
+    packed.write_bytes(b"".join(gzip.compress(plain[i : i + 5000]) for i in range(0, len(plain), 5000)))
+    assert keys(packed) == ([f"{i:04}" for i in range(9)], None)
+
+
+def test_compressed_shards_joined_by_cat_are_damage(tmp_path):
+    first, second = (Path(name).read_bytes() for name in write_pairs(tmp_path, [2, 3]))
+    packed = tmp_path / "0.tar.gz"
+    packed.write_bytes(gzip.compress(first) + gzip.compress(second))
+    found, error = keys(packed)
+    assert found == ["0000", "0001"]
+    assert "more follows the mark of its end" in error
+
+
 def cut(path, member, inside):
     """Cut a shard `inside` bytes after the header of a member begins; pairs of write_pairs take 2,048 bytes each."""
     os.truncate(path, 1024 * member + inside)

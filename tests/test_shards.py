@@ -96,7 +96,7 @@ def test_no_file_may_be_damaged_and_of_addresses_one_in_a_hundred():
         2,
         2,
     ]
-    assert bad_shards_allowed(["pipe:cat x.tar"]) == 1
+    assert bad_shards_allowed(["pipe:cat x.tar", "pipe:cat y.tar"]) == 1
 
 
 def test_no_spec_is_refused():

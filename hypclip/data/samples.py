@@ -7,6 +7,7 @@ pictures with texts. Files that make none either way are bad samples that say so
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import lzma
 import re
@@ -43,13 +44,18 @@ def samples_of(shard: str) -> Iterator[dict[str, Any]]:
         raise DataError(f"cannot read shard {shard}: it is an empty file")
     damage: list[BaseException] = []
     try:
-        with gopen(shard) as stream:
+        # tarfile reads the first of several gzip streams only, as `cat` and bgzip make them.
+        with gzip.open(shard) if _is_gzip(shard) else gopen(shard) as stream:
             yield from _fitting(_joined(shard, _files(stream, damage)), damage)
     except _UNREADABLE as error:  # when opened, or of a command when it ends
         damage.append(error)
     if damage:
         reason = getattr(damage[0], "strerror", None) or str(next(iter(damage[0].args), type(damage[0]).__name__))
         raise DataError(f"cannot read shard {shard}: {reason}")
+
+
+def _is_gzip(shard: str) -> bool:
+    return is_local(shard) and shard.lower().endswith((".gz", ".tgz"))
 
 
 def samples_and_damage(shard: str) -> Iterator[dict[str, Any]]:

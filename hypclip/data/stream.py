@@ -219,8 +219,9 @@ class _WorkerTally:
     def end_epoch(self, usable: bool) -> None:
         self.all.judge_samples(self.config.max_bad_fraction)
         if not usable:
+            damaged = "".join(f"; damaged: {shard}: {why}" for shard, why in list(self.all.damaged.items())[:3])
             raise DataError(
-                f"the shards of data worker {self.worker} hold no usable sample: they would be read for ever"
+                f"the shards of data worker {self.worker} hold no usable sample: they would be read for ever{damaged}"
             )
 
     def deliver(self, position: tuple[int, int], batch: Batch) -> _Delivery:
