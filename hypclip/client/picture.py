@@ -44,7 +44,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError("the file of this picture was closed before its pixels were read; call load() first")
     image.seek(0)
     image.load()
-    turn = _UPRIGHT.get(_orientation(image))
+    turn = _UPRIGHT.get(orientation(image))
     form = image.format
     if turn is not None:
         transparency = image.info.get("transparency")
@@ -89,13 +89,13 @@ def from_array(pixels: Any) -> Image.Image:
     return to_rgb(Image.fromarray(pixels))
 
 
-def _orientation(image: Image.Image) -> Any:
-    """Return the EXIF orientation; 1, upright, where the tags cannot be read, as in viewers."""
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1, upright, where the tags cannot be read, as in viewers."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # SyntaxError, struct.error, …, by how the tags are damaged
         return 1
-    return found if isinstance(found, int) else 1
+    return found if found in _UPRIGHT else 1
 
 
 def _opaque(image: Image.Image, form: str | None) -> Image.Image:

@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from hypclip.client.picture import orientation as exif_orientation
 from hypclip.client.picture import to_rgb
 
 __all__ = ["Normaliser", "decode", "to_pixels", "to_rgb"]
@@ -54,15 +55,13 @@ def orientation(data: bytes) -> tuple[int, tuple[int, int]]:
         return 1, (0, 0)
     try:
         with Image.open(io.BytesIO(data)) as image:
-            turn, size = image.getexif().get(ExifTags.Base.Orientation, 1), image.size
             if image.format == "PNG":
                 image.load()  # it may stand behind the pixels
-                turn = image.getexif().get(ExifTags.Base.Orientation, 1)
-            if image.format == "TIFF" and turn >= 5:
-                size = size[::-1]  # Pillow gives that of the picture as it is shown
+            turn, size = exif_orientation(image), image.size
     except Exception:  # damaged bytes make readers raise almost anything; decoding says what is wrong
         return 1, (0, 0)
-    return (turn if turn in _UPRIGHT else 1), size
+    # Of a TIFF Pillow gives the size of the picture as it is shown.
+    return turn, size[::-1] if image.format == "TIFF" and turn >= 5 else size
 
 
 _MARKS_OF_EXIF = (b"Exif", b"eXIf", b"EXIF", b"tiff:Orientation", b"II*\0", b"MM\0*")

@@ -64,7 +64,7 @@ def is_local(shard: str) -> bool:
 
 
 def bad_shards_allowed(shards: Sequence[str]) -> int:
-    """Return how many shards may be damaged where nothing is said: no file, of others one in each hundred, never all."""
+    """Return how many shards may be damaged where nothing is said: no file, of others one a hundred, never all."""
     remote = sum(not is_local(shard) for shard in shards)
     return min(math.ceil(remote / 100), len(shards) - 1)
 
