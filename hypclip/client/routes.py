@@ -270,7 +270,17 @@ def _collection(name: str) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy's as Python's, and say of anything else that JSON does not know what it should be."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(
+        f"a {type(value).__name__} cannot be sent: an item is a text or what image(…), point(…) or stored(…) returns, "
+        "metadata are texts, numbers, lists and mappings"
+    )
 
 
 def _several(name: str, values: Iterable[T]) -> Iterable[T]:
