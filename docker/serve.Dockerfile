@@ -17,5 +17,5 @@ ENV HYPCLIP_HOST=0.0.0.0 PYTHONUNBUFFERED=1
 EXPOSE 8000
 # Loading the model may take minutes. After that, 503 means that its process is gone or hangs.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8000/healthz', timeout=4)"]
 ENTRYPOINT ["python", "-m", "serve"]

@@ -23,6 +23,7 @@ from .errors import (
     Overloaded,
     Unauthorized,
     Unavailable,
+    UnusableProxy,
 )
 from .items import Item, image, point, stored
 from .results import (
@@ -65,6 +66,7 @@ __all__ = [
     "Stop",
     "Unauthorized",
     "Unavailable",
+    "UnusableProxy",
     "Way",
     "Written",
     "image",

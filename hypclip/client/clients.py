@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -10,8 +11,11 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import anyio
 import httpx2
 
+from .errors import UnusableProxy
+from .proxies import proxy_for
 from .routes import Outcome, Returning, Routes
 
+_HOST_AND_PORT = re.compile(r"[\w.\-\[\]:]+(?:/[\w./-]*)?")
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
@@ -34,13 +38,56 @@ def _later(
     return method
 
 
-def _options(base_url: str, api_key: str | None) -> dict[str, Any]:
-    if not base_url.startswith(("http://", "https://")):
-        raise ValueError(f"base_url must begin with http:// or https://, not {base_url!r}")
+_Transport = TypeVar("_Transport", httpx2.HTTPTransport, httpx2.AsyncHTTPTransport)
+
+
+def _address(base_url: str) -> httpx2.URL:
+    if not isinstance(base_url, str | httpx2.URL):
+        raise TypeError(f"base_url must be a string, not {type(base_url).__name__}")
+    written = str(base_url).strip()
+    if not written.lower().startswith(("http://", "https://")):
+        how = f": write 'http://{written}'" if _HOST_AND_PORT.fullmatch(written) and "://" not in written else ""
+        raise ValueError(f"base_url must begin with http:// or https://, not {base_url!r}{how}")
+    try:
+        url = httpx2.URL(written)
+    except httpx2.InvalidURL as error:
+        raise ValueError(f"base_url is no valid URL: {error}") from error
+    if url.port is not None and not 0 < url.port < 2**16:
+        raise ValueError(f"base_url must have a port below 65,536, not {url.port}")
+    if not url.host:
+        raise ValueError(f"base_url must name a host, as http://127.0.0.1:8000 does, not {base_url!r}")
+    return url
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
     headers = {"Content-Type": "application/json"}
     if api_key is not None:
-        headers["Authorization"] = f"Bearer {api_key}"
-    return {"base_url": base_url, "headers": headers}
+        key = api_key.strip()  # a line's end, where it was read from a file
+        if not key or not key.isascii() or not key.isprintable():
+            # The key itself is not for messages.
+            raise ValueError("api_key must be printable ASCII on one line, as python -m serve --new-key prints it")
+        headers["Authorization"] = f"Bearer {key}"
+    return headers
+
+
+def _raised(error: OSError, request: httpx2.Request) -> httpx2.RequestError:
+    known = httpx2.NetworkError(str(error), request=request)
+    known.__cause__ = error
+    return known
+
+
+def _connection(kind: type[_Transport], url: httpx2.URL) -> tuple[_Transport, str | None]:
+    """Return what connects to a server, and the proxy through which, for messages."""
+    proxy = proxy_for(url)
+    if proxy is None:
+        return kind(), None
+    try:
+        return kind(proxy=proxy.url), proxy.named
+    except ImportError as error:
+        raise UnusableProxy(
+            f"the proxy {proxy.named} needs a library that is not installed: pip install 'httpx2[socks]'. "
+            f"Or put {url.host} into NO_PROXY to do without"
+        ) from error
 
 
 class Client:
@@ -54,7 +101,12 @@ class Client:
         timeout_s: longest time of a request, its retries and the pauses between them included.
         retries: how often to try again where the server is overloaded (429), unavailable (503) or refuses the
             connection, after the pause it asks for. Nothing is done twice: writes are by id.
-        transport: another way to send requests: through a proxy, with other certificates, or in tests.
+        transport: another way to send requests: through a proxy, with other certificates, or in tests. Without it the
+            proxy is that of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, unless NO_PROXY excepts the server or it is this
+            machine.
+
+    Raises:
+        ValueError: the URL, the key or a limit cannot work; UnusableProxy, which is one, where the proxy cannot.
     """
 
     def __init__(
@@ -66,8 +118,11 @@ class Client:
         retries: int = 3,
         transport: httpx2.BaseTransport | None = None,
     ):
-        self._http = httpx2.Client(transport=transport, **_options(base_url, api_key))
-        self._routes = Routes(self._http, timeout_s, retries)
+        url, headers, proxy = _address(base_url), _headers(api_key), None
+        if transport is None:
+            transport, proxy = _connection(httpx2.HTTPTransport, url)
+        self._http = httpx2.Client(transport=transport, base_url=url, headers=headers)
+        self._routes = Routes(self._http, timeout_s, retries, proxy)
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +146,8 @@ class Client:
                     outcome = self._http.send(step)
                 except httpx2.RequestError as error:
                     outcome = error
+                except OSError as error:  # of TLS some come as they are
+                    outcome = _raised(error, step)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
 
@@ -123,8 +180,11 @@ class AsyncClient:
         retries: int = 3,
         transport: httpx2.AsyncBaseTransport | None = None,
     ):
-        self._http = httpx2.AsyncClient(transport=transport, **_options(base_url, api_key))
-        self._routes = Routes(self._http, timeout_s, retries)
+        url, headers, proxy = _address(base_url), _headers(api_key), None
+        if transport is None:
+            transport, proxy = _connection(httpx2.AsyncHTTPTransport, url)
+        self._http = httpx2.AsyncClient(transport=transport, base_url=url, headers=headers)
+        self._routes = Routes(self._http, timeout_s, retries, proxy)
 
     async def __aenter__(self) -> Self:
         return self
@@ -148,6 +208,8 @@ class AsyncClient:
                     outcome = await self._http.send(step)
                 except httpx2.RequestError as error:
                     outcome = error
+                except OSError as error:  # of TLS some come as they are
+                    outcome = _raised(error, step)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
 
 import httpx2
 
@@ -57,6 +59,10 @@ class NoAnswer(ConnectionError):
     """The connection was refused or cut, or time ran out. A write may have been done all the same."""
 
 
+class UnusableProxy(ValueError):
+    """The environment names a proxy that cannot be used: of another kind, or for want of a library."""
+
+
 _BY_STATUS: Mapping[int, type[HypclipServerError]] = {
     401: Unauthorized,
     403: Unauthorized,
@@ -75,17 +81,68 @@ def server_error(response: httpx2.Response, type: str, message: str) -> HypclipS
     return kind(status, type, message, response.headers.get("X-Request-Id", ""))
 
 
-def refusal(response: httpx2.Response) -> HypclipServerError:
-    """Return the error that a response without success tells of."""
+def refusal(response: httpx2.Response, proxy: str | None = None) -> HypclipServerError:
+    """Return the error that a response without success tells of; `proxy` is what it went through."""
     try:
         error = response.json()["error"]
         return server_error(response, error["type"], error["message"])
     except (ValueError, KeyError, TypeError):  # not the server's, but from something in front of it
-        return server_error(response, "http_error", response.text[:200] or response.reason_phrase)
+        through = f" (through the proxy {proxy}, which may have answered itself)" if proxy else ""
+        return server_error(response, "http_error", f"{response.text[:200] or response.reason_phrase}{through}")
 
 
-def no_answer(error: httpx2.RequestError) -> NoAnswer:
-    """Return the error of a request that came to nothing, without the password that its URL may have."""
+def no_answer(error: httpx2.RequestError, proxy: str | None = None) -> NoAnswer:
+    """Return the error of a request that came to nothing, without the password that its URL may have.
+
+    Args:
+        error: what came of it.
+        proxy: what it went through, without a password.
+    """
     request = error.request
     place = f"{request.method} {request.url.path} at {request.url.netloc.decode()}"
-    return NoAnswer(f"{place}: {type(error).__name__}: {error}; is the server running there?")
+    through = f" through the proxy {proxy}" if proxy else ""
+    details = [str(cause) for cause in _causes(error) if str(cause)]  # those of asynchronous calls are often empty
+    said = ": ".join([type(error).__name__, *details[:1]])
+    return NoAnswer(f"{place}{through}: {said}; {_likely(error, request.url, proxy)}")
+
+
+def is_about_tls(error: BaseException | None) -> bool:
+    """Tell whether TLS failed, which it will again."""
+    return _cause(error, ssl.SSLError) is not None
+
+
+def _likely(error: httpx2.RequestError, url: httpx2.URL, proxy: str | None) -> str:
+    """Return what is likely to be the matter."""
+    tls = _cause(error, ssl.SSLError)
+    if isinstance(tls, ssl.SSLCertVerificationError):
+        return "its certificate is not trusted here: name that of its authority in SSL_CERT_FILE, or give a transport"
+    if tls is not None:
+        return f"what answers there speaks no TLS, or another version: is it http://{url.netloc.decode()}?"
+    match error:
+        case httpx2.ConnectError() | httpx2.ConnectTimeout() | httpx2.ProxyError() if proxy:
+            return f"does the proxy work? To do without it, put {url.host} into NO_PROXY"
+        case httpx2.ConnectError() if _cause(error, socket.gaierror) is not None:
+            return f"there is no host of the name {url.host!r}, or names cannot be looked up now"
+        case httpx2.ConnectTimeout():
+            return "nothing answers at that address: is it the right one, and no firewall between?"
+        case httpx2.ConnectError():
+            return "is the server running there?"
+        case httpx2.TimeoutException():
+            return "the server was reached, and did not finish within timeout_s"
+        case httpx2.RemoteProtocolError() if str(error).startswith("illegal"):
+            other = "" if url.scheme == "https" else f", such as https://{url.netloc.decode()}"
+            return f"what answers there is no HTTP server{other}: is the port right?"
+        case httpx2.RemoteProtocolError():
+            return "has the server stopped, or is what listens there another one, such as one for https only?"
+        case _:
+            return "the connection was cut; what was asked may have been done"
+
+
+def _cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    return next((cause for cause in _causes(error) if isinstance(cause, kind)), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -88,7 +88,15 @@ def stored(id: str) -> dict[str, str]:
 
 
 def point(embedding: Iterable[SupportsFloat]) -> dict[str, list[float]]:
-    """Return a point as an item, by its space components: a list, an array or a tensor of them."""
+    """Return a point as an item, by its space components: a list, an array or a tensor of them.
+
+    Raises:
+        TypeError: something else, such as several points, which `embed_text` returns.
+    """
+    shape = getattr(embedding, "shape", (1,))
+    if isinstance(embedding, str | bytes | Mapping) or len(shape) != 1:
+        came = f"shape {tuple(shape)}, of which x[0] is the first" if len(shape) > 1 else type(embedding).__name__
+        raise TypeError(f"a point is one row of numbers, not {came}")
     return {"embedding": [float(x) for x in embedding]}
 
 

@@ -8,6 +8,8 @@ import time
 
 import httpx2
 
+from .errors import is_about_tls
+
 _FIRST_PAUSE_S = 0.25
 
 
@@ -23,7 +25,7 @@ def pause_s(outcome: httpx2.Response | httpx2.RequestError, attempt: int) -> flo
         if outcome.status_code not in (429, 503):
             return None
         asked = _seconds(outcome.headers.get("Retry-After", ""))
-    elif not isinstance(outcome, httpx2.ConnectError | httpx2.ConnectTimeout):
+    elif not isinstance(outcome, httpx2.ConnectError | httpx2.ConnectTimeout) or is_about_tls(outcome):
         return None
     # A little longer than asked for, by chance: clients refused together must not all come back together.
     return (_FIRST_PAUSE_S * 2**attempt if asked is None else asked) * random.uniform(1.0, 1.25)

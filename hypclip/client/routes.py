@@ -41,10 +41,12 @@ Returning: TypeAlias = Generator[httpx2.Request | float, Outcome, T]
 class Routes:
     """The calls. Each yields requests to send and seconds to wait, and is sent what came of a request."""
 
-    def __init__(self, http: httpx2.Client | httpx2.AsyncClient, timeout_s: float, retries: int):
+    def __init__(
+        self, http: httpx2.Client | httpx2.AsyncClient, timeout_s: float, retries: int, proxy: str | None = None
+    ):
         if timeout_s <= 0 or retries < 0:
             raise ValueError(f"timeout_s must be over 0 and retries 0 or more, not {timeout_s} and {retries}")
-        self.http, self.timeout_s, self.retries = http, timeout_s, retries
+        self.http, self.timeout_s, self.retries, self.proxy = http, timeout_s, retries, proxy
 
     def embed(
         self,
@@ -227,7 +229,7 @@ class Routes:
         outcome = yield self.http.build_request("GET", "/readyz", timeout=self.timeout_s)
         if isinstance(outcome, httpx2.RequestError) or (outcome is not None and outcome.status_code == 503):
             return False
-        _successful(outcome)
+        self._successful(outcome)
         return True
 
     def _ask(self, method: str, path: str, content: str | None, read: Callable[[Any], T]) -> Returning[T]:
@@ -241,21 +243,20 @@ class Routes:
             if pause is None or attempt == self.retries or time.monotonic() + pause >= deadline:
                 break
             yield pause
-        response = _successful(outcome)
+        response = self._successful(outcome)
         try:
             return read(response.json())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             message = f"{method} {path} is not answered as by a hypclip server: {type(error).__name__}: {error}"
             raise server_error(response, "unexpected_answer", message) from error
 
-
-def _successful(outcome: Outcome) -> httpx2.Response:
-    assert outcome is not None
-    if isinstance(outcome, httpx2.RequestError):
-        raise no_answer(outcome) from outcome
-    if not outcome.is_success:
-        raise refusal(outcome)
-    return outcome
+    def _successful(self, outcome: Outcome) -> httpx2.Response:
+        assert outcome is not None
+        if isinstance(outcome, httpx2.RequestError):
+            raise no_answer(outcome, self.proxy) from outcome
+        if not outcome.is_success:
+            raise refusal(outcome, self.proxy)
+        return outcome
 
 
 def _rows(kind: type[ResultT], field: str) -> Callable[[Any], list[ResultT]]:
@@ -269,7 +270,17 @@ def _collection(name: str) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy's as Python's, and say of anything else that JSON does not know what it should be."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(
+        f"a {type(value).__name__} cannot be sent: an item is a text or what image(…), point(…) or stored(…) returns, "
+        "metadata are texts, numbers, lists and mappings"
+    )
 
 
 def _several(name: str, values: Iterable[T]) -> Iterable[T]:

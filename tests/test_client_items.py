@@ -1,0 +1,70 @@
+"""What the clients send of values that are no JSON: numbers of numpy as numbers; the rest is refused before."""
+
+import datetime
+import json
+
+import numpy as np
+import pytest
+import torch
+from client_helpers import BOTH, Script, answer, clients
+from PIL import Image
+from search_helpers import unchecked
+
+import hypclip.client as c
+
+
+@pytest.mark.parametrize(
+    "embedding",
+    [[1, 2.5], (1, 2.5), np.array([1, 2.5]), np.array([1, 2.5], np.float32), torch.tensor([1, 2.5]), iter([1, 2.5])],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_point_in_every_form(embedding):
+    assert c.point(embedding) == {"embedding": [1.0, 2.5]}
+    assert {type(x) for x in c.point([np.float32(1), 2])["embedding"]} == {float}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros((1, 3)), r"not shape \(1, 3\), of which x\[0\] is the first"),
+        (torch.zeros(2, 3), r"not shape \(2, 3\)"),
+        ("abc", "not str"),
+        ({"embedding": [1.0]}, "not dict"),
+        (np.float32(1), "not float32"),
+    ],
+    ids=str,
+)
+def test_what_is_no_point_is_refused(wrong, message):
+    with unchecked(), pytest.raises(TypeError, match=f"a point is one row of numbers, {message}"):
+        c.point(wrong)
+
+
+@BOTH
+def test_numbers_of_numpy_are_numbers(kind):
+    script = Script(answer(body={"upserted": 1, "count": 1}))
+    metadata = {"year": np.int64(2024), "score": np.float32(0.5), "seen": np.bool_(True), "name": np.str_("a")}
+    with clients() as connect:
+        connect(kind, script).put_points([{"id": np.str_("p"), "text": "a", "metadata": metadata}])
+    (point,) = json.loads(script.requests[0].content)["points"]
+    assert point == {"id": "p", "text": "a", "metadata": {"year": 2024, "score": 0.5, "seen": True, "name": "a"}}
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "value",
+    [Image.new("L", (1, 1)), np.zeros(3), torch.zeros(3), b"bytes", datetime.date(2024, 1, 1), {1}],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_that_are_no_items_are_refused_by_their_type(kind, value):
+    script = Script()
+    message = f"a {type(value).__name__} cannot be sent: an item is a text or what "
+    with clients() as connect:
+        client = connect(kind, script)
+        for call in (
+            lambda: client.embed([value]),
+            lambda: client.retrieve(value),
+            lambda: client.put_points([{"id": "p", "text": "a", "metadata": {"v": value}}]),
+        ):
+            with unchecked(), pytest.raises(TypeError, match=message):
+                call()
+    assert not script.requests
