@@ -53,6 +53,7 @@ bench: install  ## measured errors, speeds and memory, beside peers; about an ho
 	$(BIN)/python tests/benchmarks/bench_attention.py
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python tests/benchmarks/bench_backends.py
+	$(BIN)/python tests/benchmarks/bench_start.py
 	$(BIN)/python tests/benchmarks/bench_hostile.py
 	$(BIN)/python tests/benchmarks/bench_serve.py
 

@@ -22,7 +22,7 @@ from serve.engine import Engine, cores
 from serve.errors import NotReady
 from serve.fetch import Fetcher
 from serve.metrics import Metrics
-from serve.middleware import Authenticate, Bounds, Errors, Lifetime, RequestContext
+from serve.middleware import Authenticate, Bounds, Errors, Head, Lifetime, RequestContext
 from serve.responses import REQUEST_ID_HEADER
 from serve.routes import router
 from serve.runtime import Load, Runtime, check_geometry
@@ -114,6 +114,7 @@ def create_app(
             Middleware(Authenticate, keyring=keyring, metrics=counted, protect_metrics=settings.protect_metrics),
             Middleware(Bounds, settings=settings, metrics=counted),
             Middleware(Lifetime, runtime=runtime, metrics=counted, timeout_s=settings.request_timeout_s),
+            Middleware(Head),
         ],
         responses={"4XX": {"model": ErrorResponse}, "5XX": {"model": ErrorResponse}},
     )

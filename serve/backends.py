@@ -9,10 +9,12 @@ from __future__ import annotations
 import copy
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -23,6 +25,7 @@ from hypclip import HypCLIP
 from hypclip.errors import ConfigError, MissingExtraError
 from hypclip.export.onnx import require_equal, require_onnx, session, write_graph
 from hypclip.towers.packed import PackedTower, can_be_packed, pack, unpadded
+from serve.exports import Contents, Exports
 
 BackendKind = Literal["auto", "torch", "compile", "onnx"]
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -59,7 +62,9 @@ class Backend(Protocol):
         ...
 
 
-def load_backend(model: HypCLIP, kind: BackendKind = "torch", precision: Precision = "float32") -> Backend:
+def load_backend(
+    model: HypCLIP, kind: BackendKind = "torch", precision: Precision = "float32", exports: Exports | None = None
+) -> Backend:
     """Make a model ready to run; it is put in evaluation mode.
 
     In float32 torch and compile run the model's own weights. The others have a copy, and the model may be dropped.
@@ -68,24 +73,26 @@ def load_backend(model: HypCLIP, kind: BackendKind = "torch", precision: Precisi
     Args:
         model: its weights, scales and curvature are taken as they are now.
         kind: "torch" starts at once. "compile" needs a C++ compiler and a minute or two to start; it compiles again
-            in a thread that has another number of threads. "onnx" exports the towers, by way of a temporary directory.
+            in a thread that has another number of threads. "onnx" exports the towers, or takes what `exports` has.
             "auto" is "onnx" for a model on the CPU, and "torch" if that cannot be: of two processors it had twice the
             speed on one, and on the other the same, but half the time of a single text.
         precision: what the towers run in. int8 is that of matrix products with weights; convolutions stay float32. It
             rounds to the range of a whole batch: an embedding shifts with the items beside it, by about its error.
+        exports: where exports of this model's checkpoint are kept. Without it, or where it cannot be written, an export
+            goes by way of a temporary directory, and the next start makes it again.
 
     Raises:
         ConfigError: this kind has no such precision, or cannot run these towers.
         MissingExtraError: the packages that "onnx" needs are not installed.
     """
     if kind == "auto":
-        return _best(model, precision)
+        return _best(model, precision, exports)
     if precision not in _PRECISIONS.get(kind, ()):
         known = "; ".join(f"{name} with {' or '.join(has)}" for name, has in _PRECISIONS.items())
         raise ConfigError(f"HYPCLIP_BACKEND {kind!r} with HYPCLIP_PRECISION {precision!r} does not exist: use {known}")
     model.eval()
     if kind == "onnx":
-        return _Towers(model, *_exported(model, precision), torch.device("cpu"))
+        return _Towers(model, *_exported(model, precision, exports), torch.device("cpu"))
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     towers = [model.text_tower, model.image_tower]
     if dtype != torch.float32:
@@ -105,10 +112,10 @@ def load_backend(model: HypCLIP, kind: BackendKind = "torch", precision: Precisi
     return backend
 
 
-def _best(model: HypCLIP, precision: Precision) -> Backend:
+def _best(model: HypCLIP, precision: Precision, exports: Exports | None) -> Backend:
     if precision == "int8" or (precision == "float32" and model.device.type == "cpu"):
         try:
-            return load_backend(model, "onnx", precision)
+            return load_backend(model, "onnx", precision, exports)
         except (ConfigError, MissingExtraError) as error:
             if precision == "int8":
                 raise
@@ -173,62 +180,147 @@ def _refused(kind: str, error_type: type[Exception]) -> Iterator[None]:
     try:
         yield
     except error_type as error:
-        cause = error.__cause__ or error  # what an exporter wraps says more than the advice around it
-        reason = str(cause).strip().partition("\n")[0] or type(cause).__name__
         raise ConfigError(
-            f"HYPCLIP_BACKEND {kind!r} cannot run the towers of this model: {reason}; HYPCLIP_BACKEND torch runs any"
+            f"HYPCLIP_BACKEND {kind!r} cannot run the towers of this model: {_reason(error)}; HYPCLIP_BACKEND torch "
+            "runs any"
         ) from error
 
 
-def _exported(model: HypCLIP, precision: Precision) -> tuple[Tower, Tower]:
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ or error  # what an exporter wraps says more than the advice around it
+    return str(cause).strip().partition("\n")[0] or type(cause).__name__
+
+
+class _Graph(NamedTuple):
+    """A tower that becomes a graph: it is written with the first sample, and must be equal to torch for all of them."""
+
+    tower: nn.Module
+    samples: list[Tensor]
+    dynamic: dict[int, Any]
+
+
+def _exported(model: HypCLIP, precision: Precision, exports: Exports | None) -> tuple[Tower, Tower]:
     """Return the text and the image tower as ONNX Runtime runs them."""
-    require_onnx("HYPCLIP_BACKEND 'onnx'")
+    packs = _packs(model, torch.device("cpu"))
+    graphs = _graphs(model, packs)
+    contents = _contents(model, precision, packs)
+    if exports is None or not model.revision:
+        runs = _export(graphs, precision)
+    elif (kept := _kept(graphs, precision, contents, exports)) is not None:
+        runs = kept
+    else:
+        logger.info("exporting the model to ONNX, to be kept in %s", exports.folder)
+        with exports.alone():
+            runs = _kept(graphs, precision, contents, exports) or _export(graphs, precision, contents, exports)
+    return unpadded(runs["text"]) if packs else runs["text"], runs["image"]
+
+
+def _graphs(model: HypCLIP, packs: bool) -> dict[str, _Graph]:
     rows, size = Dim.DYNAMIC, model.image_size
     picture = torch.arange(2 * 3 * size * size).sin().view(2, 3, size, size)
     texts = _short_and_full(model)
-    if _packs(model, torch.device("cpu")):
-        packed = PackedTower(model.text_tower).eval()
-        text = unpadded(_export(packed, [pack(each)[0] for each in texts], {1: Dim.DYNAMIC}, precision))
+    if packs:
+        text = _Graph(PackedTower(model.text_tower).eval(), [pack(each)[0] for each in texts], {1: Dim.DYNAMIC})
     else:
         # AUTO: a tower whose rows always fill the context may have one length only.
-        text = _export(model.text_tower, texts, {0: rows, 1: Dim.AUTO}, precision)
-    return text, _export(model.image_tower, [picture, picture[:1]], {0: rows}, precision)
+        text = _Graph(model.text_tower, texts, {0: rows, 1: Dim.AUTO})
+    return {"text": text, "image": _Graph(model.image_tower, [picture, picture[:1]], {0: rows})}
 
 
-def _export(tower: nn.Module, samples: list[Tensor], dynamic: dict[int, Any], precision: Precision) -> Tower:
-    """Export a tower with the first sample; its features must be those of torch for each of them."""
-    tower = copy.deepcopy(tower).cpu()
-    with (
-        tempfile.TemporaryDirectory(prefix="hypclip-") as folder,
-        _refused("onnx", Exception),  # the exporter and ONNX Runtime raise a dozen kinds of errors
-    ):
-        path = Path(folder) / "tower.onnx"
-        write_graph(tower, samples[0], path, "rows", dynamic, external_data=True)
-        int8 = precision == "int8"
-        run = session(_quantised(path) if int8 else path)
-        require_equal(tower, run, samples, _QUANTISED if int8 else _EXACT)
-    return run
+def _contents(model: HypCLIP, precision: Precision, packs: bool) -> Contents:
+    """Name everything that decides what an export has in it."""
+    more: dict[str, Any] = {"model": asdict(model.config), "packs": packs, "seven_bits": _saturates()}
+    for package in ("hypclip", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "open_clip_torch", "timm"):
+        try:
+            more[package] = version(package)
+        except PackageNotFoundError:
+            more[package] = None
+    return Contents(model.revision, precision, more)
 
 
-def _quantised(path: Path) -> Path:
+def _kept(
+    graphs: Mapping[str, _Graph], precision: Precision, contents: Contents, exports: Exports
+) -> dict[str, Tower] | None:
+    """Return the towers of an export that is kept; None if there is none that gives what torch does."""
+    require_onnx("HYPCLIP_BACKEND 'onnx'", "onnxruntime")
+    folder = exports.find(contents)
+    if folder is None:
+        return None
+    try:
+        return _sessions(graphs, {name: folder / f"{name}.onnx" for name in graphs}, precision)
+    except Exception as error:  # ONNX Runtime raises a dozen kinds of errors
+        logger.warning("%s does not run this model and is made again: %s", folder, _reason(error))
+        return None
+
+
+def _export(
+    graphs: Mapping[str, _Graph],
+    precision: Precision,
+    contents: Contents | None = None,
+    exports: Exports | None = None,
+) -> dict[str, Tower]:
+    """Export towers, and keep what they have become if told where; that it cannot be kept is no failure."""
+    require_onnx("HYPCLIP_BACKEND 'onnx'")
+    with tempfile.TemporaryDirectory(prefix="hypclip-") as folder:
+        with _refused("onnx", Exception):  # the exporter and ONNX Runtime raise a dozen kinds of errors
+            files = {name: _written(graph, Path(folder) / f"{name}.onnx", precision) for name, graph in graphs.items()}
+            runs = _sessions(graphs, files, precision)
+        if exports is not None and contents is not None:
+            try:
+                exports.keep(contents, Path(folder))
+            except OSError as error:
+                logger.info(
+                    "the ONNX export cannot be kept, and every start makes it again: %s; HYPCLIP_ONNX_CACHE may name "
+                    "a folder that can be written",
+                    error,
+                )
+    return runs
+
+
+def _written(graph: _Graph, path: Path, precision: Precision) -> Path:
+    """Write the file of a graph, with its weights beside it."""
+    tower = copy.deepcopy(graph.tower).cpu()
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        exact = path if precision == "float32" else Path(scratch) / "exact.onnx"
+        write_graph(tower, graph.samples[0], exact, "rows", graph.dynamic, external_data=True)
+        if precision == "int8":
+            _quantise(exact, path)
+    return path
+
+
+def _sessions(graphs: Mapping[str, _Graph], files: Mapping[str, Path], precision: Precision) -> dict[str, Tower]:
+    """Load files, whose features must be those of torch."""
+    runs: dict[str, Tower] = {}
+    for name, graph in graphs.items():
+        run = session(files[name])
+        tower = copy.deepcopy(graph.tower).cpu()
+        require_equal(tower, run, graph.samples, _QUANTISED if precision == "int8" else _EXACT)
+        runs[name] = run
+    return runs
+
+
+def _quantise(exact: Path, path: Path) -> None:
     """Store the weights of matrix products in int8, one scale a column; activations are rounded as they come."""
     from onnxruntime.quantization import quantize_dynamic  # type: ignore[import-untyped, unused-ignore]
     from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped, unused-ignore]
 
-    cpu = torch.cpu.get_capabilities()
-    saturates = cpu.get("architecture") == "x86_64" and not (cpu.get("avx512_vnni") or cpu.get("avx_vnni"))
-    prepared, quantised = path.with_name("prepared.onnx"), path.with_name("int8.onnx")
+    prepared = exact.with_name("prepared.onnx")
     handlers = list(logging.root.handlers)
     try:
-        quant_pre_process(path, prepared, skip_symbolic_shape=True, save_as_external_data=True)
+        quant_pre_process(exact, prepared, skip_symbolic_shape=True, save_as_external_data=True)
         quantize_dynamic(
             prepared,
-            quantised,
+            path,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
-            reduce_range=saturates,  # 7 bits, since x86 before VNNI adds products of 8 bits in 16
+            reduce_range=_saturates(),
             use_external_data_format=True,
         )
     finally:
         logging.root.handlers[:] = handlers  # its calls of logging.info give the root logger one
-    return quantised
+
+
+def _saturates() -> bool:
+    """Return whether products of 8 bits overflow here: x86 before VNNI adds them in 16 bits, and gets 7."""
+    cpu = torch.cpu.get_capabilities()
+    return cpu.get("architecture") == "x86_64" and not (cpu.get("avx512_vnni") or cpu.get("avx_vnni"))

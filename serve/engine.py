@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, MutableMapping, Sequence
@@ -122,10 +123,11 @@ class ModelEngine:
             precision=settings.precision,
             threads=settings.threads or max(1, cores() // workers),
             log_format=settings.log_format,
+            onnx_cache=settings.onnx_cache,
         )
+        configs = [dataclasses.replace(config, tells=not i) for i in range(workers)]  # all would say the same
         starting = [
-            asyncio.create_task(WorkerProcess.start(config, engine._died, settings.worker_timeout_s))
-            for _ in range(workers)
+            asyncio.create_task(WorkerProcess.start(each, engine._died, settings.worker_timeout_s)) for each in configs
         ]
         try:
             engine._workers = await asyncio.gather(*starting)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
+import warnings
 from typing import Literal
+
+logger = logging.getLogger(__name__)
 
 
 def configure(style: Literal["text", "json"]) -> None:
@@ -19,6 +23,23 @@ def configure(style: Literal["text", "json"]) -> None:
         formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for chatty in ("httpx2", "httpcore2", "httpx", "httpcore"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Of libraries only what went wrong: the exporter to ONNX alone would say sixty things that nobody can act on.
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for ours in ("serve", "hypclip"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+    if not sys.warnoptions:  # whoever asks for Python's warnings gets them
+        warnings.simplefilter("ignore")
+
+
+def announce(style: Literal["text", "json"], address: str) -> None:
+    """Say on standard error where the server listens, in the form that `configure` gives the log."""
+    line = f"{address} – docs at /docs"
+    if style == "json":
+        logger.info("%s", line)
+        return
+    try:
+        line.encode(getattr(sys.stderr, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        line = line.replace("–", "-")
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

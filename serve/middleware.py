@@ -294,6 +294,26 @@ def _announced(headers: Headers) -> float:
     return float(length) if length.isdecimal() else 0  # not int, which refuses thousands of digits
 
 
+class Head:
+    """Answers HEAD as GET without the body, which FastAPI leaves to each route; monitors and proxies ask so."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self.app({**scope, "method": "GET"}, receive, send_without_body)
+
+
 def _is_admin(path: str) -> bool:
     return path.startswith("/admin/")
 
@@ -304,7 +324,7 @@ def _endpoint(scope: Scope) -> str:
     Also for what is refused before there is a route: without a key, or for want of room. All that leads nowhere, and
     the files of the docs, are "other".
     """
-    path = getattr(scope.get("route"), "path", None) or template_of(scope["path"])
+    path = getattr(scope.get("route"), "path_format", None) or template_of(scope["path"])
     return path or "other"
 
 

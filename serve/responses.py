@@ -31,7 +31,7 @@ from serve.errors import (
     quoted,
 )
 from serve.fetch import FetchFailed
-from serve.routes import methods_of
+from serve.routes import methods_of, nearby
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _MESSAGE_CHARS = 1000
@@ -110,7 +110,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         case 400:
             message = f"the body is not valid JSON: {_unreadable(error.__cause__)}"
         case 404:
-            message = f"there is nothing at {path}; see /docs"
+            message = f"there is nothing at {path}; {_advice(request.scope['path'])}see /docs"
         case 405:
             headers["Allow"] = ", ".join(methods_of(request.scope["path"])) or headers.get("Allow", "")
             message = f"{path} does not take {quoted(request.method)}, only {headers['Allow']}; see /docs"
@@ -118,6 +118,14 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
             message = str(error.detail)
     name = _HTTP_TYPES.get(error.status_code, "http_error")
     return error_response(request.state.request_id, error.status_code, name, message, headers)
+
+
+def _advice(path: str) -> str:
+    if meant := nearby(path):
+        return f"did you mean {quoted(meant)}? Or "
+    if path == "/v1" or path.startswith("/v1/"):
+        return "of the OpenAI API this server has /v1/embeddings and /v1/models; "
+    return ""
 
 
 def _unreadable(cause: BaseException | None) -> str:

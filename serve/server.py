@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from hypclip.errors import HypclipError
+from serve import logs
 from serve.protocol import Protocol
 from serve.runtime import Runtime
 from serve.settings import Settings
@@ -51,6 +52,7 @@ class Server(uvicorn.Server):
         )
         self._runtime: Runtime = app.state.runtime
         self._drain_s = settings.drain_s
+        self._log_format = settings.log_format
         self._exit_at = math.inf
         self._listening: list[socket.socket] = []
         self._accepting: set[asyncio.Task[object]] = set()
@@ -83,9 +85,11 @@ class Server(uvicorn.Server):
             for each in listening:
                 each.setblocking(False)
                 asyncio.get_running_loop().add_reader(each, self._accept, each)
+            logs.announce(self._log_format, _address(self.config.host, listening[0]))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, and end with the last request."""
+        logger.info("no new connections; ending with the requests under way")
         for each in self._listening:
             asyncio.get_running_loop().remove_reader(each)
             each.close()
@@ -126,3 +130,9 @@ class Server(uvicorn.Server):
                 logger.error("the model was not loaded again: %s", error)
 
         self._reloading = asyncio.get_running_loop().create_task(reload())
+
+
+def _address(host: str, listening: socket.socket) -> str:
+    """Return the URL of a listener: the host as it was given, and the port that it has."""
+    port = listening.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host or '0.0.0.0'}:{port}"  # noqa: S104 - only named

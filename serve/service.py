@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Service:
-    """One engine and one store behind the limits of the settings.
+    """One engine and one store behind the limits of the settings; the engine is taken up at `since`, in Unix time.
 
     `pictures` are the threads that decode and resize: as many as there are cores, so that only so many pictures are in
     memory as pixels, and Pillow lets go of the interpreter lock meanwhile.
@@ -64,10 +64,11 @@ class Service:
     metrics: Metrics
     fetcher: Fetcher
     pictures: Executor
+    since: int = field(default_factory=lambda: int(time.time()))
 
     def with_engine(self, engine: Engine) -> Service:
         """Return the same service with another model."""
-        return replace(self, engine=engine)
+        return replace(self, engine=engine, since=int(time.time()))
 
     @property
     def space(self) -> Space:

@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -42,7 +43,12 @@ _LEAST_OVERHEAD = 32.0  # where the measurement was disturbed
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What a worker process is to run: a checkpoint directory, on a device, by a backend."""
+    """What a worker process is to run: a checkpoint directory, on a device, by a backend.
+
+    Args:
+        onnx_cache: see serve.exports.Exports.
+        tells: whether what goes on while it loads is logged, errors aside.
+    """
 
     checkpoint: Path
     device: str
@@ -50,6 +56,8 @@ class WorkerConfig:
     precision: Precision
     threads: int
     log_format: Literal["text", "json"]
+    onnx_cache: Path | None = None
+    tells: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class WorkerProcess(asyncio.Protocol):
             worker._process = multiprocessing.get_context("spawn").Process(
                 target=_main, args=(theirs, config), name="hypclip-worker", daemon=True
             )
-            launch = asyncio.ensure_future(asyncio.to_thread(worker._process.start))
+            launch = asyncio.ensure_future(asyncio.to_thread(_start, worker._process))
             try:
                 await asyncio.shield(launch)
             except asyncio.CancelledError:
@@ -220,6 +228,16 @@ class WorkerProcess(asyncio.Protocol):
         self._transport.writelines(_frame(message))
 
 
+def _start(process: multiprocessing.process.BaseProcess) -> None:
+    """Start a process that a Ctrl-C at the terminal, which goes to all processes, does not end in a traceback."""
+    resource_tracker.ensure_running()  # which a start does otherwise, and which lets Ctrl-C through afterwards
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # of this thread, and of what it starts
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _frame(message: Any) -> tuple[bytes, bytes]:
     body = pickle.dumps(message, protocol=5)
     return _HEADER.pack(len(body)), body
@@ -242,12 +260,14 @@ def _main(line: socket.socket, config: WorkerConfig) -> None:
                 line.sendall(part)
 
         try:
+            logging.disable(logging.NOTSET if config.tells else logging.WARNING)
             card, model = _load(config)
+            logging.disable(logging.NOTSET)
         except HypclipError as error:
             say(("failed", str(error)))
             return
         gc.collect()
-        gc.freeze()  # see serve/__main__.py
+        gc.freeze()  # see serve/command.py
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             say(("ready", card))
             while header := incoming.read(_HEADER.size):
@@ -297,10 +317,12 @@ def _load(config: WorkerConfig) -> tuple[ModelCard, _Model]:
 
     import hypclip
     from serve.backends import load_backend
+    from serve.exports import Exports
 
     torch.set_num_threads(config.threads)
     model = hypclip.load(config.checkpoint, config.device)
-    runs = _Model(load_backend(model, config.backend, config.precision), model.tokenizer.pad_id)
+    exports = Exports(config.checkpoint, config.onnx_cache)
+    runs = _Model(load_backend(model, config.backend, config.precision, exports), model.tokenizer.pad_id)
     text, image = model.tokenizer(["warm-up"])[0].numpy(), np.zeros((3, model.image_size, model.image_size), np.uint8)
     longest = model.tokenizer.context_length
     for count in (1, 2):  # what batches of one and of several need is set up now and not for the first request

@@ -213,7 +213,7 @@ class Nursery:
 
 def _nursery() -> None:
     """Run the process that forks."""
-    import serve.__main__  # noqa: F401 - before the forks
+    import serve.command  # noqa: F401 - before the forks
 
     gc.collect()
     gc.freeze()  # the forks shall not look through all that when they end, which takes seconds
@@ -252,7 +252,7 @@ def _wait(pid: int, timeout_s: float, codes: dict[int, int | None]) -> int | Non
 
 def _be_a_server(message: Mapping[str, Any]) -> None:
     """Become what `message` says, as if just started; never return."""
-    import serve.__main__
+    import serve.command
 
     os.setsid()
     with open(message["log"], "ab") as log:  # noqa: PTH123 - a descriptor is all that is wanted
@@ -262,7 +262,7 @@ def _be_a_server(message: Mapping[str, Any]) -> None:
     os.environ.update(message["settings"])
     code: Any = 99
     try:
-        code = (_serve_a_fake if message["fake"] else serve.__main__.main)(message["arguments"])
+        code = (_serve_a_fake if message["fake"] else serve.command.main)(message["arguments"])
     except SystemExit as end:
         code = end.code
     except BaseException:
@@ -275,12 +275,12 @@ def _be_a_server(message: Mapping[str, Any]) -> None:
 
 
 def _serve_a_fake(arguments: Sequence[str]) -> int:
-    """Do what `serve.__main__` does, with a fake model."""
+    """Do what `serve.command` does, with a fake model."""
     import uvloop
     from serve_helpers import FakeEngine
 
-    from serve.__main__ import _parser
     from serve.app import create_app
+    from serve.command import _parser
     from serve.server import Server as Serving
     from serve.settings import Settings
     from serve.stores import open_store

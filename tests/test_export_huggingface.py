@@ -120,6 +120,7 @@ def test_the_directory_holds_data_only(folder: Path) -> None:
         "config.json",
         "model.safetensors",
         "processor_config.json",
+        "tokenizer_config.json",
     ]
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "hypclip"
@@ -201,9 +202,21 @@ def test_a_config_that_cannot_work_is_named(folder: Path) -> None:
         AutoModel.from_pretrained(folder)
 
 
-def test_a_processor_file_without_its_settings_is_named(folder: Path) -> None:
-    (folder / "processor_config.json").write_text('{"processor_class": "HypCLIPProcessor", "image_size": 32}')
-    with pytest.raises(CheckpointError, match=r"processor_config.json lacks text_cfg, image_mean, image_std"):
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("processor_config.json", {}, "processor_config.json lacks image_processor"),
+        (
+            "processor_config.json",
+            {"image_processor": {"image_processor_type": "HypCLIPImageProcessor", "image_size": 32}},
+            "the image processor lacks image_mean, image_std",
+        ),
+        ("tokenizer_config.json", {"tokenizer_class": "HypCLIPTokenizer"}, "tokenizer_config.json lacks text_cfg"),
+    ],
+)
+def test_a_file_without_its_settings_is_named(folder: Path, file: str, content: dict, message: str) -> None:
+    (folder / file).write_text(json.dumps({"processor_class": "HypCLIPProcessor", **content}))
+    with pytest.raises(CheckpointError, match=message):
         AutoProcessor.from_pretrained(folder)
 
 

@@ -17,7 +17,10 @@ from serve.errors import Forbidden, Unauthorized
 KEYS = {scope: f"hyp_{scope}-" + "x" * 40 for scope in SCOPES}
 NEEDED = {
     **{("GET", path): None for path in ("/healthz", "/readyz", "/metrics")},
-    **{("GET", path): "read" for path in ("/model", "/collections", "/collections/{name}")},
+    **{
+        ("GET", path): "read"
+        for path in ("/model", "/v1/models", "/v1/models/{model}", "/collections", "/collections/{name}")
+    },
     **{("POST", path): "read" for path in ("/embed", "/v1/embeddings", "/retrieve", "/classify")},
     **{
         ("POST", f"/hierarchy/{name}"): "read"

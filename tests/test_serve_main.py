@@ -5,8 +5,8 @@ import pytest
 from serve_helpers import FakeEngine
 
 from hypclip.search import LocalStore
-from serve.__main__ import main
 from serve.auth import Keyring
+from serve.command import main
 from serve.errors import Forbidden, Unauthorized
 
 
@@ -46,7 +46,7 @@ def test_a_model_that_is_not_hyperbolic_is_refused_and_closed(capsys, monkeypatc
     async def start(*_):
         return engine
 
-    monkeypatch.setattr("serve.__main__.ModelEngine.start", start)
+    monkeypatch.setattr("serve.command.ModelEngine.start", start)
     message = refused(capsys, "--index", index)
     assert "geometry 'sphere'" in message
     assert "needs 'lorentz'" in message

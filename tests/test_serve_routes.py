@@ -212,6 +212,7 @@ def test_the_docs_describe_every_route_and_the_error_shape(client):
     assert openapi["paths"].keys() == {
         *("/embed", "/retrieve", "/classify", "/collections", "/collections/{name}", "/collections/{name}/points"),
         *("/model", "/healthz", "/readyz", "/metrics", "/admin/reload", "/v1/embeddings"),
+        *("/v1/models", "/v1/models/{model}"),
         *(f"/hierarchy/{name}" for name in ("ancestors", "descendants", "common_ancestors")),
         *(f"/hierarchy/{name}" for name in ("traverse", "mean", "order")),
     }

@@ -140,6 +140,27 @@ def points_of(response):
     return torch.tensor([datum["embedding"] for datum in response.json()["data"]])
 
 
+@pytest.fixture(scope="module")
+def interrupted(checkpoint, model, tmp_path_factory):
+    """Servers that get a Ctrl-C while they import, and while the model is loaded: exit codes and what they wrote."""
+    folder = tmp_path_factory.mktemp("interrupted")
+
+    def run(name, due):
+        arguments = ["--checkpoint", str(checkpoint), "--index", str(folder / name), "--create-index"]
+        server = start_module(arguments, folder / f"{name}.log", free_port(), **REAL)
+        try:
+            eventually(lambda: due(psutil.Process(server.pid)), name)
+            os.killpg(server.pid, signal.SIGINT)  # as a terminal does: to all of its processes
+            return server.exit_code(), server.written()
+        finally:
+            server.end()
+
+    return {
+        "importing": run("importing", lambda process: process.cpu_times().user > 0.5),
+        "loading": run("loading", worker_processes),
+    }
+
+
 # A server and its model -----------------------------------------------------------------------------------------------
 
 
@@ -160,6 +181,22 @@ def test_a_model_end_to_end(shared, model):
     assert hit["distance"] == pytest.approx(0, abs=1e-3)
     scores = shared.client.post("/classify", json={"inputs": inputs, "labels": ["dog", "cat"]}).json()["data"]
     assert [sum(score["scores"].values()) for score in scores] == pytest.approx([1, 1])
+
+
+def test_a_start_is_quiet_but_for_one_banner(shared):
+    records = [json.loads(line) for line in shared.written().splitlines()]
+    assert {record["logger"].partition(".")[0] for record in records} == {"serve"}
+    banners = [record["message"] for record in records if "docs at /docs" in record["message"]]
+    assert banners == [f"{shared.url} – docs at /docs"]
+    assert {record["logger"] for record in records} <= {"serve.logs", "serve.access", "serve.backends"}
+
+
+@pytest.mark.parametrize(("moment", "code"), [("importing", -signal.SIGINT), ("loading", 130)])
+def test_a_ctrl_c_before_it_serves_ends_it_without_a_traceback(interrupted, moment, code):
+    ended, written = interrupted[moment]
+    assert ended == code
+    assert "Traceback" not in written
+    assert "KeyboardInterrupt" not in written
 
 
 def test_requests_at_the_same_time_get_their_own_answers(shared, model):

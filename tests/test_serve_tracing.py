@@ -104,7 +104,7 @@ def test_without_a_setting_there_is_no_middleware_and_no_package():
     Tracing(None).close()
     program = """
 import sys
-import serve.__main__, serve.app
+import serve.command, serve.app
 from serve.settings import Settings
 from serve.tracing import Tracing
 Tracing(Settings().otel_endpoint)

@@ -133,8 +133,8 @@ def test_the_words_that_are_kept_are_bounded(monkeypatch):
     texts = ["dog" + "".join(letters) for letters in itertools.product(string.ascii_lowercase, repeat=2)]
     for text in texts:
         tokenizer([text])
-        assert len(tokenizer._encoder._ids) <= 50
-        assert not tokenizer._encoder.cache
+        assert len(tokenizer.encoder._ids) <= 50
+        assert not tokenizer.encoder.cache
     assert torch.equal(tokenizer(texts[:1]), Tokenizer({})(texts[:1]))
 
 

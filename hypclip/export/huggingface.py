@@ -2,42 +2,48 @@
 
     import hypclip.export.huggingface
     model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    classify = pipeline("zero-shot-image-classification", model=folder)
 
-A directory holds data only, no code. Nothing else of hypclip imports transformers.
+A directory holds data only, no code. Nothing of hypclip but this and hypclip.export.processing imports transformers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 
 from hypclip.checkpoint import atomic_directory
 from hypclip.config import build
-from hypclip.data.picture import to_rgb
-from hypclip.errors import CheckpointError, ConfigError, InputError, MissingExtraError, first_few
+from hypclip.errors import CheckpointError, InputError, MissingExtraError, first_few
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.towers.build import tower_config
-from hypclip.towers.image import evaluation_transform
-from hypclip.towers.text import Tokenizer
 
 try:
     from transformers import (
         AutoConfig,
+        AutoImageProcessor,
         AutoModel,
+        AutoModelForZeroShotImageClassification,
         AutoProcessor,
-        BatchFeature,
+        AutoTokenizer,
         PreTrainedConfig,
         PreTrainedModel,
-        ProcessorMixin,
     )
+    from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
     from transformers.utils import ModelOutput
+
+    from hypclip.export.processing import (
+        HypCLIPImageProcessor,
+        HypCLIPProcessor,
+        HypCLIPTokenizer,
+        require_own_tokenizer,
+    )
 except ImportError as error:
     raise MissingExtraError(
         f"hypclip.export.huggingface: {error}: it comes with an extra, run pip install 'hypclip[hf]'"
@@ -45,9 +51,9 @@ except ImportError as error:
 
 
 def export_huggingface(model: HypCLIP, folder: Path) -> None:
-    """Write a directory for AutoModel and AutoProcessor; it appears whole, and replaces one of its name.
+    """Write a directory for AutoModel, AutoProcessor and pipelines; it appears whole, and replaces one of its name.
 
-    It has config.json, model.safetensors and processor_config.json.
+    It has config.json, model.safetensors, processor_config.json and tokenizer_config.json.
 
     Raises:
         ConfigError: the towers have a tokenizer of their own, which the directory cannot hold.
@@ -129,17 +135,42 @@ class HypCLIPForHub(PreTrainedModel):  # type: ignore[misc]
         return (model, info) if with_info else model
 
     def get_image_features(self, pixel_values: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n d"]:
-        """Embed normalised pixels; float32 space components."""
+        """Embed normalised pixels; float32 space components.
+
+        Raises:
+            InputError: the pictures have another size than the model's.
+        """
+        size = self.hypclip.image_size
+        if pixel_values.shape[-2:] != (size, size):
+            raise InputError(f"pixel_values must be {size} by {size} pixels, got {tuple(pixel_values.shape)}")
         return self.hypclip.encode_image(pixel_values.to(next(self.hypclip.image_tower.parameters()).dtype))
 
-    def get_text_features(self, input_ids: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
-        """Embed token ids; float32 space components."""
+    def get_text_features(
+        self, input_ids: Int[Tensor, "n length"], attention_mask: Int[Tensor, "n length"] | None = None
+    ) -> Float[Tensor, "n d"]:
+        """Embed token ids; float32 space components.
+
+        Args:
+            input_ids: rows of the tokenizer.
+            attention_mask: what CLIP's tokenizer gives besides; nothing reads it, since the end of a text is its
+                end-of-text token, and no token sees those after it.
+
+        Raises:
+            InputError: the rows are longer than the context.
+        """
+        context = self.hypclip.tokenizer.context_length
+        if input_ids.shape[-1] > context:
+            raise InputError(
+                f"input_ids has rows of {input_ids.shape[-1]} tokens, and the context is {context}: "
+                "leave truncation to the tokenizer"
+            )
         return self.hypclip.encode_text(input_ids)
 
     def forward(
         self,
         input_ids: Int[Tensor, "m length"] | None = None,
         pixel_values: Float[Tensor, "n 3 height width"] | None = None,
+        attention_mask: Int[Tensor, "m length"] | None = None,
         return_dict: bool = True,
     ) -> HypCLIPOutput | tuple[Tensor, ...]:
         """Embed texts and pictures and compare all with all; there is no loss (see hypclip.objective).
@@ -153,112 +184,42 @@ class HypCLIPForHub(PreTrainedModel):  # type: ignore[misc]
                 f"forward compares texts with pictures and got no {missing}: for one kind alone call "
                 "get_text_features(input_ids) or get_image_features(pixel_values)"
             )
-        image, text = self.get_image_features(pixel_values), self.get_text_features(input_ids)
+        image, text = self.get_image_features(pixel_values), self.get_text_features(input_ids, attention_mask)
         logits = self.hypclip.similarity(image, text) * self.hypclip.logit_scale
         output = HypCLIPOutput(logits_per_image=logits, logits_per_text=logits.T, text_embeds=text, image_embeds=image)
         return output if return_dict else output.to_tuple()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HypCLIPForHub:
+        """Move and convert, as `half` and `to` do, but for the learned scalars, which stay float32."""
+        exact = {name: p.detach() for name, p in self.named_parameters() if name.rpartition(".")[2].startswith("log_")}
+        super()._apply(fn, recurse)
+        for name, before in exact.items():
+            parameter = self.get_parameter(name)
+            if parameter.dtype in (torch.float16, torch.bfloat16):
+                parameter.data = before.to(parameter.device)
+        return self
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Leave every weight as HypCLIP made it."""
 
 
-class HypCLIPProcessor(ProcessorMixin):  # type: ignore[misc]
-    """The tokenizer and the image transform of a model, in the form of transformers.
-
-    Args:
-        text_cfg: the open_clip text config, of which the tokenizer reads its context length.
-        image_size: side of the pictures.
-        image_mean: of pixel values in [0, 1], by channel.
-        image_std: likewise.
-
-    Raises:
-        ConfigError: the text config names a tokenizer of its own.
-    """
-
-    def __init__(
-        self, text_cfg: dict[str, Any], image_size: int, image_mean: Sequence[float], image_std: Sequence[float]
-    ):
-        super().__init__()
-        _require_own_tokenizer(text_cfg)
-        self.text_cfg, self.image_size = text_cfg, image_size
-        self.image_mean, self.image_std = list(image_mean), list(image_std)
-
-    @classmethod
-    def from_args_and_dict(cls, args: Sequence[Any], processor_dict: dict[str, Any], **kwargs: Any) -> HypCLIPProcessor:
-        """Build the processor of a processor_config.json.
-
-        Raises:
-            CheckpointError: the file lacks a setting.
-        """
-        settings, names = {**processor_dict, **kwargs}, ("text_cfg", "image_size", "image_mean", "image_std")
-        if missing := [name for name in names if name not in settings]:
-            raise CheckpointError(
-                f"processor_config.json lacks {', '.join(missing)}: expected what hypclip wrote there"
-            )
-        return cls(*(settings[name] for name in names))
-
-    def __call__(
-        self,
-        text: str | Sequence[Any] | None = None,
-        images: Image.Image | Sequence[Any] | None = None,
-        return_tensors: str = "pt",
-    ) -> BatchFeature:
-        """Return `input_ids` (N, L), padded to the longest row, and `pixel_values` (N, 3, S, S), as the model has them.
-
-        Args:
-            text: strings.
-            images: PIL pictures of any mode and size.
-            return_tensors: "pt" or "np".
-
-        Raises:
-            InputError: neither texts nor pictures, something else than those, or tensors of another kind.
-        """
-        if text is None and images is None:
-            raise InputError("the processor needs text=[...] or images=[...], got neither")
-        if return_tensors not in ("pt", "np"):
-            raise InputError(f"return_tensors must be 'pt' or 'np', got {return_tensors!r}")
-        data: dict[str, Tensor] = {}
-        if text is not None:
-            data["input_ids"] = Tokenizer(self.text_cfg)(_listed(text, str, "text"))
-        if images is not None:
-            transform = evaluation_transform(self.image_size, self.image_mean, self.image_std)
-            pictures = [transform(to_rgb(image)) for image in _listed(images, Image.Image, "images")]
-            data["pixel_values"] = torch.stack(pictures) if pictures else torch.empty(0, 3, *[self.image_size] * 2)
-        return BatchFeature({name: rows.numpy() for name, rows in data.items()} if return_tensors == "np" else data)
-
-    @property
-    def model_input_names(self) -> list[str]:
-        """What the processor makes for the model."""
-        return ["input_ids", "pixel_values"]
-
-
-def _listed(items: Any, kind: type, name: str) -> list[Any]:
-    listed = [items] if isinstance(items, kind) else list(items)
-    for item in listed:
-        if not isinstance(item, kind):
-            raise InputError(f"{name} must be {kind.__name__} objects, got {type(item).__name__}")
-    return listed
-
-
 def _model_config(data: dict[str, Any]) -> ModelConfig:
     config = build(ModelConfig, data, "model")
-    _require_own_tokenizer(tower_config(config.towers)["text_cfg"])
+    require_own_tokenizer(tower_config(config.towers)["text_cfg"])
     return config
 
 
 def _processor(model: HypCLIP) -> HypCLIPProcessor:
     text_cfg = tower_config(model.config.towers)["text_cfg"]
-    return HypCLIPProcessor(text_cfg, model.image_size, model.config.image_mean, model.config.image_std)
-
-
-def _require_own_tokenizer(text_cfg: dict[str, Any]) -> None:
-    if name := text_cfg.get("hf_tokenizer_name"):
-        raise ConfigError(
-            f"model.towers: text_cfg.hf_tokenizer_name {name!r}: a Hugging Face directory of hypclip holds no "
-            "tokenizer but CLIP's; publish the checkpoint directory instead, or export to ONNX"
-        )
+    images = HypCLIPImageProcessor(model.image_size, model.config.image_mean, model.config.image_std)
+    return HypCLIPProcessor(images, HypCLIPTokenizer(text_cfg))
 
 
 AutoConfig.register(HypCLIPConfig.model_type, HypCLIPConfig)
 AutoModel.register(HypCLIPConfig, HypCLIPForHub)
+AutoModelForZeroShotImageClassification.register(HypCLIPConfig, HypCLIPForHub)
 AutoProcessor.register(HypCLIPConfig, HypCLIPProcessor)
+AutoTokenizer.register(HypCLIPConfig, slow_tokenizer_class=HypCLIPTokenizer)
+AutoImageProcessor.register(HypCLIPConfig, image_processor_classes={"pil": HypCLIPImageProcessor})
+# The pipeline looks here for the name of the class before it says that the model is not supported.
+MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES[HypCLIPConfig.model_type] = HypCLIPForHub.__name__

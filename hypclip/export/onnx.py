@@ -67,17 +67,18 @@ def export_onnx(model: HypCLIP, folder: Path) -> None:
         (scratch / CONFIG).write_text(json.dumps(_config(model), indent=2) + "\n", encoding="utf-8")
 
 
-def require_onnx(what: str) -> None:
-    """Refuse to go on without the packages of the extra `onnx`.
+def require_onnx(what: str, *packages: str) -> None:
+    """Refuse to go on without packages of the extra `onnx`.
 
     Args:
         what: what needs them, for the message.
+        packages: which; all that an export needs when none is given.
 
     Raises:
         MissingExtraError: one of them is not installed; the message names the extra.
     """
     try:
-        for name in ("onnx", "onnxscript", "onnxruntime"):
+        for name in packages or ("onnx", "onnxscript", "onnxruntime"):
             importlib.import_module(name)
     except ImportError as error:
         raise MissingExtraError(f"{what}: {error}: it comes with an extra, run pip install 'hypclip[onnx]'") from error

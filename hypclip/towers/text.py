@@ -24,7 +24,7 @@ class Tokenizer:
     Only a tower that looks at the padding, such as one without a causal mask, gets rows padded to the context length:
     its features would change with the other texts of a batch.
 
-    `shortens` says whether rows are shorter than the context, `pad_id` what fills them.
+    `shortens` says whether rows are shorter than the context, `pad_id` what fills them, `encoder` splits a text.
 
     Text is data: strings such as `<end_of_text>` are read as ordinary characters, never as special tokens, whether they
     are written out or as HTML entities.
@@ -33,32 +33,32 @@ class Tokenizer:
     def __init__(self, text_cfg: dict[str, Any]):
         self.context_length: int = text_cfg.get("context_length", 77)
         self.shortens = _ignores_padding(text_cfg)
-        self._encoder: SimpleTokenizer | HFTokenizer
+        self.encoder: SimpleTokenizer | HFTokenizer
         if name := text_cfg.get("hf_tokenizer_name"):
             kwargs = dict(text_cfg.get("tokenizer_kwargs") or {})
             try:
-                self._encoder = HFTokenizer(name, context_length=self.context_length, **kwargs)
+                self.encoder = HFTokenizer(name, context_length=self.context_length, **kwargs)
             except (OSError, ValueError) as error:
                 raise ConfigError(
                     f"model.towers: text_cfg.hf_tokenizer_name {name!r} cannot be loaded: {error}"
                 ) from error
-            self._encoder.tokenizer.split_special_tokens = True
-            self.pad_id = int(self._encoder.tokenizer.pad_token_id or 0)
+            self.encoder.tokenizer.split_special_tokens = True
+            self.pad_id = int(self.encoder.tokenizer.pad_token_id or 0)
         else:
-            self._encoder = _Encoder(context_length=self.context_length)
-            if text_cfg.get("vocab_size", self._encoder.vocab_size) < self._encoder.vocab_size:
+            self.encoder = _Encoder(context_length=self.context_length)
+            if text_cfg.get("vocab_size", self.encoder.vocab_size) < self.encoder.vocab_size:
                 raise ConfigError(
-                    f"model.towers: text_cfg.vocab_size must be at least {self._encoder.vocab_size}, the size of "
+                    f"model.towers: text_cfg.vocab_size must be at least {self.encoder.vocab_size}, the size of "
                     f"CLIP's vocabulary, got {text_cfg['vocab_size']}"
                 )
             # Its pattern begins with the special strings, each followed by |; without them they split like other text.
-            specials = "".join(f"{self._encoder.decoder[i]}|" for i in self._encoder.all_special_ids)
-            self._encoder.pat = regex.compile(self._encoder.pat.pattern.removeprefix(specials), regex.IGNORECASE)
+            specials = "".join(f"{self.encoder.decoder[i]}|" for i in self.encoder.all_special_ids)
+            self.encoder.pat = regex.compile(self.encoder.pat.pattern.removeprefix(specials), regex.IGNORECASE)
             self.pad_id = 0
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return token ids (N, L), L ≤ context_length; longer texts are cut and keep their end-of-text token."""
-        tokens: Tensor = self._encoder(list(texts))
+        tokens: Tensor = self.encoder(list(texts))
         if not self.shortens:
             return tokens
         used = (tokens != self.pad_id).any(0).nonzero()

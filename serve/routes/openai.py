@@ -12,14 +12,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from serve.coordinates import Coordinates, coordinates, radii
 from serve.data_uri import is_picture
-from serve.errors import InvalidRequest, UnknownModel
+from serve.errors import InvalidRequest
+from serve.routes.models import require_model
 from serve.routes.running import Running
 from serve.schemas import WHOLE, Flag, ImageItem, Item, JinaItem, Schema, TextItem, limits
 
 router = APIRouter(prefix="/v1", tags=["embed"])
-
-NAMES = ("hypclip", "default")
-"""What the served model may be called besides its id, since a client of this API has to name one."""
 
 
 def _listed(value: object) -> object:
@@ -108,8 +106,7 @@ async def embeddings(request: EmbeddingsRequest, service: Running) -> Response:
     They are points of hyperbolic space: compare them with the geodesic distance, not with the cosine.
     """
     engine = service.engine
-    if request.model not in (engine.model_id, *NAMES):
-        raise UnknownModel(f"there is no model {request.model!r} here; this server has {engine.model_id!r}")
+    require_model(engine, request.model)
     if request.dimensions not in (None, engine.dim):
         raise InvalidRequest(f"dimensions: this model has {engine.dim}, which cannot be cut to {request.dimensions}")
     if request.normalized:

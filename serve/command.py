@@ -1,0 +1,111 @@
+"""The command `python -m serve`: load the model, open the index, serve."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+from pydantic import ValidationError
+
+from hypclip.errors import HypclipError
+from hypclip.search import VectorStore
+from serve import logs
+from serve.app import create_app
+from serve.auth import SCOPES, new_key
+from serve.engine import ModelEngine
+from serve.errors import WorkerFailed
+from serve.metrics import Metrics
+from serve.server import Server
+from serve.settings import ENV_PREFIX, Settings
+from serve.stores import open_store
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Load the model, open the index, serve until a signal comes.
+
+    Returns:
+        0; 1 when the process of the model has died; 2 when a setting, the checkpoint or the index cannot be used; 130
+        after a Ctrl-C before it served.
+    """
+    arguments = _parser().parse_args(argv)
+    if arguments.new_key is not None:
+        return _print_key(arguments.new_key)
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    try:
+        settings = Settings(**given)
+        logs.configure(settings.log_format)
+        with contextlib.closing(open_store(settings)) as store:
+            return uvloop.run(_serve(settings, store))
+    except ValidationError as error:
+        return _refuse("; ".join(f"{ENV_PREFIX}{str(p['loc'][0]).upper()}: {p['msg']}" for p in error.errors()))
+    except HypclipError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _serve(settings: Settings, store: VectorStore) -> int:
+    metrics = Metrics()
+    server: Server | None = None
+
+    def died(failure: WorkerFailed) -> None:
+        if server is not None:
+            server.fail(failure)
+
+    async def load() -> ModelEngine:
+        return await ModelEngine.start(settings, metrics, died)
+
+    engine = await load()
+    try:
+        server = Server(create_app(settings, engine, store, load=load, metrics=metrics), settings)
+        # The half million objects of the libraries stay; to look through them again and again stops the server for
+        # a third of a second each time.
+        gc.collect()
+        gc.freeze()
+        await server.serve()
+    finally:
+        await engine.aclose()  # once more, if the app has come so far as to do it
+    return 1 if server.failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serve",
+        description="Serve a model and an index over HTTP; interactive docs at /docs. "
+        f"Limits are settings of the environment: {ENV_PREFIX}MAX_BODY_BYTES and the others of serve/settings.py.",
+    )
+    fields = Settings.model_fields
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help=_help("checkpoint"))
+    parser.add_argument("--index", type=Path, metavar="DIR", help=_help("index"))
+    parser.add_argument("--qdrant-url", metavar="URL", help=_help("qdrant_url"))
+    parser.add_argument("--create-index", action="store_true", default=None, help=fields["create_index"].description)
+    parser.add_argument("--host", help=_help("host"))
+    parser.add_argument("--port", type=int, help=_help("port"))
+    parser.add_argument("--new-key", metavar="NAME:SCOPE", help="Make an API key and end. Scopes: " + ", ".join(SCOPES))
+    return parser
+
+
+def _help(name: str) -> str:
+    field = Settings.model_fields[name]
+    return f"{field.description} Default: {field.default}."
+
+
+def _print_key(asked: str) -> int:
+    name, _, scope = asked.partition(":")
+    if not name or scope not in SCOPES:
+        return _refuse(f"--new-key takes NAME:SCOPE, the scope one of {', '.join(SCOPES)}; got {asked!r}")
+    key, sha256 = new_key()
+    sys.stdout.write(
+        f"key, for the client:           {key}\nline, for {ENV_PREFIX}API_KEYS_FILE: {name}:{scope}:{sha256}\n"
+    )
+    return 0
+
+
+def _refuse(message: str) -> int:
+    sys.stderr.write(f"serve: {' '.join(message.split())}\n")
+    return 2
