@@ -58,20 +58,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--index", type=Path, help="folder of the index, created when missing")
+    target.add_argument("--index", type=user_path, help="folder of the index, created when missing")
     target.add_argument("--qdrant", metavar="URL", help="address of a Qdrant in place of an index; needs --work")
-    target.add_argument("--parquet", type=Path, metavar="DIR", help="write Parquet files there, and stop")
+    target.add_argument("--parquet", type=user_path, metavar="DIR", help="write Parquet files there, and stop")
     parser.add_argument("--collection", default="default", help="name of the collection (%(default)s)")
-    parser.add_argument("--checkpoint", type=Path, help="a model directory")
+    parser.add_argument("--checkpoint", type=user_path, help="a model directory")
     parser.add_argument("--shards", nargs="+", help="shards whose pictures and captions to embed")
     parser.add_argument("--samples", type=int, help="only the first so many samples of the shards, bad ones included")
-    parser.add_argument("--images", type=Path, help="folder with one folder of pictures a class; needs --classes")
-    parser.add_argument("--classes", type=Path, help="JSON, class key to its name or names")
+    parser.add_argument("--images", type=user_path, help="folder with one folder of pictures a class; needs --classes")
+    parser.add_argument("--classes", type=user_path, help="JSON, class key to its name or names")
     parser.add_argument(
-        "--from-parquet", type=Path, nargs="+", metavar="PATH",
+        "--from-parquet", type=user_path, nargs="+", metavar="PATH",
         help="embed nothing, import these files and folders of files; --checkpoint for files that name no model",
     )  # fmt: skip
-    parser.add_argument("--work", type=Path, help="folder of the Parquet files until they are imported (INDEX/parts)")
+    parser.add_argument("--work", type=user_path, help="folder of the Parquet files until they are imported (INDEX/parts)")
     parser.add_argument("--batch-size", type=int, default=128, help="samples a forward pass (%(default)s)")
     parser.add_argument("--threads", type=int, default=4, help="threads a process that decode pictures (%(default)s)")
     arguments = parser.parse_args(argv)
