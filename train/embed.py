@@ -71,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--from-parquet", type=user_path, nargs="+", metavar="PATH",
         help="embed nothing, import these files and folders of files; --checkpoint for files that name no model",
     )  # fmt: skip
-    parser.add_argument("--work", type=user_path, help="folder of the Parquet files until they are imported (INDEX/parts)")
+    parser.add_argument(
+        "--work", type=user_path, help="folder of the Parquet files until they are imported (INDEX/parts)"
+    )
     parser.add_argument("--batch-size", type=int, default=128, help="samples a forward pass (%(default)s)")
     parser.add_argument("--threads", type=int, default=4, help="threads a process that decode pictures (%(default)s)")
     arguments = parser.parse_args(argv)

@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=user_path, required=True, help="a model directory")
     parser.add_argument("--config", type=user_path, required=True, help="YAML file, see configs/evaluate/")
-    parser.add_argument("--output", type=user_path, help="where to write the scores as JSON; others there are moved aside")
+    parser.add_argument(
+        "--output", type=user_path, help="where to write the scores as JSON; others there are moved aside"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
     arguments = parser.parse_intermixed_args(argv)
     try:

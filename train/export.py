@@ -27,9 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         output = arguments.output.resolve()
         check_room(output, overwrite=arguments.overwrite)
         model = hypclip.load(arguments.checkpoint)
+        fresh = output.with_name(f".{output.name}.new")  # what is there moves once there is something in its place
+        _export(model, fresh, arguments.to)
         if aside := make_room(output, overwrite=arguments.overwrite):
             print(f"what was in {arguments.output} is now {aside}")
-        _export(model, output, arguments.to)
+        fresh.rename(output)
         print(f"{arguments.output}: {', '.join(sorted(file.name for file in output.iterdir()))}")
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--classes", type=user_path, required=True, help="JSON, class key to its name or names")
     parser.add_argument("--taxonomy", type=user_path, help="JSON, is-a edges over class keys and inner nodes")
     parser.add_argument("--templates", type=user_path, help="prompt templates, one a line, {} for the name")
-    parser.add_argument("--output", type=user_path, help="where to write the scores as JSON; they are printed in any case")
+    parser.add_argument(
+        "--output", type=user_path, help="where to write the scores as JSON; they are printed in any case"
+    )
     arguments = parser.parse_args(argv)
     try:
         if arguments.output:
@@ -51,9 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             scores |= dict(hierarchy_scores(taxonomy, predicted, [data.keys[i] for i in data.labels]))
         text = json.dumps(scores, indent=1)
         print(text)
-        if arguments.output:
-            if aside := write_output(arguments.output, text + "\n"):
-                print(f"the scores that were in {arguments.output} are now in {aside}", file=sys.stderr)
+        if arguments.output and (aside := write_output(arguments.output, text + "\n")):
+            print(f"the scores that were in {arguments.output} are now in {aside}", file=sys.stderr)
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
