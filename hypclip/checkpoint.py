@@ -141,6 +141,15 @@ def save(model: HypCLIP, folder: Path, **notes: Any) -> None:
     write(_weights_of(model), folder, describe(model, notes))
 
 
+def is_saved(model: HypCLIP, folder: Path, **notes: Any) -> bool:
+    """Return whether `save` would write into a folder what is there already."""
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        return False
+    digest = hashlib.sha256(serialise(_weights_of(model))).hexdigest()
+    config = OmegaConf.to_yaml(OmegaConf.create({**describe(model, notes), "weights_sha256": digest}))
+    return (folder / CONFIG).read_bytes() == config.encode() and sha256(folder / WEIGHTS) == digest
+
+
 def describe(model: HypCLIP, notes: Mapping[str, Any]) -> dict[str, Any]:
     """Return what config.yaml says of a model, but for the hash of its weights."""
     return {"format": FORMAT, "model": asdict(model.config), **notes}
@@ -189,6 +198,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     scratch = path.with_name(f".{path.name}.writing")
     retired = path.with_name(f".{path.name}.retired")
+    if retired.exists() and not path.exists():  # killed while they changed places
+        retired.rename(path)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:

@@ -338,6 +338,28 @@ def test_what_a_killed_process_left_is_swept_away(tmp_path):
     assert listing(tmp_path) == {"x": ["new"]}
 
 
+def test_what_was_there_comes_back_after_a_kill_between_two_names(tmp_path):
+    """And is lost to no write that fails."""
+    (tmp_path / ".x.retired").mkdir()
+    (tmp_path / ".x.retired" / "old").write_text("0")
+    with pytest.raises(OSError, match="no space"), atomic_directory(tmp_path / "x"):
+        raise OSError("no space left on device")
+    assert listing(tmp_path) == {"x": ["old"]}
+
+
+def test_a_folder_that_holds_the_very_model_is_told_from_others(tmp_path):
+    model = tiny_model()
+    with atomic_directory(tmp_path / "x") as folder:
+        save(model, folder, step=1)
+    assert checkpoint.is_saved(model, tmp_path / "x", step=1)
+    assert not checkpoint.is_saved(model, tmp_path / "x", step=2)
+    assert not checkpoint.is_saved(tiny_model(1), tmp_path / "x", step=1)
+    assert not checkpoint.is_saved(model, tmp_path / "y", step=1)
+    weights = tmp_path / "x" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert not checkpoint.is_saved(model, tmp_path / "x", step=1)
+
+
 def test_files_reach_the_disk_before_the_directory_takes_its_name(tmp_path, monkeypatch):
     """After a power cut the name must not stand for empty files."""
     done: list[str] = []

@@ -107,8 +107,26 @@ def test_every_so_often_one_is_kept_for_good(tmp_path):
     assert left(tmp_path) == [30, 60, 70]
 
 
-def test_a_run_started_afresh_keeps_its_own_not_those_of_the_run_before(tmp_path):
-    fill(tmp_path, 900, 1000, 100)
-    prune(tmp_path, 100, 2)
-    assert left(tmp_path) == [100]
-    assert found(tmp_path)[0] == checkpoint_path(tmp_path, 100)
+def test_later_ones_stay(tmp_path):
+    """Damaged ones, which the run passed over."""
+    fill(tmp_path, 900, 1000, 50, 100)
+    prune(tmp_path, 100, 1)
+    assert left(tmp_path) == [100, 900, 1000]
+
+
+@pytest.mark.parametrize("name", ["step-00000010.bak", "step-00000010-best", "step-10", "step-best", "10", "notes"])
+def test_what_is_named_otherwise_is_the_users(tmp_path, name):
+    fill(tmp_path, 10, 20, 30)
+    mine = tmp_path / "checkpoints" / name
+    checkpoint_path(tmp_path, 10).rename(mine)
+    prune(tmp_path, 30, 1)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {name, "step-00000030"}
+    assert len(list(mine.iterdir())) == 3
+    assert found(tmp_path)[0] == checkpoint_path(tmp_path, 30)
+
+
+def test_steps_are_compared_as_numbers(tmp_path):
+    fill(tmp_path, 99_999_999, 100_000_000)
+    assert found(tmp_path)[0] == checkpoint_path(tmp_path, 100_000_000)
+    prune(tmp_path, 100_000_000, 1)
+    assert left(tmp_path) == [100_000_000]

@@ -215,7 +215,22 @@ def test_the_command_writes_the_same_model_as_a_directory(vit_s, loaded, tmp_pat
     assert read_config(path)["step"] == 500_000
 
     assert main([str(vit_s[0]), str(path)]) == 1
-    assert capsys.readouterr().err == f"error: {path} is there and not an empty directory: choose another OUT_DIR\n"
+    assert capsys.readouterr().err.startswith(
+        f"error: {path} exists and is not an empty folder: choose another, or add --overwrite, "
+    )
+
+
+def test_overwrite_moves_what_is_there_once_there_is_another(tmp_path, monkeypatch, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    assert main([str(tmp_path / "none.pth"), str(tmp_path / "out"), "--overwrite"]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    monkeypatch.setattr("train.convert.load_published", lambda _, kind: published(tiny("hycoclip"), kind))
+    assert main(["peer.pth", str(tmp_path / "out"), "--kind", "hycoclip", "--overwrite"]) == 0
+    (aside,) = tmp_path.glob("out.*")
+    assert f"what was in {tmp_path}/out is now {aside}\n" in capsys.readouterr().out
+    assert (aside / "mine").read_text() == "mine"
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["config.yaml", "model.safetensors"]
 
 
 def test_kind_and_name_are_kept(tmp_path, monkeypatch, capsys):
@@ -233,8 +248,8 @@ def test_the_command_names_mistakes_and_leaves_nothing_behind(vit_s, tmp_path, c
         ([vit_s[0], tmp_path / "out", "--kind", "uncha"], "its keys are those of meru or hycoclip, not of uncha"),
         ([tmp_path / "none.pth", tmp_path / "out"], "cannot read"),
         ([tmp_path / "notes.txt", tmp_path / "out"], "not a file that torch.save wrote"),
-        ([vit_s[0], tmp_path / "notes.txt"], "is there and not an empty directory"),
-        ([vit_s[0], tmp_path], "is there and not an empty directory"),
+        ([vit_s[0], tmp_path / "notes.txt"], "exists and is not an empty folder"),
+        ([vit_s[0], tmp_path], "exists and is not an empty folder"),
     ):
         assert main([str(a) for a in arguments]) == 1
         err = capsys.readouterr().err

@@ -58,6 +58,24 @@ def test_every_task_is_scored(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert f"{written['scenes']['image_to_text_r1']:.4f}" in printed
 
 
+def test_other_scores_are_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert run(folder) == 0
+    assert list(folder.glob("metrics.json.*")) == []
+    first = (folder / "metrics.json").read_text()
+    capsys.readouterr()
+    assert run(folder, "retrieval.scenes.samples=3") == 0
+    (aside,) = folder.glob("metrics.json.*")
+    assert aside.read_text() == first
+    assert capsys.readouterr().err == f"the scores that were in {folder}/metrics.json are now in {aside}\n"
+    assert json.loads((folder / "metrics.json").read_text())["scenes"]["n"] == 3
+
+
+def test_a_folder_for_the_scores_is_refused_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, "--output", str(folder), "--checkpoint", "nowhere") == 1
+    assert f"error: {folder} is a folder: give the name of a file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -264,3 +264,9 @@ def test_the_command_writes_a_directory(tmp_path: Path, capsys: pytest.CaptureFi
     assert AutoModel.from_pretrained(tmp_path / "hub").hypclip.embed_text(TEXTS).equal(model.eval().embed_text(TEXTS))
     assert main(arguments) == 1
     assert "hub exists and is not an empty folder" in capsys.readouterr().err
+    (tmp_path / "hub" / "mine").write_text("mine")
+    assert main([*arguments, "--overwrite"]) == 0
+    (aside,) = tmp_path.glob("hub.*")
+    assert (aside / "mine").read_text() == "mine"
+    assert not (tmp_path / "hub" / "mine").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["checkpoint", "hub", aside.name])

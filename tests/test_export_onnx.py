@@ -263,7 +263,9 @@ def test_the_command_refuses_a_folder_in_use(saved: Path, capsys: pytest.Capture
     for output in (saved, saved / "config.yaml"):
         assert main([str(saved), str(output), "--to", "onnx"]) == 1
         error = capsys.readouterr().err
-        assert error == f"error: {output} exists and is not an empty folder: choose another, or remove it\n"
+        assert error.startswith(
+            f"error: {output} exists and is not an empty folder: choose another, or add --overwrite"
+        )
     assert sorted(file.name for file in saved.iterdir()) == before
 
 

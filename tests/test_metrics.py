@@ -72,3 +72,23 @@ def test_a_half_written_last_line_is_survived(path, cut):
     log.write({"step": 40})
     kept = [10, 20, 30, 40] if cut == 1 else [10, 20, 40]
     assert [line["step"] for line in lines(path)] == kept
+
+
+def test_a_line_that_is_none_costs_no_other_line(path):
+    """A byte order mark of an editor, and what a power cut leaves in the middle."""
+    first, second, third = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([b"\xef\xbb\xbf" + first, second, b"\0" * 20, b"[1]", b"{}", b"\xff", third, b""]))
+    MetricsLog(path, step=30).write({"step": 40})
+    assert [line["step"] for line in lines(path)] == [10, 20, 30, 40]
+
+
+def test_a_kill_while_the_log_is_cut_leaves_it_as_it_was(path, monkeypatch):
+    before = path.read_bytes()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        MetricsLog(path, step=20)
+    assert path.read_bytes() == before

@@ -163,7 +163,8 @@ def test_a_curvature_at_its_bound_is_warned_of_once(config, tmp_path, capfd):
     (warning,) = warnings_in(capfd.readouterr().err)
     assert warning.startswith("warning: step 1: the curvature is at its lowest value 0.1 ")
     assert [line["warnings"] for line in read_log(tmp_path / "run")] == [["curv lowest"]] * 6
-    assert run(config, "model.curv_init=0.1", "model.learn_curv=false", "train.steps=2", "data.workers=0") == 0
+    fixed = ["model.curv_init=0.1", "model.learn_curv=false", "train.steps=2", "data.workers=0", "--overwrite"]
+    assert run(config, *fixed) == 0
     assert warnings_in(capfd.readouterr().err) == []
     assert [line["warnings"] for line in read_log(tmp_path / "run")] == [[]] * 2
 
@@ -253,7 +254,7 @@ def test_a_finished_run_resumed_is_finished(config, tmp_path, whole):
 def test_a_run_started_afresh_in_the_same_folder_resumes_itself(config, tmp_path, whole):
     """Not the run that was there before, whose checkpoints are of later steps."""
     shutil.copytree(whole, tmp_path / "run")
-    assert run(config, "train.seed=5", "train.steps=2", "train.checkpoint_every=1") == 0
+    assert run(config, "--overwrite", "train.seed=5", "train.steps=2", "train.checkpoint_every=1") == 0
     assert steps_in(tmp_path / "run") == [1, 2]
     assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2]
     assert run(config, "train.seed=5", "train.steps=3", "--resume") == 0

@@ -83,7 +83,7 @@ def test_copies_that_fail_are_warnings(config, tmp_path, plain, capfd):
     assert_same_run(tmp_path / "run", plain)
 
 
-@pytest.mark.parametrize("resume", [[], ["--resume"]])
+@pytest.mark.parametrize("resume", [["--overwrite"], ["--resume"]])
 def test_a_place_that_cannot_be_used_is_refused_before_the_log_is_touched(config, capsys, killed, resume):
     before = (killed / "metrics.jsonl").read_bytes()
     rewind(killed, 2)

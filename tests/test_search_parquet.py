@@ -169,7 +169,7 @@ def test_a_file_of_another_engine_needs_ids_and_vectors_only(tmp_path: Path, vec
     assert list(points.ids) == ["a", "b"]
     assert points.vectors.tolist() == rows
     assert list(points.modality) == ["embedding"] * 2
-    assert list(points.metadata) == [{}, {}]
+    assert list(points.metadata) == [{"x": 1}, {"x": 2}]
     with LocalStore(tmp_path / "index", create=True) as store:
         store.create_collection("c", SPACE)
         store.upsert("c", points)

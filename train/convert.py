@@ -13,34 +13,41 @@ from typing import get_args
 
 from hypclip.checkpoint import atomic_directory, save
 from hypclip.convert import Kind, Published, load_published
-from hypclip.errors import CheckpointError, HypclipError
+from hypclip.errors import HypclipError
+from hypclip.files import check_room, make_room, user_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, metavar="PEER.pth", help="the published file")
-    parser.add_argument("output", type=Path, metavar="OUT_DIR", help="the directory to write; must not hold anything")
+    parser.add_argument("checkpoint", type=user_path, metavar="PEER.pth", help="the published file")
+    parser.add_argument("output", type=user_path, metavar="OUT_DIR", help="the directory to write")
+    parser.add_argument("--overwrite", action="store_true", help="move what is there to a dated name beside it")
     parser.add_argument(
         "--kind", choices=get_args(Kind), help="tells meru from hycoclip, whose files have the same keys"
     )
     parser.add_argument("--name", help="the name to keep in config.yaml (kind and size, such as hycoclip_vit_s)")
     arguments = parser.parse_args(argv)
     try:
-        to_directory(arguments.checkpoint, arguments.output, arguments.kind, arguments.name)
+        to_directory(
+            arguments.checkpoint, arguments.output, arguments.kind, arguments.name, overwrite=arguments.overwrite
+        )
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def to_directory(checkpoint: Path, output: Path, kind: str | None, name: str | None) -> None:
-    """Convert a published checkpoint to a model directory."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise CheckpointError(f"{output} is there and not an empty directory: choose another OUT_DIR")
+def to_directory(
+    checkpoint: Path, output: Path, kind: str | None, name: str | None, *, overwrite: bool = False
+) -> None:
+    """Convert a published checkpoint to a model directory, where nothing is or what is there may be moved aside."""
+    check_room(output, overwrite=overwrite)
     published = load_published(checkpoint, kind)
     with atomic_directory(output) as folder:
         save(published.model, folder, **{**published.notes, **({"name": name} if name else {})})
+        if aside := make_room(output, overwrite=overwrite):
+            print(f"what was in {output} is now {aside}")
     print(f"{describe(published)} → {output}")
     if published.has_swapped_pixel_mean:
         print(

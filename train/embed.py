@@ -13,17 +13,22 @@ puts all of them into the collection. A shard that changed (path, size or time; 
 again. Processes on several machines need a --work or --parquet folder that all of them see. There the file of a changed
 shard is replaced; that of a shard which is no longer asked for stays, and so do all files when something could not be
 read.
+
+Points are refused whose ids other data has in the collection already, unless --prefix or --replace says what to do. The
+same data may be embedded again, and what has changed of it takes the place of what it was; of a Qdrant, which does not
+keep where points came from, the second needs --replace.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -36,8 +41,10 @@ from hypclip.data.shards import find_shards
 from hypclip.data.tally import Tally
 from hypclip.errors import ConfigError, DataError, HypclipError, InputError
 from hypclip.evaluation.zero_shot import read_labelled_images
+from hypclip.files import set_aside, user_path
 from hypclip.model import HypCLIP
 from hypclip.search import parquet
+from hypclip.search.database import FILE
 from hypclip.search.embedding import (
     Unit,
     embed_unit,
@@ -49,7 +56,8 @@ from hypclip.search.embedding import (
     text_unit,
 )
 from hypclip.search.local import LocalStore
-from hypclip.search.store import Space, VectorStore
+from hypclip.search.sources import Sources, check_free
+from hypclip.search.store import Points, Space, VectorStore
 from hypclip.training import distributed
 
 _WAIT = timedelta(days=30)
@@ -60,22 +68,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--index", type=Path, help="folder of the index, created when missing")
+    target.add_argument("--index", type=user_path, help="folder of the index, created when missing")
     target.add_argument("--qdrant", metavar="URL", help="address of a Qdrant in place of an index; needs --work")
-    target.add_argument("--parquet", type=Path, metavar="DIR", help="write Parquet files there, and stop")
+    target.add_argument("--parquet", type=user_path, metavar="DIR", help="write Parquet files there, and stop")
     parser.add_argument("--collection", default="default", help="name of the collection (%(default)s)")
-    parser.add_argument("--checkpoint", type=Path, help="a model directory")
+    parser.add_argument("--checkpoint", type=user_path, help="a model directory")
     parser.add_argument("--shards", nargs="+", help="shards whose pictures and captions to embed")
     parser.add_argument("--samples", type=int, help="only the first so many samples of the shards, bad ones included")
     parser.add_argument("--caption-field", default="caption", help="of a sample's .json (%(default)s)")
     parser.add_argument("--keep-damaged", action="store_true", help="use what can be read of a damaged shard")
-    parser.add_argument("--images", type=Path, help="folder with one folder of pictures a class; needs --classes")
-    parser.add_argument("--classes", type=Path, help="JSON, class key to its name or names")
+    parser.add_argument("--images", type=user_path, help="folder with one folder of pictures a class; needs --classes")
+    parser.add_argument("--classes", type=user_path, help="JSON, class key to its name or names")
     parser.add_argument(
-        "--from-parquet", type=Path, nargs="+", metavar="PATH",
+        "--from-parquet", type=user_path, nargs="+", metavar="PATH",
         help="embed nothing, import these files and folders of files; --checkpoint for files that name no model",
     )  # fmt: skip
-    parser.add_argument("--work", type=Path, help="folder of the Parquet files until they are imported (INDEX/parts)")
+    parser.add_argument(
+        "--work", type=user_path, help="folder of the Parquet files until they are imported (INDEX/parts)"
+    )
+    parser.add_argument("--prefix", default="", metavar="TEXT", help="put before the id of every point")
+    parser.add_argument(
+        "--replace", action="store_true",
+        help="take the place of other data's points of the same ids; move an index of another model to a dated name",
+    )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=128, help="samples a forward pass (%(default)s)")
     parser.add_argument("--threads", type=int, default=4, help="threads a process that decode pictures (%(default)s)")
     arguments = parser.parse_args(argv)
@@ -89,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.from_parquet:
             return _embed(arguments, accelerator)
         if accelerator.is_main_process:
-            _import(arguments, _files(arguments.from_parquet))
+            _import_files(arguments)
     except (HypclipError, OSError) as error:
         tqdm.write(f"error: {error}", file=sys.stderr)
         return 1
@@ -114,6 +129,8 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ConfigError("--qdrant needs --work DIR, a folder for the embeddings until they are imported")
         if arguments.parquet and arguments.work:
             raise ConfigError("--parquet DIR is the folder of the files: leave out --work")
+        if arguments.parquet and arguments.prefix:
+            raise ConfigError("--prefix is for the import of the files: give it with --from-parquet")
     for name in ("samples", "batch_size", "threads"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
@@ -132,12 +149,9 @@ def _embed(arguments: argparse.Namespace, accelerator: Accelerator) -> int:
     first = accelerator.is_main_process
     missing: list[int] = []
     if first:
-        if arguments.qdrant or (arguments.index and arguments.index.exists()):
-            # Better now than after hours of work.
-            with contextlib.closing(_open(arguments)) as store:
-                for collection in store.collections():
-                    if collection.name == arguments.collection:
-                        collection.check_space(space)
+        _make_way(arguments, space)  # better now than after hours of work
+        if arguments.replace:
+            _set_parts_aside(folder, units, space)
         missing = [i for i, unit in enumerate(units) if not _is_done(folder / unit.part, space)]
         if len(missing) < len(units):
             tqdm.write(f"{len(units) - len(missing)} of {len(units)} files are in {folder} already", file=sys.stderr)
@@ -151,15 +165,15 @@ def _embed(arguments: argparse.Namespace, accelerator: Accelerator) -> int:
         points = embed_unit(model, units[i], counts, arguments.batch_size, arguments.threads)
         try:
             remove_earlier(folder, units[i])
-            parquet.write_points(folder / units[i].part, space, points)
+            parquet.write_points(folder / units[i].part, space, points, units[i].source)
         except (DataError, InputError) as error:
             tqdm.write(f"error: {units[i].name}: {error}", file=sys.stderr)
             failed.append(units[i].name)
             continue
         if counts.skipped:
-            tqdm.write(f"warning: {units[i].name}: {counts}", file=sys.stderr)
+            _warn(f"{units[i].name}: {counts}")
         for shard, why in counts.damaged.items():
-            tqdm.write(f"warning: a damaged shard, of which a part is lost: {shard}: {why}", file=sys.stderr)
+            _warn(f"a damaged shard, of which a part is lost: {shard}: {why}")
         tally += counts
 
     results = distributed.gather_plain((tally, failed))
@@ -169,13 +183,13 @@ def _embed(arguments: argparse.Namespace, accelerator: Accelerator) -> int:
         tally += other
     failed = [name for _, names in results for name in names]
     if tally.skipped:
-        tqdm.write(f"warning: {tally}", file=sys.stderr)
+        _warn(str(tally))
     parts = [folder / unit.part for unit in units if unit.name not in failed]
     count = sum(map(parquet.count_points, parts))
     if count and arguments.parquet:
         print(f"{count} points in {len(parts)} files of {folder}")
     elif count:
-        _import(arguments, parts)
+        _import(arguments, parts, space)
     if failed:
         named = ", ".join(failed[:10]) + ", …" * (len(failed) > 10)
         raise DataError(f"could not embed {len(failed)} of {len(units)}: {named}; mend and call again, "
@@ -205,10 +219,10 @@ def _units(arguments: argparse.Namespace, model: HypCLIP) -> list[Unit]:
         data = read_labelled_images(arguments.images, arguments.classes)
         named = [(key, name) for key, names in zip(data.keys, data.names, strict=True) for name in names]
         units += picture_units(
-            arguments.images.name, data.files, [{"class": data.names[i][0]} for i in data.labels], model.transform
+            arguments.images, data.files, [{"class": data.names[i][0]} for i in data.labels], model.transform
         )
         texts = [(f"{key}/{name}", name) for key, name in named]
-        units.append(text_unit(arguments.classes.stem, texts, [{"class": name} for _, name in named]))
+        units.append(text_unit(arguments.classes, texts, [{"class": name} for _, name in named]))
     return units
 
 
@@ -219,11 +233,12 @@ def _is_done(part: Path, space: Space) -> bool:
     try:
         found = parquet.read_space(part)
     except DataError as error:
-        tqdm.write(f"warning: {error}; embedding it again", file=sys.stderr)
+        _warn(f"{error}; embedding it again")
         return False
     if not found.same_as(space):
         raise ConfigError(
-            f"{part} holds points of {found}, this is {space}: remove {part.parent}, or use another folder"
+            f"{part} holds points of {found}, this is {space}: use another folder, or add --replace, which moves "
+            f"{part.parent} to a dated name beside it"
         )
     return True
 
@@ -241,21 +256,77 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _import(arguments: argparse.Namespace, files: Sequence[Path]) -> None:
-    """Put the points of files into the collection; those of the same ids are replaced."""
-    given = space_of(hypclip.load(arguments.checkpoint)) if arguments.from_parquet and arguments.checkpoint else None
+def _import_files(arguments: argparse.Namespace) -> None:
+    files = _files(arguments.from_parquet)
+    given = space_of(hypclip.load(arguments.checkpoint)) if arguments.checkpoint else None
     spaces = [parquet.read_space(file, given) for file in files]
     for file, space in zip(files, spaces, strict=True):
         if not space.same_as(spaces[0]):
             raise DataError(f"{file} holds points of {space}, and {files[0]} of {spaces[0]}: import them separately")
+    _make_way(arguments, spaces[0])
+    _import(arguments, files, spaces[0])
+
+
+def _import(arguments: argparse.Namespace, files: Sequence[Path], space: Space) -> None:
+    """Put the points of files into the collection; whatever may be wrong with them is found before the first is."""
     parquet.check_ids(files)
-    with contextlib.closing(_open(arguments)) as store:
-        store.create_collection(arguments.collection, spaces[0])
-        blocks = itertools.chain.from_iterable(parquet.read_points(file, space=given) for file in files)
-        for points in parquet.merged(blocks):
-            store.upsert(arguments.collection, points)
+    with contextlib.ExitStack() as opened:
+        store: VectorStore | None = None
+        if arguments.qdrant or (arguments.index / FILE).is_file():
+            store = opened.enter_context(contextlib.closing(_open(arguments)))
+        sources = opened.enter_context(Sources(arguments.index))
+        blocks = (block for file in files for block in _blocks(arguments, file, space, _warn))
+        check_free(store, sources, arguments.collection, blocks, replace=arguments.replace)
+        if store is None:
+            store = opened.enter_context(contextlib.closing(_open(arguments)))
+        store.create_collection(arguments.collection, space)
+        for file in files:
+            for source, points in _blocks(arguments, file, space, lambda _: None):  # warned of already
+                store.upsert(arguments.collection, points)
+                sources.note(arguments.collection, points, source)
         count = store.describe(arguments.collection).count
     print(f"{count} points in collection {arguments.collection!r} of {arguments.qdrant or arguments.index}")
+
+
+def _blocks(
+    arguments: argparse.Namespace, file: Path, space: Space, warn: Callable[[str], Any]
+) -> Iterator[tuple[str, Points]]:
+    """Yield the points of a file as they are to be in the collection, with the data that they came from."""
+    source, prefix = parquet.read_source(file), arguments.prefix
+    for points in parquet.merged(parquet.read_points(file, space=space, warn=warn)):
+        yield source, replace(points, ids=[prefix + point_id for point_id in points.ids])
+
+
+def _make_way(arguments: argparse.Namespace, space: Space) -> None:
+    """Refuse a collection of another model, or move its index aside where that is asked for."""
+    if not arguments.qdrant and not (arguments.index and (arguments.index / FILE).is_file()):
+        return
+    with contextlib.closing(_open(arguments)) as store:
+        there = {collection.name: collection for collection in store.collections()}
+    found = there.get(arguments.collection)
+    if found is None or found.space.same_as(space):
+        return
+    if not (arguments.replace and arguments.index):
+        found.check_space(space)
+    if others := sorted(there.keys() - {arguments.collection}):
+        raise ConfigError(
+            f"{arguments.index} holds other collections too ({', '.join(others)}), which --replace would move with "
+            f"{arguments.collection!r} of another model: give another --index or --collection"
+        )
+    print(f"the index of another model that was in {arguments.index} is now {set_aside(arguments.index)}")
+
+
+def _set_parts_aside(folder: Path, units: Sequence[Unit], space: Space) -> None:
+    """Move a folder aside in which a part is of another model."""
+    for unit in units:
+        with contextlib.suppress(DataError):  # damaged, or not there
+            if not parquet.read_space(folder / unit.part).same_as(space):
+                print(f"the points of another model that were in {folder} are now in {set_aside(folder)}")
+                return
+
+
+def _warn(message: str) -> None:
+    tqdm.write(f"warning: {message}", file=sys.stderr)
 
 
 def _open(arguments: argparse.Namespace) -> VectorStore:

@@ -10,23 +10,27 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import hypclip
 from hypclip.config import build, read
 from hypclip.errors import ConfigError, HypclipError
 from hypclip.evaluation.suite import EvaluationConfig, prepare
+from hypclip.files import check_output, user_path, write_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a model directory")
-    parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/evaluate/")
-    parser.add_argument("--output", type=Path, help="where to write the scores as JSON")
+    parser.add_argument("--checkpoint", type=user_path, required=True, help="a model directory")
+    parser.add_argument("--config", type=user_path, required=True, help="YAML file, see configs/evaluate/")
+    parser.add_argument(
+        "--output", type=user_path, help="where to write the scores as JSON; others there are moved aside"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
     arguments = parser.parse_intermixed_args(argv)
     try:
+        if arguments.output:
+            check_output(arguments.output)
         config = build(EvaluationConfig, read(arguments.config, arguments.overrides))
         names = {*config.zero_shot, *config.retrieval}
         if not names:
@@ -40,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         scores = {name: evaluate(model) for name, evaluate in evaluations.items()}
         print(table(scores))
         if arguments.output:
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
             content = {"model": model.model_id, "curv": model.curv.item(), **scores}
-            arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            if aside := write_output(arguments.output, json.dumps(content, indent=1) + "\n"):
+                print(f"the scores that were in {arguments.output} are now in {aside}", file=sys.stderr)
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

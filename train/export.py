@@ -11,21 +11,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hypclip
-from hypclip.errors import HypclipError, InputError
+from hypclip.errors import HypclipError
+from hypclip.files import check_room, make_room, user_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="a model directory")
-    parser.add_argument("output", type=Path, help="where to write; it must not exist, or be an empty folder")
+    parser.add_argument("checkpoint", type=user_path, help="a model directory")
+    parser.add_argument("output", type=user_path, help="the directory to write")
+    parser.add_argument("--overwrite", action="store_true", help="move what is there to a dated name beside it")
     parser.add_argument("--to", choices=("huggingface", "onnx"), required=True, help="the format")
     arguments = parser.parse_args(argv)
     try:
         output = arguments.output.resolve()
-        if output.exists() and not (output.is_dir() and next(output.iterdir(), None) is None):
-            raise InputError(f"{arguments.output} exists and is not an empty folder: choose another, or remove it")
-        _export(hypclip.load(arguments.checkpoint), output, arguments.to)
+        check_room(output, overwrite=arguments.overwrite)
+        model = hypclip.load(arguments.checkpoint)
+        fresh = output.with_name(f".{output.name}.new")  # what is there moves once there is something in its place
+        _export(model, fresh, arguments.to)
+        if aside := make_room(output, overwrite=arguments.overwrite):
+            print(f"what was in {arguments.output} is now {aside}")
+        fresh.rename(output)
         print(f"{arguments.output}: {', '.join(sorted(file.name for file in output.iterdir()))}")
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

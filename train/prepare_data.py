@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -14,8 +15,14 @@ from pathlib import Path
 
 from hypclip.data.quickstart.art import TRAIN_STYLES
 from hypclip.data.quickstart.scenes import Split
-from hypclip.data.quickstart.shards import write_shards, write_zero_shot
-from hypclip.errors import HypclipError
+from hypclip.data.quickstart.shards import (
+    shards_are_written,
+    write_shards,
+    write_zero_shot,
+    zero_shot_is_written,
+)
+from hypclip.errors import DataError, HypclipError
+from hypclip.files import is_empty, make_room, user_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,12 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sources = parser.add_subparsers(dest="source", required=True)
     quickstart = sources.add_parser("quickstart", help="scenes composed of the drawings that ship with hypclip")
-    quickstart.add_argument("--output", type=Path, required=True, help="folder for train/, validation/ and zero_shot/")
+    quickstart.add_argument(
+        "--output", type=user_path, required=True, help="folder for train/, validation/ and zero_shot/"
+    )
     quickstart.add_argument("--scenes", type=int, default=40_000, help="training scenes (%(default)s)")
     quickstart.add_argument("--validation-scenes", type=int, default=1_000, help="held-out scenes (%(default)s)")
     quickstart.add_argument("--seed", type=int, default=0)
     quickstart.add_argument("--styles", nargs="+", default=list(TRAIN_STYLES), help="training artwork (%(default)s)")
     quickstart.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    quickstart.add_argument(
+        "--overwrite", action="store_true", help="move other data that is there to a dated name beside it"
+    )
     arguments = parser.parse_args(argv)
     try:
         _quickstart(arguments)
@@ -39,21 +51,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:
-    started = time.perf_counter()
+    """Write the parts that are not there yet, each whole or not at all; other things of their names stay or move."""
+    output: Path = arguments.output
     counts: dict[Split, int] = {"train": arguments.scenes, "validation": arguments.validation_scenes}
-    for split, count in counts.items():
-        write_shards(
-            arguments.output,
-            split,
-            count,
-            seed=arguments.seed,
-            styles=arguments.styles,
-            workers=arguments.workers,
-        )
-    scenes_s = time.perf_counter() - started
-    pictures = write_zero_shot(arguments.output / "zero_shot")
-    total = sum(counts.values())
-    print(f"{total} scenes in {scenes_s:.1f} s ({total / scenes_s:.0f} a second), {pictures} held-out drawings")
+    drawn = {"seed": arguments.seed, "styles": arguments.styles}
+    splits = [split for split, n in counts.items() if not shards_are_written(output / split, split, n, **drawn)]
+    zero_shot = not zero_shot_is_written(output / "zero_shot")
+    missing = [*splits, *(["zero_shot"] if zero_shot else [])]
+    for name in missing:
+        if not (arguments.overwrite or is_empty(output / name)):
+            raise DataError(
+                f"{output / name} holds something else than is to be written: give another --output, or add "
+                "--overwrite, which moves it to a dated name beside it"
+            )
+    if kept := [name for name in (*counts, "zero_shot") if name not in missing]:
+        print(f"already in {output}: {', '.join(kept)}")
+
+    scratch = output / ".writing"
+    shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
+    started = time.perf_counter()
+    try:
+        for split in splits:
+            write_shards(scratch, split, counts[split], workers=arguments.workers, **drawn)
+            _put(scratch / split, output / split)
+        if total := sum(counts[split] for split in splits):
+            scenes_s = time.perf_counter() - started
+            print(f"{total} scenes in {scenes_s:.1f} s ({total / scenes_s:.0f} a second)")
+        if zero_shot:
+            print(f"{write_zero_shot(scratch / 'zero_shot')} held-out drawings")
+            _put(scratch / "zero_shot", output / "zero_shot")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put(fresh: Path, place: Path) -> None:
+    if aside := make_room(place, overwrite=True):
+        print(f"what was in {place} is now {aside}")
+    fresh.rename(place)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 accelerate launch train/pretrain.py --config configs/quickstart.yaml
 accelerate launch train/pretrain.py --config configs/quickstart.yaml --resume train.steps=2000 output_dir=runs/x
+
+An output_dir that holds a run already is refused without --resume or --overwrite.
 """
 
 from __future__ import annotations
@@ -36,10 +38,10 @@ from hypclip.data.stream import BatchStream, StreamConfig, StreamState
 from hypclip.data.tally import Tally
 from hypclip.errors import ConfigError, HypclipError, TrainingError
 from hypclip.evaluation.suite import prepare
+from hypclip.files import is_empty, set_aside, user_path
 from hypclip.model import HypCLIP
 from hypclip.objective import Loss
-from hypclip.training import distributed, parallel, precision, reporting, tuning
-from hypclip.training.checkpoints import newest
+from hypclip.training import distributed, earlier, parallel, precision, reporting, tuning
 from hypclip.training.ema import AveragedWeights
 from hypclip.training.guard import is_spike
 from hypclip.training.health import find_trouble
@@ -67,13 +69,18 @@ from hypclip.training.throughput import Throughput, model_flops
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of output_dir, if any")
+    parser.add_argument("--config", type=user_path, required=True, help="YAML file, see configs/")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of output_dir, if any")
+    again.add_argument(
+        "--overwrite", action="store_true", help="move a run in output_dir to a dated folder beside it, and begin anew"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
     arguments = parser.parse_intermixed_args(argv)
     try:
         settings = read(arguments.config, arguments.overrides)
-        train(configure(settings, resume=arguments.resume), resume=arguments.resume)
+        plan = configure(settings, resume=arguments.resume)
+        train(plan, resume=arguments.resume, overwrite=arguments.overwrite)
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -83,14 +90,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train(plan: RunPlan, *, resume: bool = False) -> None:
+def train(plan: RunPlan, *, resume: bool = False, overwrite: bool = False) -> None:
     """Train to the end, or to a SIGTERM or SIGUSR1; either way everything is saved.
+
+    Args:
+        plan: what to do.
+        resume: go on from the newest whole checkpoint of the output directory, if there is one.
+        overwrite: move a run that is there to a dated folder beside it.
 
     Raises:
         HypclipError: anything the user can mend, named.
     """
     stop = StopSignals()
-    run = Run(plan, resume=resume)
+    run = Run(plan, resume=resume, overwrite=overwrite)
     try:
         with run.progress, distributed.lost_processes_named():
             batches = iter(run.stream)
@@ -111,13 +123,14 @@ class Run:
     Args:
         plan: the settings, the objective, and the weights to start from.
         resume: go on from the newest whole checkpoint of the output directory, if there is one.
+        overwrite: move a run that is there aside.
     """
 
-    def __init__(self, plan: RunPlan, *, resume: bool):
+    def __init__(self, plan: RunPlan, *, resume: bool, overwrite: bool = False):
         self.plan, self.config, self.objective = plan, plan.config, plan.objective
         self.settings = plan.config.train
         self._start_processes()
-        found = self._newest() if resume else None
+        found = self._look(resume, overwrite)
         for part in (self._make_model, self._make_optimizer, self._make_state, self._make_stream, self._open_log):
             distributed.together(functools.partial(part, found), self.device)
         self._begin(found)
@@ -149,10 +162,15 @@ class Run:
         wanted = settings.parallel == "fsdp" or self.accelerator.distributed_type == DistributedType.FSDP
         self.sharded = wanted and self.processes > 1
 
-    def _newest(self) -> Path | None:
-        """Return the checkpoint to go on from, which the first process looks for."""
-        own = newest(self.config.output_dir, self.progress.warn) if self.is_first else None
-        found: Path | None = distributed.gather_plain(own)[0]
+    def _look(self, resume: bool, overwrite: bool) -> Path | None:
+        """Return the checkpoint to go on from; the first process looks, before anything is made."""
+
+        def look() -> Path | None:
+            if not self.is_first:
+                return None
+            return earlier.look(self.config.output_dir, resume=resume, overwrite=overwrite, warn=self.progress.warn)
+
+        found: Path | None = distributed.gather_plain(distributed.together(look, self.device))[0]
         return found
 
     def _make_model(self, found: Path | None) -> None:
@@ -252,7 +270,7 @@ class Run:
         )
         self.normalise = Normaliser(config.model.image_mean, config.model.image_std, self.device)
 
-    def _open_log(self, _: Path | None) -> None:
+    def _open_log(self, found: Path | None) -> None:
         config, settings = self.config, self.settings
         self.evaluations = prepare(config.evaluate) if self.is_first else {}
         self.progress.start_at(self.state.step)
@@ -263,8 +281,12 @@ class Run:
         self.saver = Saver(
             config.output_dir, settings.keep_checkpoints, settings.keep_every, settings.upload_to, self.progress.warn
         )
+        if found is None and self.is_first:
+            self.saver.check_no_copies()
+            if aside := earlier.move_aside(config.output_dir):
+                self.progress.say(f"beginning anew: what was there of an earlier run is now in {aside}")
         self.saved_at: int | None = None
-        self.log = MetricsLog(config.output_dir / "metrics.jsonl", self.state.step) if self.is_first else None
+        self.log = MetricsLog(config.output_dir / earlier.LOG, self.state.step) if self.is_first else None
 
     def _begin(self, found: Path | None) -> None:
         trackers = "wandb" in self.settings.trackers
@@ -438,8 +460,7 @@ class Run:
             try:
                 self.saver.close()
                 if self.is_first and self.state.step >= self.settings.steps:
-                    with checkpoint.atomic_directory(self.config.output_dir / "checkpoint") as folder:
-                        checkpoint.save(model, folder, **self._notes())
+                    self._write_model(model)
             except (HypclipError, OSError) as error:
                 failure = error
             distributed.raise_together(failure, self.device)
@@ -450,6 +471,15 @@ class Run:
             elapsed = time.perf_counter() - self.began
             self.progress.say(reporting.summary(self.config.output_dir, self.state.step, elapsed))
         self.accelerator.end_training()
+
+    def _write_model(self, model: HypCLIP) -> None:
+        place, notes = self.config.output_dir / earlier.MODEL, self._notes()
+        if checkpoint.is_saved(model, place, **notes):
+            return  # a finished run that was resumed
+        with checkpoint.atomic_directory(place) as folder:
+            checkpoint.save(model, folder, **notes)
+            if not is_empty(place):
+                self.progress.say(f"the model that was in {place} is now {set_aside(place)}")
 
     def _notes(self) -> dict[str, Any]:
         notes = {"name": self.config.name, "step": self.state.step, "objective": asdict(self.objective.recipe)}

@@ -13,25 +13,29 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import hypclip
 from hypclip.errors import HypclipError
 from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, require_classes
 from hypclip.evaluation.zero_shot import DEFAULT_TEMPLATES, read_labelled_images, read_templates, zero_shot
+from hypclip.files import check_output, user_path, write_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a model directory")
-    parser.add_argument("--images", type=Path, required=True, help="folder with one folder of pictures a class")
-    parser.add_argument("--classes", type=Path, required=True, help="JSON, class key to its name or names")
-    parser.add_argument("--taxonomy", type=Path, help="JSON, is-a edges over class keys and inner nodes")
-    parser.add_argument("--templates", type=Path, help="prompt templates, one a line, {} for the name")
-    parser.add_argument("--output", type=Path, help="where to write the scores as JSON; they are printed in any case")
+    parser.add_argument("--checkpoint", type=user_path, required=True, help="a model directory")
+    parser.add_argument("--images", type=user_path, required=True, help="folder with one folder of pictures a class")
+    parser.add_argument("--classes", type=user_path, required=True, help="JSON, class key to its name or names")
+    parser.add_argument("--taxonomy", type=user_path, help="JSON, is-a edges over class keys and inner nodes")
+    parser.add_argument("--templates", type=user_path, help="prompt templates, one a line, {} for the name")
+    parser.add_argument(
+        "--output", type=user_path, help="where to write the scores as JSON; they are printed in any case"
+    )
     arguments = parser.parse_args(argv)
     try:
+        if arguments.output:
+            check_output(arguments.output)
         data = read_labelled_images(arguments.images, arguments.classes)
         taxonomy = read_taxonomy(arguments.taxonomy) if arguments.taxonomy else None
         if taxonomy is not None:
@@ -49,9 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             scores |= dict(hierarchy_scores(taxonomy, predicted, [data.keys[i] for i in data.labels]))
         text = json.dumps(scores, indent=1)
         print(text)
-        if arguments.output:
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            arguments.output.write_text(text + "\n", encoding="utf-8")
+        if arguments.output and (aside := write_output(arguments.output, text + "\n")):
+            print(f"the scores that were in {arguments.output} are now in {aside}", file=sys.stderr)
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -57,12 +57,14 @@ class Unit:
     Args:
         name: what messages call it.
         part: name of the file that its points go to, NAME-PLACE-VERSION.parquet; the same for the same data.
+        source: the data it is of, wherever its parts are: the shard, or the folder or file of all its items.
         samples: reads the raw samples.
         items: makes the points of one; BadSample where it cannot be used, DamagedShard where it is none.
     """
 
     name: str
     part: str
+    source: str
     samples: Callable[[], Iterable[Any]]
     items: Callable[[Any], list[Item]]
 
@@ -176,6 +178,7 @@ def shard_unit(
     return Unit(
         shard,
         _part_name(file.stem, place, (version, limit, reading, keep_damaged)),
+        place,
         functools.partial(_read_shard, shard, limit, keep_damaged),
         functools.partial(_sample_items, transform=transform, reading=reading),
     )
@@ -231,43 +234,47 @@ def _sample_items(sample: dict[str, Any], transform: Transform, reading: Reading
 
 
 def picture_units(
-    name: str, files: Sequence[Path], metadata: Sequence[Mapping[str, Any]], transform: Transform, size: int = 4096
+    root: Path, files: Sequence[Path], metadata: Sequence[Mapping[str, Any]], transform: Transform, size: int = 4096
 ) -> list[Unit]:
-    """Return the work of picture files, `size` to a unit: a point FOLDER/FILE of each.
+    """Return the work of picture files, `size` to a unit: a point of each, named by its path below the root.
 
     Args:
-        name: of the units in messages and file names.
+        root: the folder of all.
         files: the pictures.
         metadata: one a file.
         transform: of the model.
         size: at least 1.
     """
     units = []
+    source = str(root.absolute())
     for start in range(0, len(files), size):
         samples = list(zip(files[start : start + size], metadata[start : start + size], strict=True))
-        label = f"{name}-{start // size:05d}"
-        versions = [(file.parent.name, file.name, _version(file), more) for file, more in samples]
-        part = _part_name(label, str(files[0].parent.parent.absolute()), versions)
+        label = f"{root.name}-{start // size:05d}"
+        versions = [(str(file.relative_to(root)), _version(file), more) for file, more in samples]
+        part = _part_name(label, source, versions)
         read = functools.partial(iter, samples)
-        units.append(Unit(label, part, read, functools.partial(_file_items, transform=transform)))
+        items = functools.partial(_file_items, root=root, transform=transform)
+        units.append(Unit(label, part, source, read, items))
     return units
 
 
-def text_unit(name: str, texts: Sequence[tuple[str, str]], metadata: Sequence[Mapping[str, Any]]) -> Unit:
-    """Return the work of texts: a point of each pair of an id and a text."""
+def text_unit(file: Path, texts: Sequence[tuple[str, str]], metadata: Sequence[Mapping[str, Any]]) -> Unit:
+    """Return the work of texts of a file: a point of each pair of an id and a text."""
     items = [Item(point_id, text, more) for (point_id, text), more in zip(texts, metadata, strict=True)]
     versions = [(item.id, item.content, item.metadata) for item in items]
-    return Unit(name, _part_name(name, name, versions), functools.partial(iter, items), lambda item: [item])
+    source = str(file.absolute())
+    part = _part_name(file.stem, source, versions)
+    return Unit(file.stem, part, source, functools.partial(iter, items), lambda item: [item])
 
 
-def _file_items(sample: tuple[Path, Mapping[str, Any]], transform: Transform) -> list[Item]:
+def _file_items(sample: tuple[Path, Mapping[str, Any]], root: Path, transform: Transform) -> list[Item]:
     file, metadata = sample
     try:
         with Image.open(file) as image:
             pixels = transform(to_rgb(image))
     except Exception as error:  # damaged bytes make decoders raise almost anything, such as struct.error
         raise BadSample("unreadable picture", f"{file}: {error}") from error
-    return [Item(f"{file.parent.name}/{file.name}", pixels, metadata)]
+    return [Item(file.relative_to(root).as_posix(), pixels, metadata)]
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------

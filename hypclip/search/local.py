@@ -150,6 +150,11 @@ class LocalStore:
                 raise UnknownPoint(name, point_id)
         return self._points([found[point_id] for point_id in ids], held.space.dim)
 
+    def find(self, name: str, ids: Sequence[str]) -> Points:
+        """Return those of the points that are there, in any order; see VectorStore."""
+        held = self._find(name)
+        return self._points(list(self._database.by_id(held.number, ids).values()), held.space.dim)
+
     def count(self, name: str, where: Where = ANYTHING) -> int:
         """Return how many points meet the conditions; see VectorStore."""
         return selected(*self._select(name, self._find(name), where))

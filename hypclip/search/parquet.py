@@ -8,18 +8,21 @@ One row a point, in the columns
     radius    float64                       distance from the root, for the other engines; not read back
     metadata  string                        JSON, an object
 
-The key-value metadata of the file names the space: hypclip.format, .model_id, .revision, .curv, .dim. A file of another
-engine may leave these out, and the columns modality, radius and metadata; its vectors may be lists of any float type.
+The key-value metadata of the file names the space: hypclip.format, .model_id, .revision, .curv, .dim; and in
+hypclip.source the data that the points were made of. A file of another engine may leave these out, and the columns
+modality, radius and metadata; its vectors may be lists of any float type. Its other columns, such as caption and url,
+become fields of the metadata, see hypclip/search/columns.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +39,18 @@ from hypclip.search.where import MODALITIES
 FORMAT = 1
 BLOCK_ROWS = 4096
 """Points a row group."""
+_log = logging.getLogger(__name__)
 _ENTRIES = ("hypclip.format", "hypclip.model_id", "hypclip.revision", "hypclip.curv", "hypclip.dim")
 
 
-def write_points(file: str | os.PathLike[str], space: Space, blocks: Iterable[Points]) -> int:
+def write_points(file: str | os.PathLike[str], space: Space, blocks: Iterable[Points], source: str = "") -> int:
     """Write points to a file, whole and on disk or not at all, and return how many.
 
     Args:
         file: an existing one is replaced; folders are created.
         space: of the points.
         blocks: taken one at a time; memory holds about `BLOCK_ROWS` points and one block.
+        source: the data that they were made of, where that is to be kept.
 
     Raises:
         InputError: a point is none of the space, a metadata is not JSON or too large, a modality is unknown.
@@ -53,6 +58,7 @@ def write_points(file: str | os.PathLike[str], space: Space, blocks: Iterable[Po
     """
     pa = _arrow()
     entries = {"format": FORMAT, "model_id": space.model_id, "revision": space.revision, "curv": repr(space.curv)}
+    entries |= {"dim": space.dim} | ({"source": source} if source else {})
     schema = pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -61,7 +67,7 @@ def write_points(file: str | os.PathLike[str], space: Space, blocks: Iterable[Po
             pa.field("radius", pa.float64(), nullable=False),
             pa.field("metadata", pa.string(), nullable=False),
         ],
-        metadata={f"hypclip.{name}": str(value) for name, value in {**entries, "dim": space.dim}.items()},
+        metadata={f"hypclip.{name}": str(value) for name, value in entries.items()},
     )
     count = 0
     with (
@@ -74,13 +80,19 @@ def write_points(file: str | os.PathLike[str], space: Space, blocks: Iterable[Po
     return count
 
 
-def read_points(file: str | os.PathLike[str], rows: int = BLOCK_ROWS, space: Space | None = None) -> Iterator[Points]:
+def read_points(
+    file: str | os.PathLike[str],
+    rows: int = BLOCK_ROWS,
+    space: Space | None = None,
+    warn: Callable[[str], Any] = _log.warning,
+) -> Iterator[Points]:
     """Yield the points of a file in blocks of up to `rows`.
 
     Args:
         file: of `write_points`, or of another engine.
         rows: at least 1.
         space: of the points, where the file does not name it.
+        warn: told in the end, in one line, of columns that cannot be kept as metadata.
 
     Raises:
         DataError: damaged or no Parquet file, a column missing or of the wrong type, a value that is no point of the
@@ -91,19 +103,37 @@ def read_points(file: str | os.PathLike[str], rows: int = BLOCK_ROWS, space: Spa
     if rows < 1:
         raise InputError(f"rows of a block must be at least 1, got {rows}")
     with _opened(file) as parquet:
+        from hypclip.search.columns import OtherColumns, hint  # which needs pyarrow
+
         found = _space(file, parquet, space)
         schema = parquet.schema_arrow
         for name in ("id", "vector"):
             if schema.names.count(name) != 1:
-                raise DataError(f"{file} needs a column {name!r}: its columns are {', '.join(schema.names) or 'none'}")
-        columns = [name for name in ("id", "modality", "vector", "metadata") if name in schema.names]
+                there = ", ".join(schema.names) or "none"
+                raise DataError(f"{file} needs a column {name!r}: its columns are {there}{hint(schema, name)}")
+        others = OtherColumns(schema)
+        columns = [name for name in ("id", "modality", "vector", "metadata") if name in schema.names] + others.names
         for batch in parquet.iter_batches(rows, columns=columns):
             try:
-                points = _from_batch(batch, found)
+                points = _from_batch(batch, found, others)
                 found.check_points(points.vectors)
             except HypclipError as error:
                 raise DataError(f"{file}: {error}") from error
             yield points
+        if others.left:
+            warn(f"{file}: not kept as metadata: {others}")
+
+
+def read_source(file: str | os.PathLike[str]) -> str:
+    """Return the data that the points of a file were made of; the file itself where it does not say.
+
+    Raises:
+        DataError: damaged or no Parquet file.
+        MissingExtraError: pyarrow is not installed.
+    """
+    with _opened(file) as parquet:
+        named = (parquet.schema_arrow.metadata or {}).get(b"hypclip.source", b"")
+        return named.decode(errors="replace") or str(Path(file).absolute())
 
 
 def read_space(file: str | os.PathLike[str], space: Space | None = None) -> Space:
@@ -149,7 +179,7 @@ def check_ids(files: Sequence[str | os.PathLike[str]]) -> None:
                 where = f"in both {seen[point_id]} and {file}" if seen[point_id] != file else f"twice in {file}"
                 raise DataError(
                     f"the id {point_id!r} is {where}, and one point would replace the other: give samples keys that "
-                    "are unique over all shards, or import the files into collections of their own"
+                    "are unique over all shards, or embed the shards in calls of their own, each with a --prefix"
                 )
             seen[point_id] = file
 
@@ -270,7 +300,7 @@ def _space(file: str | os.PathLike[str], parquet: Any, given: Space | None) -> S
     return named
 
 
-def _from_batch(batch: Any, space: Space) -> Points:
+def _from_batch(batch: Any, space: Space, others: Any) -> Points:
     columns = {name: _storage(batch.column(i)) for i, name in enumerate(batch.schema.names)}
     ids = _strings("id", columns["id"])
     if None in ids:
@@ -283,7 +313,7 @@ def _from_batch(batch: Any, space: Space) -> Points:
     for point_id, value in zip(ids, modality, strict=True):
         if value is not None and value not in MODALITIES:
             raise DataError(f"point {point_id!r} has the modality {value!r}, expected one of {', '.join(MODALITIES)}")
-    metadata = [_metadata(point_id, text) for point_id, text in zip(ids, texts, strict=True)]
+    metadata = others.merged(batch, [_metadata(point_id, text) for point_id, text in zip(ids, texts, strict=True)])
     return Points(ids, vectors, [value or "embedding" for value in modality], metadata)
 
 

@@ -187,8 +187,8 @@ class QdrantStore:
 
     def get(self, name: str, ids: Sequence[str]) -> Points:
         """Return points in the order asked for; see VectorStore."""
-        space, ids = self._find(name), as_ids(ids)
-        found = said.joined(space, self._fetch(name, space, list(map(said.point_uuid, ids)), ANYTHING))
+        ids = as_ids(ids)
+        found = self.find(name, ids)
         row_of = {point_id: row for row, point_id in enumerate(found.ids)}
         for point_id in ids:
             if point_id not in row_of:
@@ -197,6 +197,11 @@ class QdrantStore:
         return Points(
             list(ids), found.vectors[rows], [found.modality[row] for row in rows], [found.metadata[row] for row in rows]
         )
+
+    def find(self, name: str, ids: Sequence[str]) -> Points:
+        """Return those of the points that are there, in any order; see VectorStore."""
+        space = self._find(name)
+        return said.joined(space, self._fetch(name, space, list(map(said.point_uuid, ids)), ANYTHING))
 
     def count(self, name: str, where: Where = ANYTHING) -> int:
         """Return how many points meet the conditions; see VectorStore."""

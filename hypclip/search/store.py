@@ -391,6 +391,10 @@ class VectorStore(Protocol):
         """
         ...
 
+    def find(self, name: str, ids: Sequence[str]) -> Points:
+        """Return those of the points that are there, in any order."""
+        ...
+
     def count(self, name: str, where: Where = ANYTHING) -> int:
         """Return how many points meet the conditions."""
         ...

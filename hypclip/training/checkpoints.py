@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypclip.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 _NAME = "step-{:08d}"
+_PATTERN = re.compile(r"step-(\d{8,})")
 
 
 def checkpoint_path(output_dir: Path, step: int) -> Path:
@@ -75,20 +77,27 @@ def begun_model(output_dir: Path) -> dict[str, Any] | None:
     return None
 
 
+def _by_step(output_dir: Path) -> dict[int, Path]:
+    """Return the checkpoints by step; other things beside them, such as copies by another name, are the user's."""
+    named = ((_PATTERN.fullmatch(folder.name), folder) for folder in (output_dir / "checkpoints").glob("step-*"))
+    return {int(match[1]): folder for match, folder in named if match}
+
+
 def _newest_first(output_dir: Path) -> list[Path]:
-    return sorted((output_dir / "checkpoints").glob("step-*"), reverse=True)
+    return [folder for _, folder in sorted(_by_step(output_dir).items(), reverse=True)]
 
 
 def prune(output_dir: Path, step: int, keep: int, keep_every: int | None = None, spared: Path | None = None) -> None:
     """Delete all but the newest `keep` checkpoints, and those of multiples of `keep_every`, of a run that is at `step`.
 
-    Later ones are of an earlier run in the same folder, which this one, started afresh, replaces. One can be spared.
+    Later ones stay: they are damaged ones, which the run passed over and will write again. One can be spared.
     """
-    found = _newest_first(output_dir)[::-1]
-    ours = [folder for folder in found if folder <= checkpoint_path(output_dir, step)]
-    lasting = {folder for folder in ours if keep_every and _step_of(folder) % keep_every == 0}
-    for old in {*found} - {*ours[-keep:]} - lasting - {spared}:
-        shutil.rmtree(old)
+    found = _by_step(output_dir)
+    ours = sorted(done for done in found if done <= step)
+    lasting = {done for done in ours if keep_every and done % keep_every == 0}
+    for old in {*ours} - {*ours[-keep:]} - lasting:
+        if found[old] != spared:
+            shutil.rmtree(found[old])
 
 
 def files_to_copy(folder: Path) -> Iterator[Path]:
@@ -99,8 +108,3 @@ def files_to_copy(folder: Path) -> Iterator[Path]:
 
 def _entry(file: Path) -> dict[str, Any]:
     return {"bytes": file.stat().st_size, "sha256": sha256(file)}
-
-
-def _step_of(folder: Path) -> int:
-    number = folder.name.partition("-")[2]
-    return int(number) if number.isdecimal() else 1

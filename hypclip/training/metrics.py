@@ -19,8 +19,10 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int = 0):
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step] if step else []
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        kept = _lines_up_to(path, step) if step else []
+        scratch = path.with_name(f".{path.name}.writing")  # a kill between leaves the log as it was
+        scratch.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        scratch.replace(path)
         self._path = path
 
     def write(self, values: Mapping[str, Any]) -> None:
@@ -30,14 +32,15 @@ class MetricsLog:
             stream.write(json.dumps(clean) + "\n")
 
 
-def _complete_lines(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    """Return the lines up to a step; those that a kill or a power cut has left half written are passed over."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
         try:
-            json.loads(line)
-        except json.JSONDecodeError:
-            break
-        lines.append(line)
+            text = line.decode("utf-8-sig")
+            done = json.loads(text)["step"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if done <= step:
+            lines.append(text)
     return lines

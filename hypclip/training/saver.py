@@ -60,6 +60,26 @@ class Saver:
         self._copying: Path | None = None
         self._written = -1
 
+    def check_no_copies(self) -> None:
+        """Refuse to copy the checkpoints of a new run over those of another one.
+
+        Raises:
+            ConfigError: the other place holds checkpoints.
+        """
+        if self._target is None:
+            return
+        filesystem, root = self._target
+        place = f"{root.rstrip('/')}/checkpoints"
+        try:
+            there = filesystem.ls(place, detail=False)
+        except Exception:  # nothing there, or no answer: of which copying will warn
+            return
+        if there:
+            raise ConfigError(
+                f"train.upload_to: {place} holds the checkpoints of another run: name another folder, or copy the "
+                "newest of them into output_dir/checkpoints and go on with --resume"
+            )
+
     def save(self, snapshot: Snapshot) -> None:
         """Begin to write a snapshot, once the one before is written.
 

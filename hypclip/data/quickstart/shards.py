@@ -78,6 +78,21 @@ def write_shards(
     return manifest
 
 
+def shards_are_written(
+    folder: Path, split: Split, count: int, *, seed: int = 0, styles: Sequence[str] = TRAIN_STYLES
+) -> bool:
+    """Tell whether a folder holds the shards that `write_shards` would write, whole; other files there do no harm."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        settings = [manifest[name] for name in ("split", "seed", "side", "styles", "samples")]
+        return settings == [split, seed, SIDE, list(styles), count] and all(
+            hashlib.sha256((folder / shard["name"]).read_bytes()).hexdigest() == shard["sha256"]
+            for shard in manifest["shards"]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _write_shard(path: Path, seed: int, split: Split, styles: tuple[str, ...], first: int, last: int) -> dict[str, Any]:
     buffer = io.BytesIO()
     with wds.TarWriter(buffer, encoder=False, mode=0o644, mtime=0, user="hypclip", group="hypclip") as writer:
@@ -121,7 +136,28 @@ def write_zero_shot(root: Path, styles: tuple[str, ...] = HELD_OUT_STYLES, side:
             ground.paste(tile, (0, 0), tile)
             ground.resize((side, side), Image.Resampling.BICUBIC).save(path)
             written += 1
-    names = {c.code: c.name for c in concepts()}
-    (root / "classes.json").write_text(json.dumps(names, indent=1, ensure_ascii=False), encoding="utf-8")
-    (root / "taxonomy.json").write_text(json.dumps(taxonomy(), indent=0), encoding="utf-8")
+    for name, text in _labels().items():
+        (root / name).write_text(text, encoding="utf-8")
     return written
+
+
+def zero_shot_is_written(root: Path, styles: tuple[str, ...] = HELD_OUT_STYLES) -> bool:
+    """Tell whether a folder holds the names, the hierarchy and every picture that `write_zero_shot` would write."""
+    try:
+        labels = all((root / name).read_text(encoding="utf-8") == text for name, text in _labels().items())
+    except (OSError, ValueError):
+        return False
+    return labels and all(
+        (root / "images" / concept.code / f"{style}.png").is_file()
+        for style in styles
+        for concept in concepts()
+        if style in concept.styles
+    )
+
+
+def _labels() -> dict[str, str]:
+    names = {c.code: c.name for c in concepts()}
+    return {
+        "classes.json": json.dumps(names, indent=1, ensure_ascii=False),
+        "taxonomy.json": json.dumps(taxonomy(), indent=0),
+    }
