@@ -94,7 +94,6 @@ def check_free(
         InputError: the metadata of a point cannot be written.
     """
     known = {one.name for one in store.collections()} if store is not None else set()
-    known = {one.name for one in store.collections()} if store is not None else set()
     count, example = 0, ""
     for source, points in blocks:
         encode_metadata(points)
