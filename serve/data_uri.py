@@ -11,7 +11,7 @@ from serve.errors import InvalidImage, quoted
 
 _BEGIN = re.compile(r"\s*data:(?=image/|[\w.+-]+/[\w.+-]+[;,]|[;,])", re.IGNORECASE)
 """What no text begins with: "data: a report" is one."""
-_HEAD = re.compile(r"\s*data:(?P<type>[^;,\s]*)(?P<parameters>(?:;[^;,]*)*),", re.IGNORECASE)
+_HEAD = re.compile(r'\s*data:(?P<type>[^;,\s]*)(?P<parameters>(?:;(?:[^;,"]|"[^"]*")*)*),', re.IGNORECASE)
 _HEAD_CHARS = 4096
 _ANY_BYTES = ("", "application/octet-stream", "binary/octet-stream")
 _TO_STANDARD = str.maketrans("-_", "+/")
@@ -31,9 +31,7 @@ _KINDS = (
     (re.compile(rb"\0\0\0\x0cjP  "), "JPEG 2000"),
     (re.compile(rb"\x00\x00\x01\x00"), "ICO"),
     (
-        re.compile(
-            rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg", re.I
-        ),
+        re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg", re.I),
         "SVG",
     ),
     (re.compile(rb"%PDF-"), "PDF"),

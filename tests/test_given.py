@@ -158,6 +158,7 @@ def test_no_pictures_are_no_rows(model, nothing):
         (np.zeros((2, 3, 40, 50), np.uint8), r"images\[0\]: an array of shape \(3, 40, 50\) has its colours first"),
         (np.zeros((2, 2, 4, 4, 3), np.uint8), r"got ndarray of shape \(2, 2, 4, 4, 3\)"),
         (np.zeros(4, np.uint8), r"images\[0\] must be .*got uint8"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), r"got Tensor of shape \(3, 4, 4\): of a tensor .* make an array"),
         (None, "embed_image takes a picture, or a list of pictures, got None"),
         ({"image": "a.png"}, "embed_image takes a picture, or a list of pictures, got dict"),
     ],

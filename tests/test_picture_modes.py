@@ -48,6 +48,12 @@ def palette(mode: str, *entries) -> Image.Image:
     return image if mode == "P" else image.convert(mode)
 
 
+def see_through() -> Image.Image:
+    image = of("P", 0, 1)
+    image.putpalette([10, 20, 30, 255, 200, 100, 50, 0], "RGBA")
+    return image
+
+
 def marked(image: Image.Image, transparency) -> Image.Image:
     image.info["transparency"] = transparency
     return image
@@ -78,6 +84,8 @@ TABLE = {
         lambda: palette("P", ("transparency", bytes([255, 0, 51]))),
         [COLOURS[0], WHITE, (204, 204, 255)],
     ),
+    "P, its palette has an alpha": (see_through, [COLOURS[0], WHITE]),
+    "L, left over from a palette": (lambda: marked(of("L", 0, 130), b"\0\1"), grey(0, 130)),
     "PA": (lambda: palette("PA"), COLOURS),
     "RGB": (lambda: of("RGB", *COLOURS), COLOURS),
     "RGB, a colour is transparent": (
@@ -153,7 +161,7 @@ WRITTEN = {"1": "PNG", "L": "PNG", "LA": "PNG", "P": "PNG", "RGB": "PNG", "RGBA"
 FILES = {
     name: encoded(image(), WRITTEN[image().mode])
     for name, (image, _) in TABLE.items()
-    if image().mode in WRITTEN and "TIFF" not in name
+    if image().mode in WRITTEN and "TIFF" not in name and "left over" not in name
 }
 
 

@@ -47,6 +47,7 @@ PICTURES = {
     "a name": f"data:image/png;name=my photo.png;base64,{PNG}",
     "a character set": f"data:image/png;charset=utf-8;base64,{PNG}",
     "a quoted name": f'data:image/png;name="a.png";base64,{PNG}',
+    "a comma in a quoted name": f'data:image/png;name="a,b;c.png";base64,{PNG}',
     "without base64": f"data:image/png,{quote(FILE)}",
     "base64, percent-encoded": f"data:image/png;base64,{quote(PNG, safe='')}",
     "url-safe": f"data:image/png;base64,{base64.urlsafe_b64encode(FILE).decode()}",

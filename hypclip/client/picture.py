@@ -103,8 +103,11 @@ def _opaque(image: Image.Image, form: str | None) -> Image.Image:
     if mode.startswith("I") or mode == "F":
         return _eight_bits(image, form).convert("RGB")
     if mode in ("La", "RGBa"):  # multiplied by their alpha
-        image, mode = image.convert(f"{mode[:-1]}A"), f"{mode[:-1]}A"
-    if mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert(f"{mode[:-1]}A")
+    if image.has_transparency_data:
+        if mode != "P" and isinstance(image.info.get("transparency"), bytes):  # left over from a palette
+            image = image.copy()
+            del image.info["transparency"]
         image = image.convert("RGBA")
         ground = Image.new("RGB", image.size, "white")
         ground.paste(image, (0, 0), image)

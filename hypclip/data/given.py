@@ -80,7 +80,8 @@ def _in_order(items: Iterable[Any], expected: str, most_dimensions: int = 1) -> 
     if isinstance(items, bytes | Mapping | Set) or not isinstance(items, Iterable):
         raise InputError(f"{expected}, got {_shown(items)}")
     if dimensions != 1 and not (dimensions == most_dimensions and isinstance(items, np.ndarray)):
-        raise InputError(f"{expected}, got {type(items).__name__} of shape {tuple(getattr(items, 'shape', ()))}")
+        shape = tuple(getattr(items, "shape", ()))
+        raise InputError(f"{expected}, got {type(items).__name__} of shape {shape}{_advice(items)}")
     return items
 
 
