@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(
                 f"evaluations need names of their own, other than model and curv, got {', '.join(sorted(taken))}"
             )
-        evaluations = prepare(config)
+        evaluations = prepare(config, lambda line: print(f"warning: {line}", file=sys.stderr))
         model = hypclip.load(arguments.checkpoint)
         scores = {name: evaluate(model) for name, evaluate in evaluations.items()}
         print(table(scores))
@@ -54,7 +54,7 @@ def table(scores: Mapping[str, Mapping[str, int | float]]) -> str:
     task_width = max(map(len, scores))
     name_width = max(len(name) for values in scores.values() for name in values)
     return "\n".join(
-        f"{task:<{task_width}}  {name:<{name_width}}  {value if name == 'n' else f'{value:.4f}'}"
+        f"{task:<{task_width}}  {name:<{name_width}}  {value if isinstance(value, int) else f'{value:.4f}'}"
         for task, values in scores.items()
         for name, value in values.items()
     )

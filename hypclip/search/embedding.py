@@ -230,12 +230,12 @@ def _sample_items(sample: dict[str, Any], transform: Transform) -> list[Item]:
 
 
 def picture_units(
-    name: str, files: Sequence[Path], metadata: Sequence[Mapping[str, Any]], transform: Transform, size: int = 4096
+    root: Path, files: Sequence[Path], metadata: Sequence[Mapping[str, Any]], transform: Transform, size: int = 4096
 ) -> list[Unit]:
-    """Return the work of picture files, `size` to a unit: a point FOLDER/FILE of each.
+    """Return the work of picture files, `size` to a unit: a point of each, named by its way from `root`, FOLDER/FILE.
 
     Args:
-        name: of the units in messages and file names.
+        root: folder of them all; its name is that of the units in messages and file names.
         files: the pictures.
         metadata: one a file.
         transform: of the model.
@@ -244,11 +244,13 @@ def picture_units(
     units = []
     for start in range(0, len(files), size):
         samples = list(zip(files[start : start + size], metadata[start : start + size], strict=True))
-        label = f"{name}-{start // size:05d}"
-        versions = [(file.parent.name, file.name, _version(file), more) for file, more in samples]
-        part = _part_name(label, str(files[0].parent.parent.absolute()), versions)
+        label = f"{root.name}-{start // size:05d}"
+        versions = [
+            (file.parent.relative_to(root).as_posix(), file.name, _version(file), more) for file, more in samples
+        ]
+        part = _part_name(label, str(root.absolute()), versions)
         read = functools.partial(iter, samples)
-        units.append(Unit(label, part, read, functools.partial(_file_items, transform=transform)))
+        units.append(Unit(label, part, read, functools.partial(_file_items, root=root, transform=transform)))
     return units
 
 
@@ -259,14 +261,23 @@ def text_unit(name: str, texts: Sequence[tuple[str, str]], metadata: Sequence[Ma
     return Unit(name, _part_name(name, name, versions), functools.partial(iter, items), lambda item: [item])
 
 
-def _file_items(sample: tuple[Path, Mapping[str, Any]], transform: Transform) -> list[Item]:
+def _file_id(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix()
+
+
+def _file_items(sample: tuple[Path, Mapping[str, Any]], root: Path, transform: Transform) -> list[Item]:
     file, metadata = sample
+    point_id = _file_id(file, root)
+    try:
+        point_id.encode()
+    except UnicodeEncodeError as error:
+        raise BadSample("unreadable file name") from error
     try:
         with Image.open(file) as image:
             pixels = transform(to_rgb(image))
     except Exception as error:  # damaged bytes make decoders raise almost anything, such as struct.error
         raise BadSample(f"unreadable picture {file}") from error
-    return [Item(f"{file.parent.name}/{file.name}", pixels, metadata)]
+    return [Item(point_id, pixels, metadata)]
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
