@@ -177,6 +177,27 @@ def test_two_processes_write_what_one_writes(folder: Path, tmp_path: Path) -> No
     assert one.keys() == ids_of(*range(10)) | {"a/1.png", "b/1.png", "a/red square", "a/square", "b/blue square"}
 
 
+def test_pictures_of_every_format_and_of_folders_in_folders_are_points_named_by_their_way(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    ids = {"a/1.bmp", "a/1.tif", "a/cam1/1.png", "b/cam1/1.png", "b/cam1/day/1.gif"}
+    for number, name in enumerate(sorted(ids)):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (40 * number, 0, 0)).save(images / name)
+    for name in ("a/._1.png", "a/.ipynb_checkpoints/1.png", "b/notes.txt"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        (images / name).write_bytes(b"no picture")
+    (tmp_path / "classes.json").write_text('{"a": ["red square", "square", "square"], "b": "blue square"}')
+    pictures = ["--images", images, "--classes", tmp_path / "classes.json"]
+    assert call(folder, "--index", tmp_path / "index", *pictures) == 0
+    found = points_in(tmp_path / "index")
+    assert found.keys() == ids | {"a/red square", "a/square", "b/blue square"}
+    assert {found[name][2]["class"] for name in ids if name.startswith("b/")} == {"blue square"}
+    assert len({tuple(found[name][0]) for name in ids}) == len(ids)
+    assert ".txt 1 (b/notes.txt)" in capfd.readouterr().err
+
+
 # Killed ---------------------------------------------------------------------------------------------------------------
 
 

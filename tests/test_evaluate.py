@@ -134,3 +134,15 @@ def test_an_override_replaces_a_setting(folder: Path) -> None:
     written = json.loads((folder / "metrics.json").read_text())
     assert written["scenes"]["n"] == 3
     assert written["squares"]["all_right"] == 1.0
+
+
+def test_shared_names_are_warned_of_and_counted_as_a_whole_number(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "classes.json").write_text('{"r": "crane", "b": "crane"}')
+    assert run(folder) == 0
+    printed = capsys.readouterr()
+    assert "warning: zero_shot.squares: 2 classes share the name 'crane'" in printed.err
+    assert json.loads((folder / "metrics.json").read_text())["squares"]["shared_names"] == 2
+    (line,) = [line for line in printed.out.splitlines() if "shared_names" in line]
+    assert line.split() == ["squares", "shared_names", "2"]

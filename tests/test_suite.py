@@ -163,3 +163,17 @@ def test_templates_need_one_place_for_the_name(folder):
 def test_settings_out_of_range_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):
         build(EvaluationConfig, settings)
+
+
+def test_what_a_person_should_know_is_told_at_the_start_and_not_at_every_evaluation(folder, model, tmp_path, caplog):
+    (tmp_path / "classes.json").write_text('{"r": "crane", "b": "crane", "g": "leaf"}')
+    task = squares(folder, classes=tmp_path / "classes.json")
+    told = []
+    evaluate = prepare(EvaluationConfig({"squares": task}), told.append)["squares"]
+    assert len(told) == 1
+    assert told[0].startswith("zero_shot.squares: 2 classes share the name 'crane' ('r', 'b')")
+    assert evaluate(model)["shared_names"] == 2
+    assert len(told) == 1
+    assert caplog.text == ""
+    prepare(EvaluationConfig({"squares": task}))
+    assert "2 classes share the name 'crane'" in caplog.text

@@ -254,6 +254,81 @@ def test_pictures_with_odd_tags_or_of_any_mode_are_embedded(tmp_path: Path) -> N
     ]
 
 
+# Names that are shared ------------------------------------------------------------------------------------------------
+
+
+def test_one_of_two_classes_of_one_name_is_never_predicted_and_the_scores_say_so(
+    tmp_path: Path,
+) -> None:
+    pictures(tmp_path / "images", bird={"red": 2}, machine={"red": 2}, sea={"blue": 1})
+    (tmp_path / "classes.json").write_text('{"bird": "red", "machine": "red", "sea": "blue"}')
+    data = read_labelled_images(tmp_path / "images", tmp_path / "classes.json")
+    scores, predicted = zero_shot(known(), data, ["{}"])
+    assert scores == {"n": 5, "top1": 0.6, "top5": 1.0, "mean_per_class": pytest.approx(2 / 3), "shared_names": 2}
+    assert len({"bird", "machine"} & set(predicted)) == 1
+    assert data.shared_names == {"red": ["bird", "machine"]}
+    (warning,) = data.warnings()
+    assert warning.startswith("2 classes share the name 'red' ('bird', 'machine'): ")
+    assert "can never be predicted" in warning
+
+
+@pytest.mark.parametrize(
+    ("classes", "shared", "count"),
+    [
+        ({"a": "Crane", "b": " crane "}, {"crane": ["a", "b"]}, 2),
+        ({"a": "construction  crane", "b": "construction\tCRANE"}, {"construction crane": ["a", "b"]}, 2),
+        ({"a": "cats &amp; dogs", "b": "cats & dogs"}, {"cats & dogs": ["a", "b"]}, 2),
+        ({"a": "caf\u00e9", "b": "cafe\u0301"}, {"caf\u00e9": ["a", "b"]}, 2),
+        ({"a": ["crane", "bird"], "b": ["machine", "crane"], "c": "sea"}, {"crane": ["a", "b"]}, 2),
+        ({"a": "x", "b": "x", "c": "y", "d": ["y", "x"]}, {"x": ["a", "b", "d"], "y": ["c", "d"]}, 4),
+        ({"a": ["crane", "crane"], "b": "cranes", "c": "a crane"}, {}, 0),
+    ],
+)
+def test_names_are_shared_as_the_model_reads_them(
+    tmp_path: Path, classes: dict, shared: dict[str, list[str]], count: int
+) -> None:
+    pictures(tmp_path / "images", a={"red": 1})
+    (tmp_path / "classes.json").write_text(json.dumps(classes))
+    data = read_labelled_images(tmp_path / "images", tmp_path / "classes.json")
+    assert data.shared_names == shared
+    assert data.classes_of_shared_names == count
+    assert len(data.warnings()) == len(shared)
+    if "c" in classes and shared:
+        assert ("tell them apart" in data.warnings()[0]) == (count == 2)
+
+
+def test_many_shared_names_are_counted(tmp_path: Path) -> None:
+    pictures(tmp_path / "images", a0={"red": 1})
+    (tmp_path / "classes.json").write_text(json.dumps({f"{way}{i}": f"name {i}" for way in "ab" for i in range(9)}))
+    warnings = read_labelled_images(tmp_path / "images", tmp_path / "classes.json").warnings()
+    assert len(warnings) == 4
+    assert warnings[-1] == "6 more names are shared; 18 classes in all"
+
+
+def test_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    """Python would keep the last."""
+    pictures(tmp_path / "images", crane={"red": 1})
+    for text, message in (
+        ('{"crane": "bird", "crane": "machine"}', "the key 'crane' comes 2 times"),
+        ('{"\u00e9": "a", "e\u0301": "b", "crane": "c"}', "comes twice, in two spellings"),
+    ):
+        (tmp_path / "classes.json").write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=message):
+            read_labelled_images(tmp_path / "images", tmp_path / "classes.json")
+
+
+def test_the_command_warns_of_shared_names_at_the_start(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "classes.json").write_text(json.dumps({**CLASSES, "x": "Red Square"}))
+    (folder / "images" / "r" / "notes.txt").write_text("")
+    assert run(folder) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["shared_names"] == 2
+    assert "warning: 2 classes share the name 'red square' ('r', 'x'): " in printed.err
+    assert (
+        f"warning: passed over 1 file of {folder}/images that Pillow does not read: .txt 1 (r/notes.txt)" in printed.err
+    )
+
+
 # The command once more ------------------------------------------------------------------------------------------------
 
 

@@ -7,10 +7,10 @@ accelerate launch --multi_gpu --num_processes 8 train/embed.py --checkpoint DIR 
 python train/embed.py --from-parquet DIR --index runs/x/index
 
 Each sample of a shard becomes two points, KEY/image and KEY/text, and of several captions KEY/text/2 and so on; each
-file ROOT/<class key>/<name>.png one point; each name of classes.json one text point. Every process writes the points of
-a shard to a Parquet file once it is through, and passes over shards whose file is there; in the end the first process
-puts all of them into the collection. A shard that changed (path, size or time; of a URL, the address) is embedded
-again. Processes on several machines need a --work or --parquet folder that all of them see. There the file of a changed
+picture ROOT/<class key>/... one point, named by its way from ROOT; each name of classes.json one text point. Every
+process writes the points of a shard to a Parquet file once it is through, and passes over shards whose file is there; in
+the end the first process puts all of them into the collection. A shard that changed (path, size or time; of a URL, the
+address) is embedded again. Processes on several machines need a --work or --parquet folder that all of them see. There the file of a changed
 shard is replaced; that of a shard which is no longer asked for stays, and so do all files when something could not be
 read.
 
@@ -217,9 +217,12 @@ def _units(arguments: argparse.Namespace, model: HypCLIP) -> list[Unit]:
         units += [shard_unit(shard, limit, model.transform, reading, keep) for shard, limit in shards]
     if arguments.images:
         data = read_labelled_images(arguments.images, arguments.classes)
-        named = [(key, name) for key, names in zip(data.keys, data.names, strict=True) for name in names]
+        for line in data.warnings():
+            if distributed.rank() == 0:
+                tqdm.write(f"warning: {line}", file=sys.stderr)
+        named = [(key, name) for key, names in zip(data.keys, data.names, strict=True) for name in dict.fromkeys(names)]
         units += picture_units(
-            arguments.images, data.files, [{"class": data.names[i][0]} for i in data.labels], model.transform
+            data.root, data.files, [{"class": data.names[i][0]} for i in data.labels], model.transform
         )
         texts = [(f"{key}/{name}", name) for key, name in named]
         units.append(text_unit(arguments.classes, texts, [{"class": name} for _, name in named]))

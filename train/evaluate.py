@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(
                 f"evaluations need names of their own, other than model and curv, got {', '.join(sorted(taken))}"
             )
-        evaluations = prepare(config)
+        evaluations = prepare(config, lambda line: print(f"warning: {line}", file=sys.stderr))
         model = hypclip.load(arguments.checkpoint)
         scores = {name: evaluate(model) for name, evaluate in evaluations.items()}
         print(table(scores))

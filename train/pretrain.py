@@ -272,7 +272,7 @@ class Run:
 
     def _open_log(self, found: Path | None) -> None:
         config, settings = self.config, self.settings
-        self.evaluations = prepare(config.evaluate) if self.is_first else {}
+        self.evaluations = prepare(config.evaluate, self.progress.warn) if self.is_first else {}
         self.progress.start_at(self.state.step)
         self.warned: set[str] = set()
         self.told = Tally()

@@ -4,7 +4,8 @@ python train/zero_shot.py --checkpoint runs/quickstart/checkpoint --images ROOT 
     --taxonomy taxonomy.json --output scores.json
 
 ROOT/<class key>/*.png|jpg; classes.json {"<class key>": "name" | ["name", "synonym"]};
-taxonomy.json [["child", "parent"], ...].
+taxonomy.json [["child", "parent"], ...]. Pictures of every format that Pillow reads count, also in folders of the class
+folders; hidden files are passed over, and others are named. Where classes share a name, "shared_names" says how many.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if taxonomy is not None:
             require_classes(taxonomy, data.keys)
         templates = read_templates(arguments.templates) if arguments.templates else DEFAULT_TEMPLATES
+        for line in data.warnings():
+            print(f"warning: {line}", file=sys.stderr)
         if data.without_pictures:
             count, first = len(data.without_pictures), data.without_pictures[0]
             print(

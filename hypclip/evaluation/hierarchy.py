@@ -10,6 +10,7 @@ from pathlib import Path
 import networkx as nx
 
 from hypclip.errors import DataError
+from hypclip.evaluation.folders import same_form
 
 
 def read_taxonomy(path: Path) -> nx.DiGraph:
@@ -26,7 +27,7 @@ def read_taxonomy(path: Path) -> nx.DiGraph:
         isinstance(e, list) and len(e) == 2 and all(isinstance(n, str) for n in e) for e in edges
     ):
         raise DataError(f'{path} must hold [["child", "parent"], ...]')
-    return build_taxonomy(edges)
+    return build_taxonomy([[same_form(node) for node in edge] for edge in edges])  # as class keys are
 
 
 def build_taxonomy(edges: Iterable[Sequence[str]]) -> nx.DiGraph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from pathlib import Path
@@ -19,6 +20,8 @@ from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, requir
 from hypclip.evaluation.retrieval import read_pairs, retrieval
 from hypclip.evaluation.zero_shot import DEFAULT_TEMPLATES, check_templates, read_labelled_images, zero_shot
 from hypclip.model import HypCLIP
+
+logger = logging.getLogger(__name__)
 
 Evaluation: TypeAlias = Callable[[HypCLIP], Mapping[str, int | float]]
 
@@ -51,8 +54,12 @@ class EvaluationConfig:
     retrieval: dict[str, RetrievalTask] = field(default_factory=dict)
 
 
-def prepare(config: EvaluationConfig) -> dict[str, Evaluation]:
+def prepare(config: EvaluationConfig, warn: Callable[[str], None] = logger.warning) -> dict[str, Evaluation]:
     """Read what the evaluations need, and return each by its name, to be run on a model as often as one likes.
+
+    Args:
+        config: the evaluations.
+        warn: told what a person should know before believing the scores.
 
     Raises:
         ConfigError: a name stands for two, or ancestors without a taxonomy.
@@ -65,12 +72,14 @@ def prepare(config: EvaluationConfig) -> dict[str, Evaluation]:
     for name, task in config.zero_shot.items():
         if task.ancestors and not task.taxonomy:
             raise ConfigError(f"zero_shot.{name}.ancestors needs zero_shot.{name}.taxonomy")
-        found[name] = _zero_shot(task)
+        found[name] = _zero_shot(name, task, warn)
     return found | {name: _retrieval(name, task) for name, task in config.retrieval.items()}
 
 
-def _zero_shot(task: ZeroShotTask) -> Evaluation:
+def _zero_shot(name: str, task: ZeroShotTask, warn: Callable[[str], None]) -> Evaluation:
     data = read_labelled_images(task.images, task.classes)
+    for line in data.warnings():
+        warn(f"zero_shot.{name}: {line}")
     templates = check_templates(task.templates)
     taxonomy = read_taxonomy(task.taxonomy) if task.taxonomy else None
     if taxonomy is not None:

@@ -250,7 +250,7 @@ def picture_units(
     for start in range(0, len(files), size):
         samples = list(zip(files[start : start + size], metadata[start : start + size], strict=True))
         label = f"{root.name}-{start // size:05d}"
-        versions = [(str(file.relative_to(root)), _version(file), more) for file, more in samples]
+        versions = [(_file_id(file, root), _version(file), more) for file, more in samples]
         part = _part_name(label, source, versions)
         read = functools.partial(iter, samples)
         items = functools.partial(_file_items, root=root, transform=transform)
@@ -267,14 +267,23 @@ def text_unit(file: Path, texts: Sequence[tuple[str, str]], metadata: Sequence[M
     return Unit(file.stem, part, source, functools.partial(iter, items), lambda item: [item])
 
 
+def _file_id(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix()
+
+
 def _file_items(sample: tuple[Path, Mapping[str, Any]], root: Path, transform: Transform) -> list[Item]:
     file, metadata = sample
+    point_id = _file_id(file, root)
+    try:
+        point_id.encode()
+    except UnicodeEncodeError as error:
+        raise BadSample("unreadable file name", f"{point_id!r} is not valid Unicode") from error
     try:
         with Image.open(file) as image:
             pixels = transform(to_rgb(image))
     except Exception as error:  # damaged bytes make decoders raise almost anything, such as struct.error
         raise BadSample("unreadable picture", f"{file}: {error}") from error
-    return [Item(file.relative_to(root).as_posix(), pixels, metadata)]
+    return [Item(point_id, pixels, metadata)]
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
