@@ -38,7 +38,7 @@ import hypclip
 from hypclip.data.shards import find_shards
 from hypclip.errors import ConfigError, DataError, HypclipError, InputError
 from hypclip.evaluation.zero_shot import read_labelled_images
-from hypclip.files import set_aside, user_path
+from hypclip.files import expand_home, set_aside, user_path
 from hypclip.model import HypCLIP
 from hypclip.search import parquet
 from hypclip.search.database import FILE
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     target.add_argument("--parquet", type=user_path, metavar="DIR", help="write Parquet files there, and stop")
     parser.add_argument("--collection", default="default", help="name of the collection (%(default)s)")
     parser.add_argument("--checkpoint", type=user_path, help="a model directory")
-    parser.add_argument("--shards", nargs="+", help="shards whose pictures and captions to embed")
+    parser.add_argument("--shards", type=expand_home, nargs="+", help="shards whose pictures and captions to embed")
     parser.add_argument("--samples", type=int, help="only the first so many samples of the shards, bad ones included")
     parser.add_argument("--images", type=user_path, help="folder with one folder of pictures a class; needs --classes")
     parser.add_argument("--classes", type=user_path, help="JSON, class key to its name or names")

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.output:
             check_output(arguments.output)
-        config = build(EvaluationConfig, read(arguments.config, arguments.overrides))
+        config = build(EvaluationConfig, read(arguments.config, arguments.overrides, EvaluationConfig))
         names = {*config.zero_shot, *config.retrieval}
         if not names:
             raise ConfigError("the config names no evaluation: expected some under zero_shot or retrieval")

@@ -48,7 +48,7 @@ from hypclip.training.metrics import MetricsLog
 from hypclip.training.optim import adamw, learning_rate_at, set_learning_rate
 from hypclip.training.progress import RunProgress
 from hypclip.training.saver import Saver
-from hypclip.training.settings import RunPlan, WarmStartConfig, configure, read_source
+from hypclip.training.settings import RunConfig, RunPlan, WarmStartConfig, configure, read_source
 from hypclip.training.state import (
     TrainState,
     generators,
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
     arguments = parser.parse_intermixed_args(argv)
     try:
-        settings = read(arguments.config, arguments.overrides)
+        settings = read(arguments.config, arguments.overrides, RunConfig)
         plan = configure(settings, resume=arguments.resume)
         train(plan, resume=arguments.resume, overwrite=arguments.overwrite)
     except (HypclipError, OSError) as error:

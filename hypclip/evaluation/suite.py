@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import torch
 from annotated_types import Ge
 from pydantic.dataclasses import dataclass
 
-from hypclip.config import STRICT_KEYS
+from hypclip.config import STRICT_KEYS, UserPath, UserPlaces
 from hypclip.data.shards import find_shards
 from hypclip.errors import ConfigError
 from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, require_classes, same_ancestor
@@ -26,9 +25,9 @@ Evaluation: TypeAlias = Callable[[HypCLIP], Mapping[str, int | float]]
 class ZeroShotTask:
     """Pictures by class; see train/zero_shot.py. `ancestors` names depths of the taxonomy to score answers at."""
 
-    images: Path
-    classes: Path
-    taxonomy: Path | None = None
+    images: UserPath
+    classes: UserPath
+    taxonomy: UserPath | None = None
     templates: list[str] = field(default_factory=lambda: list(DEFAULT_TEMPLATES))
     ancestors: dict[str, Annotated[int, Ge(0)]] = field(default_factory=dict)
 
@@ -37,7 +36,7 @@ class ZeroShotTask:
 class RetrievalTask:
     """Pictures and captions of shards."""
 
-    shards: str | list[str]
+    shards: UserPlaces
     samples: Annotated[int, Ge(2)] = 1_000
 
 

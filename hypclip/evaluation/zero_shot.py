@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hypclip.data.picture import to_rgb
 from hypclip.errors import DataError
+from hypclip.files import read_text
 from hypclip.model import HypCLIP
 
 DEFAULT_TEMPLATES = ("a {}",)
@@ -66,7 +67,7 @@ def read_labelled_images(root: Path, classes: Path) -> LabelledImages:
 
 def _read_classes(path: Path) -> dict[str, list[str]]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read classes from {path}: {error}") from error
     if not isinstance(data, dict) or not data:
@@ -87,7 +88,7 @@ def read_templates(path: Path) -> list[str]:
         DataError: unreadable, empty, or a line without exactly one {}.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read templates from {path}: {error}") from error
     if not lines:
