@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 from pydantic import ValidationError
 
+from hypclip.console import escape_unprintable
 from hypclip.errors import HypclipError
 from hypclip.search import VectorStore
 from serve import logs
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 when the process of the model has died; 2 when a setting, the checkpoint or the index cannot be used.
     """
+    escape_unprintable()
     arguments = _parser().parse_args(argv)
     if arguments.new_key is not None:
         return _print_key(arguments.new_key)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -35,6 +36,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 import hypclip
+from hypclip.console import escape_unprintable
 from hypclip.data.shards import find_shards
 from hypclip.errors import ConfigError, DataError, HypclipError, InputError
 from hypclip.evaluation.zero_shot import read_labelled_images
@@ -57,6 +59,7 @@ from hypclip.search.local import LocalStore
 from hypclip.search.sources import Sources, check_free
 from hypclip.search.store import Points, Space, VectorStore
 from hypclip.training import distributed
+from hypclip.training.launch import check_launch
 
 _WAIT = timedelta(days=30)
 """How long a process waits for the slowest one; accelerate would give up after 10 to 30 minutes."""
@@ -64,6 +67,7 @@ _WAIT = timedelta(days=30)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
+    escape_unprintable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--index", type=user_path, help="folder of the index, created when missing")
@@ -92,9 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         _check(arguments)
+        check_launch(os.environ)
         accelerator = Accelerator(
             # Unless told, accelerate takes each of several processes without a GPU for the only one.
             cpu=not torch.accelerator.is_available(),
+            mixed_precision="no",  # embeddings are in float32
             kwargs_handlers=[InitProcessGroupKwargs(timeout=_WAIT)],
         )
         if not arguments.from_parquet:
