@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/quickstart
+# What the demo's training does where a run is: go on with it, or begin anew and move it aside (make demo START=--overwrite).
+START ?= --resume
+THREADS ?= $(or $(OMP_NUM_THREADS),$(shell $(BIN)/python -c 'import psutil; print(psutil.cpu_count(logical=False) or 1)'))
 
 .PHONY: install demo serve test lint format bench clean
 .DEFAULT_GOAL := help
@@ -17,11 +20,11 @@ help:  ## list the targets
 install: .venv/.installed  ## create .venv with everything
 
 demo: install  ## scenes → training → scores on an unseen art style → an index ready to serve, on the CPU
-	$(BIN)/python train/prepare_data.py quickstart --output $(RUN)/data
-	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml train/pretrain.py --config configs/quickstart.yaml
-	rm -rf $(RUN)/index  # of an earlier model, whose points are not comparable
+	$(BIN)/python train/prepare_data.py quickstart --output $(RUN)/data --overwrite
+	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml --num_cpu_threads_per_process $(THREADS) \
+	    train/pretrain.py --config configs/quickstart.yaml $(START)
 	$(BIN)/python train/embed.py --checkpoint $(RUN)/checkpoint --index $(RUN)/index \
-	    --shards $(RUN)/data/validation --images $(RUN)/data/zero_shot/images --classes $(RUN)/data/zero_shot/classes.json
+	    --shards $(RUN)/data/validation --images $(RUN)/data/zero_shot/images --classes $(RUN)/data/zero_shot/classes.json --replace
 	$(BIN)/python train/evaluate.py --checkpoint $(RUN)/checkpoint --config configs/evaluate/quickstart.yaml \
 	    --output $(RUN)/metrics.json
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,8 @@ from yaml import YAMLError
 
 from hypclip.config import build
 from hypclip.convert import load_published
-from hypclip.errors import CheckpointError, ConfigError, InputError, first_few
+from hypclip.errors import CheckpointError, ConfigError, DataError, InputError, first_few
+from hypclip.files import read_text
 from hypclip.model import HypCLIP, ModelConfig
 
 WEIGHTS = "model.safetensors"
@@ -120,8 +122,8 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is not a checkpoint directory: expected {CONFIG} and {WEIGHTS} inside{_instead(folder)}"
         )
     try:
-        config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=True)
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        config = OmegaConf.to_container(OmegaConf.load(io.StringIO(read_text(folder / CONFIG))), resolve=True)
+    except (OSError, DataError, YAMLError, OmegaConfBaseException) as error:
         raise CheckpointError(f"cannot read {folder / CONFIG}: {error}{_instead(folder)}") from error
     if not isinstance(config, dict) or not {"format", "model", "weights_sha256"} <= config.keys():
         raise CheckpointError(f"{folder / CONFIG} is not a hypclip checkpoint config")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import io
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from yaml import YAMLError
 
-from hypclip.errors import ConfigError
+from hypclip.errors import ConfigError, DataError
+from hypclip.files import expand_home, read_text, user_path
+from hypclip.typed_yaml import quote_override, quote_texts
 
 T = TypeVar("T")
 
@@ -22,11 +25,29 @@ STRICT_KEYS = ConfigDict(extra="forbid", arbitrary_types_allowed=False, allow_in
 """The pydantic config of every dataclass that a YAML file fills."""
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+UserPath = Annotated[Path, AfterValidator(lambda path: user_path(str(path)))]
+"""A path in a config, where a leading ~ is the home folder."""
+
+UserPlace = Annotated[str, AfterValidator(expand_home)]
+"""A path, a pattern of paths or a URL in a config, where a leading ~ is the home folder."""
+
+UserPlaces = Annotated[
+    str | list[str],
+    AfterValidator(lambda one: expand_home(one) if isinstance(one, str) else [expand_home(place) for place in one]),
+]
+"""One or several of these."""
+
+
+def read(path: Path, overrides: Sequence[str] = (), kind: Any = Any) -> dict[str, Any]:
     """Read a YAML file and put `a.b=value` overrides on top.
 
     A file may start from another: `extends: other.yaml`, looked for beside it. Mappings are merged key by key; lists
     and everything else are replaced.
+
+    Args:
+        path: the file, as UTF-8.
+        overrides: the later ones go first.
+        kind: the dataclass that the settings are for. A value is a text where it says so, as it is spelled: 007, no.
 
     Raises:
         ConfigError: a file or an override cannot be read, or files extend each other.
@@ -34,9 +55,18 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     for override in overrides:
         if "=" not in override or override.startswith(("-", "=")):
             raise ConfigError(f"cannot read {override!r}: overrides are written key=value, for example train.steps=100")
-    layers = _layers(path)
+    layers = _layers(path, kind)
+    for override in overrides:
+        quoted = quote_override(_quote_braces(override) if kind is Any else override, kind)
+        try:
+            layers.append(OmegaConf.from_dotlist([quoted]))
+        except (YAMLError, OmegaConfBaseException, ValueError) as error:
+            raise ConfigError(
+                f"cannot read {path} with the override {override!r}, whose value is no YAML: where it is a text, put "
+                f"it in quotes ({error})"
+            ) from error
     try:
-        merged = OmegaConf.merge(*layers, OmegaConf.from_dotlist([_quote_braces(o) for o in overrides]))
+        merged = OmegaConf.merge(*layers)
         plain = OmegaConf.to_container(merged, resolve=True)
     except (YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"cannot read {path} with the overrides given: {error}") from error
@@ -44,16 +74,16 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def _layers(path: Path, above: tuple[Path, ...] = ()) -> list[DictConfig]:
+def _layers(path: Path, kind: Any, above: tuple[Path, ...] = ()) -> list[DictConfig]:
     """Return the settings of a file and before them those of what it extends; `above` are the files that led to it."""
     if not path.is_file():
         raise ConfigError(f"there is no config file {path}" + (f", which {above[-1]} extends" if above else ""))
     if path.resolve() in [file.resolve() for file in above]:
         raise ConfigError(f"extends: {path} extends itself, by way of {', '.join(map(str, above))}: remove one extends")
     try:
-        settings = OmegaConf.load(path)
+        settings = OmegaConf.load(io.StringIO(quote_texts(read_text(path), kind)))
         lower = settings.pop("extends", None) if isinstance(settings, DictConfig) else None
-    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, DataError, YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     if not isinstance(settings, DictConfig):
         raise ConfigError(f"{path} must hold a mapping of settings, got a list")
@@ -61,7 +91,7 @@ def _layers(path: Path, above: tuple[Path, ...] = ()) -> list[DictConfig]:
         return [settings]
     if not isinstance(lower, str):
         raise ConfigError(f"{path}: extends must be the name of a YAML file, got {lower!r}")
-    return [*_layers(path.parent / lower, (*above, path)), settings]
+    return [*_layers(path.parent / expand_home(lower), kind, (*above, path)), settings]
 
 
 def build(kind: type[T], data: Any, where: str = "") -> T:

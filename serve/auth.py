@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeAlias, get_args
 
-from hypclip.errors import ConfigError
+from hypclip.errors import ConfigError, DataError
+from hypclip.files import read_text
 from serve.errors import Forbidden, Unauthorized
 
 Scope: TypeAlias = Literal["read", "write", "admin"]
@@ -63,8 +64,8 @@ class Keyring:
             ConfigError: unreadable, without a key, or a line is not of this form. Keys themselves are not echoed.
         """
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_text(path).splitlines()
+        except (OSError, DataError) as error:
             raise ConfigError(f"cannot read the API keys: {error}") from error
         keys = [_parse(line, f"{path}, line {i}") for i, line in enumerate(lines, 1) if line.split("#")[0].strip()]
         if not keys:

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 from pydantic import ValidationError
 
+from hypclip.console import escape_unprintable
 from hypclip.errors import HypclipError
 from hypclip.search import VectorStore
 from serve import logs
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 when the process of the model has died; 2 when a setting, the checkpoint or the index cannot be used; 130
         after a Ctrl-C before it served.
     """
+    escape_unprintable()
     arguments = _parser().parse_args(argv)
     if arguments.new_key is not None:
         return _print_key(arguments.new_key)

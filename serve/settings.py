@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from hypclip.config import UserPath
+
 ENV_PREFIX = "HYPCLIP_"
 
 
@@ -27,8 +29,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
-    checkpoint: Path = Field(Path("runs/quickstart/checkpoint"), description="Directory of the model.")
-    index: Path = Field(Path("runs/quickstart/index"), description="Directory of the stored points.")
+    checkpoint: UserPath = Field(Path("runs/quickstart/checkpoint"), description="Directory of the model.")
+    index: UserPath = Field(Path("runs/quickstart/index"), description="Directory of the stored points.")
     create_index: bool = Field(False, description="Start with an empty index when there is none.")
     qdrant_url: str | None = Field(
         None, description="URL of a Qdrant server or cluster that keeps the points, in place of the index directory."
@@ -80,7 +82,7 @@ class Settings(BaseSettings):
         description="On SIGTERM: how long /readyz says 503 while requests are still taken, so that a load balancer "
         "sees it. A second signal skips it.",
     )
-    api_keys_file: Path | None = Field(
+    api_keys_file: UserPath | None = Field(
         None, description="File of the API keys, one `name:scopes:sha256` a line; without it no key is asked for."
     )
     protect_metrics: bool = Field(False, description="Whether /metrics asks for a key of scope admin.")

@@ -246,6 +246,18 @@ def test_two_processes_start_on_the_cpu_and_see_no_gpu(told):
     assert sorted(output.splitlines()) == ["0 2 0 -1,-1", "1 2 1 -1,-1"]
 
 
+def test_the_demo_launches_without_advice(told):
+    """By its very command, where nobody has said how many threads."""
+    recipe = (ROOT / "Makefile").read_text().replace("\\\n", "")
+    words = recipe.split("$(BIN)/accelerate ")[1].split(" train/pretrain.py")[0].replace("$(THREADS)", "1").split()
+    given = {name: value for name, value in environment().items() if name != "OMP_NUM_THREADS"}
+    ended = subprocess.run(
+        command("accelerate", *words, told), cwd=ROOT, env=given, capture_output=True, text=True, timeout=120
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == ["None None None None"]
+
+
 def test_two_machines_find_each_other(told):
     """Two launchers of one process each, in place of eight."""
     common = ("--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port()))

@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hypclip import files
-from hypclip.errors import DataError, InputError
+from hypclip.checkpoint import read_config
+from hypclip.errors import DataError, HypclipError, InputError
+from hypclip.evaluation.hierarchy import read_taxonomy
+from hypclip.evaluation.zero_shot import read_labelled_images, read_templates
 from hypclip.files import (
     check_output,
     expand_home,
@@ -16,6 +20,7 @@ from hypclip.files import (
     user_path,
     write_output,
 )
+from serve.auth import Keyring
 
 # Text -----------------------------------------------------------------------------------------------------------------
 
@@ -129,3 +134,32 @@ def test_a_folder_is_no_place_for_results(tmp_path):
         check_output(tmp_path)
     check_output(tmp_path / "a" / "b.json")
     assert (tmp_path / "a").is_dir()
+
+
+# Everything that a user writes ----------------------------------------------------------------------------------------
+
+
+def labelled(file: Path) -> object:
+    Image.new("RGB", (8, 8)).save(file.parent / "a" / "1.png")
+    return read_labelled_images(file.parent, file).names
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "want"),
+    [
+        (labelled, '{"a": "Öl"}', [["Öl"]]),
+        (lambda file: list(read_taxonomy(file).edges), '[["Öl", "root"]]', [("Öl", "root")]),
+        (read_templates, "Öl {}\r\na {}\r\n", ["Öl {}", "a {}"]),
+        (lambda file: Keyring.read(file).is_open, f"laptop:read:{'0' * 64}\n", False),
+        (lambda file: read_config(file.parent)["model"], "format: 1\nmodel: Öl\nweights_sha256: x\n", "Öl"),
+    ],
+    ids=["classes", "taxonomy", "templates", "keys", "checkpoint"],
+)
+def test_a_byte_order_mark_is_passed_over_and_utf_16_is_named(tmp_path, read, text, want):
+    (tmp_path / "a").mkdir()
+    file = tmp_path / "config.yaml"
+    file.write_bytes(text.encode("utf-8-sig"))
+    assert read(file) == want
+    file.write_bytes(text.encode("utf-16"))
+    with pytest.raises(HypclipError, match=r"config.yaml is no UTF-8 but UTF-16"):
+        read(file)

@@ -187,3 +187,18 @@ def test_copies_of_another_run_are_not_written_over(config, tmp_path, capsys):
     assert bits(tmp_path / "copies") == before
     assert asides(tmp_path / "run") == []
     assert run(config, copies, "--resume") == 0
+
+
+# By another name ------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_and_a_name_of_digits_are_taken_as_they_are(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(config, "name=20240101", "output_dir=007", "train.steps=1") == 0
+    assert hypclip.load(tmp_path / "007" / "checkpoint").model_id.startswith("20240101-")
+    assert run(config, "name=20240101", "output_dir=007", "train.steps=2", "--resume") == 0
+
+
+def test_a_text_without_quotes_is_named_before_anything_else(config, tmp_path, capsys):
+    assert_refused(config, capsys, "^error: name: a: b is no text without quotes in YAML: put it in", "name=a: b")
+    assert not (tmp_path / "run").exists()

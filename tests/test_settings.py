@@ -193,3 +193,14 @@ def test_the_recipes_are_in_the_wheel():
     recipes = {ROOT / "hypclip" / "objective" / "recipes" / f"{name}.yaml" for name in RECIPES}
     assert all(file.is_file() for file in recipes)
     assert recipes <= packaged
+
+
+def test_names_and_places_are_spelled_as_people_spell_them(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    overrides = ["name=20240101", "output_dir=007", "data.shards={a,~/b}/0.tar", "train.upload_to=2024-01-01"]
+    overrides += ["evaluate.retrieval.scenes.shards=~/x", "warm_start.source=~/clip.pt", "warm_start.text_model=~/bert"]
+    config = build(RunConfig, read(ROOT / "configs" / "quickstart.yaml", overrides, RunConfig))
+    assert (config.name, config.output_dir, config.train.upload_to) == ("20240101", Path("007"), "2024-01-01")
+    assert config.data.shards == "{a,~/b}/0.tar"
+    assert config.evaluate.retrieval["scenes"].shards == "/home/me/x"
+    assert (config.warm_start.source, config.warm_start.text_model) == ("/home/me/clip.pt", Path("/home/me/bert"))

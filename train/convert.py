@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from hypclip.checkpoint import atomic_directory, save
+from hypclip.console import escape_unprintable
 from hypclip.convert import Kind, Published, load_published
 from hypclip.errors import HypclipError
 from hypclip.files import check_room, make_room, user_path
@@ -19,6 +20,7 @@ from hypclip.files import check_room, make_room, user_path
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
+    escape_unprintable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=user_path, metavar="PEER.pth", help="the published file")
     parser.add_argument("output", type=user_path, metavar="OUT_DIR", help="the directory to write")

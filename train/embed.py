@@ -8,11 +8,11 @@ python train/embed.py --from-parquet DIR --index runs/x/index
 
 Each sample of a shard becomes two points, KEY/image and KEY/text, and of several captions KEY/text/2 and so on; each
 picture ROOT/<class key>/... one point, named by its way from ROOT; each name of classes.json one text point. Every
-process writes the points of a shard to a Parquet file once it is through, and passes over shards whose file is there; in
-the end the first process puts all of them into the collection. A shard that changed (path, size or time; of a URL, the
-address) is embedded again. Processes on several machines need a --work or --parquet folder that all of them see. There the file of a changed
-shard is replaced; that of a shard which is no longer asked for stays, and so do all files when something could not be
-read.
+process writes the points of a shard to a Parquet file once it is through, and passes over shards whose file is there;
+in the end the first process puts all of them into the collection. A shard that changed (path, size or time; of a URL,
+the address) is embedded again. Processes on several machines need a --work or --parquet folder that all of them see.
+There the file of a changed shard is replaced; that of a shard which is no longer asked for stays, and so do all files
+when something could not be read.
 
 Points are refused whose ids other data has in the collection already, unless --prefix or --replace says what to do. The
 same data may be embedded again, and what has changed of it takes the place of what it was; of a Qdrant, which does not
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -36,12 +37,13 @@ from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 import hypclip
+from hypclip.console import escape_unprintable
 from hypclip.data.record import Reading
 from hypclip.data.shards import find_shards
 from hypclip.data.tally import Tally
 from hypclip.errors import ConfigError, DataError, HypclipError, InputError
 from hypclip.evaluation.zero_shot import read_labelled_images
-from hypclip.files import set_aside, user_path
+from hypclip.files import expand_home, set_aside, user_path
 from hypclip.model import HypCLIP
 from hypclip.search import parquet
 from hypclip.search.database import FILE
@@ -59,6 +61,7 @@ from hypclip.search.local import LocalStore
 from hypclip.search.sources import Sources, check_free
 from hypclip.search.store import Points, Space, VectorStore
 from hypclip.training import distributed
+from hypclip.training.launch import check_launch
 
 _WAIT = timedelta(days=30)
 """How long a process waits for the slowest one; accelerate would give up after 10 to 30 minutes."""
@@ -66,6 +69,7 @@ _WAIT = timedelta(days=30)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
+    escape_unprintable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--index", type=user_path, help="folder of the index, created when missing")
@@ -73,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     target.add_argument("--parquet", type=user_path, metavar="DIR", help="write Parquet files there, and stop")
     parser.add_argument("--collection", default="default", help="name of the collection (%(default)s)")
     parser.add_argument("--checkpoint", type=user_path, help="a model directory")
-    parser.add_argument("--shards", nargs="+", help="shards whose pictures and captions to embed")
+    parser.add_argument("--shards", type=expand_home, nargs="+", help="shards whose pictures and captions to embed")
     parser.add_argument("--samples", type=int, help="only the first so many samples of the shards, bad ones included")
     parser.add_argument("--caption-field", default="caption", help="of a sample's .json (%(default)s)")
     parser.add_argument("--keep-damaged", action="store_true", help="use what can be read of a damaged shard")
@@ -96,9 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         _check(arguments)
+        check_launch(os.environ)
         accelerator = Accelerator(
             # Unless told, accelerate takes each of several processes without a GPU for the only one.
             cpu=not torch.accelerator.is_available(),
+            mixed_precision="no",  # embeddings are in float32
             kwargs_handlers=[InitProcessGroupKwargs(timeout=_WAIT)],
         )
         if not arguments.from_parquet:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import hypclip
 from hypclip.config import build, read
+from hypclip.console import escape_unprintable
 from hypclip.errors import ConfigError, HypclipError
 from hypclip.evaluation.suite import EvaluationConfig, prepare
 from hypclip.files import check_output, user_path, write_output
@@ -20,6 +21,7 @@ from hypclip.files import check_output, user_path, write_output
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
+    escape_unprintable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=user_path, required=True, help="a model directory")
     parser.add_argument("--config", type=user_path, required=True, help="YAML file, see configs/evaluate/")
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.output:
             check_output(arguments.output)
-        config = build(EvaluationConfig, read(arguments.config, arguments.overrides))
+        config = build(EvaluationConfig, read(arguments.config, arguments.overrides, EvaluationConfig))
         names = {*config.zero_shot, *config.retrieval}
         if not names:
             raise ConfigError("the config names no evaluation: expected some under zero_shot or retrieval")

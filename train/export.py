@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hypclip
+from hypclip.console import escape_unprintable
 from hypclip.errors import HypclipError
 from hypclip.files import check_room, make_room, user_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
+    escape_unprintable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=user_path, help="a model directory")
     parser.add_argument("output", type=user_path, help="the directory to write")

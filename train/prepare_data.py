@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from hypclip.console import escape_unprintable
 from hypclip.data.quickstart.art import TRAIN_STYLES
 from hypclip.data.quickstart.scenes import Split
 from hypclip.data.quickstart.shards import (
@@ -27,6 +28,7 @@ from hypclip.files import is_empty, make_room, user_path
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
+    escape_unprintable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sources = parser.add_subparsers(dest="source", required=True)
     quickstart = sources.add_parser("quickstart", help="scenes composed of the drawings that ship with hypclip")

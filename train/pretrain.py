@@ -30,6 +30,7 @@ from torch import Tensor
 
 from hypclip import checkpoint
 from hypclip.config import read
+from hypclip.console import escape_unprintable
 from hypclip.data.batch import Batch, ExampleMaker, collate
 from hypclip.data.picture import Normaliser
 from hypclip.data.record import Reading
@@ -45,12 +46,13 @@ from hypclip.training import distributed, earlier, parallel, precision, reportin
 from hypclip.training.ema import AveragedWeights
 from hypclip.training.guard import is_spike
 from hypclip.training.health import find_trouble
+from hypclip.training.launch import check_launch, precision_notice
 from hypclip.training.memory import keep_freed_memory
 from hypclip.training.metrics import MetricsLog
 from hypclip.training.optim import adamw, learning_rate_at, set_learning_rate
 from hypclip.training.progress import RunProgress
 from hypclip.training.saver import Saver
-from hypclip.training.settings import RunPlan, WarmStartConfig, configure, read_source
+from hypclip.training.settings import RunConfig, RunPlan, WarmStartConfig, configure, read_source
 from hypclip.training.state import (
     TrainState,
     generators,
@@ -68,6 +70,7 @@ from hypclip.training.throughput import Throughput, model_flops
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
+    escape_unprintable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=user_path, required=True, help="YAML file, see configs/")
     again = parser.add_mutually_exclusive_group()
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
     arguments = parser.parse_intermixed_args(argv)
     try:
-        settings = read(arguments.config, arguments.overrides)
+        settings = read(arguments.config, arguments.overrides, RunConfig)
         plan = configure(settings, resume=arguments.resume)
         train(plan, resume=arguments.resume, overwrite=arguments.overwrite)
     except (HypclipError, OSError) as error:
@@ -142,9 +145,11 @@ class Run:
             torch.set_num_threads(settings.threads)
         torch.use_deterministic_algorithms(settings.deterministic)
         _check_trackers(settings.trackers)
+        check_launch(os.environ)
         self.accelerator = Accelerator(
             # Unless told, accelerate takes each of several processes without a GPU for the only one.
             cpu=not torch.accelerator.is_available(),
+            mixed_precision="no",  # which is our own affair
             log_with=list(settings.trackers) or None,
             project_dir=config.output_dir,
         )
@@ -159,6 +164,8 @@ class Run:
                 f"train.batch_size {settings.batch_size} does not divide among {self.processes} processes"
             )
         self.precision = precision.choose(settings.precision, self.device)
+        if self.is_first and (notice := precision_notice(os.environ, self.precision)):
+            self.progress.warn(notice)
         wanted = settings.parallel == "fsdp" or self.accelerator.distributed_type == DistributedType.FSDP
         self.sharded = wanted and self.processes > 1
 

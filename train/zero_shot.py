@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 import hypclip
+from hypclip.console import escape_unprintable
 from hypclip.errors import HypclipError
 from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, require_classes
 from hypclip.evaluation.zero_shot import DEFAULT_TEMPLATES, read_labelled_images, read_templates, zero_shot
@@ -24,6 +25,7 @@ from hypclip.files import check_output, user_path, write_output
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
+    escape_unprintable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=user_path, required=True, help="a model directory")
     parser.add_argument("--images", type=user_path, required=True, help="folder with one folder of pictures a class")

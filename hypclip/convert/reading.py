@@ -16,6 +16,7 @@ import yaml
 from torch import Tensor
 
 from hypclip.errors import CheckpointError
+from hypclip.files import read_text
 
 CONFIG = "config.yaml"
 
@@ -87,7 +88,7 @@ def read_weights(path: Path) -> Weights:
 def kind_beside(path: Path) -> str | None:
     """Return the class of model that the config.yaml beside a checkpoint names, in lower case, if there is one."""
     try:
-        text = path.with_name(CONFIG).read_text(encoding="utf-8")
+        text = read_text(path.with_name(CONFIG))
         config = yaml.load(text, Loader=_TagBlindLoader)  # noqa: S506  it is a SafeLoader
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None

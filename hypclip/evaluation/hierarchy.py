@@ -11,6 +11,7 @@ import networkx as nx
 
 from hypclip.errors import DataError
 from hypclip.evaluation.folders import same_form
+from hypclip.files import read_text
 
 
 def read_taxonomy(path: Path) -> nx.DiGraph:
@@ -20,7 +21,7 @@ def read_taxonomy(path: Path) -> nx.DiGraph:
         DataError: unreadable, or not such a list.
     """
     try:
-        edges = json.loads(path.read_text(encoding="utf-8"))
+        edges = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read a taxonomy from {path}: {error}") from error
     if not isinstance(edges, list) or not all(

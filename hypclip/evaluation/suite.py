@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import torch
 from annotated_types import Ge
 from pydantic.dataclasses import dataclass
 
-from hypclip.config import STRICT_KEYS
+from hypclip.config import STRICT_KEYS, UserPath, UserPlaces
 from hypclip.data.record import Reading
 from hypclip.data.shards import find_shards
 from hypclip.errors import ConfigError
@@ -30,9 +29,9 @@ Evaluation: TypeAlias = Callable[[HypCLIP], Mapping[str, int | float]]
 class ZeroShotTask:
     """Pictures by class; see train/zero_shot.py. `ancestors` names depths of the taxonomy to score answers at."""
 
-    images: Path
-    classes: Path
-    taxonomy: Path | None = None
+    images: UserPath
+    classes: UserPath
+    taxonomy: UserPath | None = None
     templates: list[str] = field(default_factory=lambda: list(DEFAULT_TEMPLATES))
     ancestors: dict[str, Annotated[int, Ge(0)]] = field(default_factory=dict)
 
@@ -41,7 +40,7 @@ class ZeroShotTask:
 class RetrievalTask:
     """Pictures and captions of shards; `caption_field` as in data.caption_field of a run."""
 
-    shards: str | list[str]
+    shards: UserPlaces
     samples: Annotated[int, Ge(2)] = 1_000
     caption_field: str = "caption"
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from hypclip.data.picture import to_rgb
 from hypclip.errors import DataError
 from hypclip.evaluation.folders import describe, find_files, is_hidden, name_files, same_form
+from hypclip.files import read_text
 from hypclip.model import HypCLIP
 
 DEFAULT_TEMPLATES = ("a {}",)
@@ -156,7 +157,7 @@ def _as_read(name: str) -> str:
 
 def _read_classes(path: Path) -> dict[str, list[str]]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+        data = json.loads(read_text(path), object_pairs_hook=_once)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read classes from {path}: {error}") from error
     if not isinstance(data, dict) or not data:
@@ -186,7 +187,7 @@ def read_templates(path: Path) -> list[str]:
         DataError: unreadable, empty, or a line without exactly one {}.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read templates from {path}: {error}") from error
     if not lines:

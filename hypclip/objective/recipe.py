@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from hypclip.config import STRICT_KEYS, build, read
 from hypclip.errors import ConfigError
+from hypclip.files import expand_home
 from hypclip.geometry.cones import MIN_RADIUS
 from hypclip.geometry.metric import Distance, Geometry, Metric
 from hypclip.roles import BOX_ROLES, Role
@@ -159,7 +160,7 @@ def recipe_from(config: str | Path | Mapping[str, Any]) -> Recipe:
 def _recipe_from(config: object, folder: Path, bases: tuple[Path, ...]) -> Recipe:
     """Return a recipe; a file is looked for in `folder`, and may not be one of those that start from it."""
     if isinstance(config, Path) or (isinstance(config, str) and config.endswith((".yaml", ".yml"))):
-        path = (folder / config).resolve()
+        path = (folder / expand_home(str(config))).resolve()
         if path in bases:
             raise ConfigError(f"base: {path} starts from itself, by way of {', '.join(str(base) for base in bases)}")
         return _built(read(path), path.parent, (*bases, path))

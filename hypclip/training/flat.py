@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hypclip.errors import CheckpointError, ConfigError
+from hypclip.files import read_text
 from hypclip.model import ModelConfig
 
 _CLIP_BLOCK = {
@@ -117,7 +118,7 @@ def read_directory(folder: Path) -> FlatModel:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}, the config of a directory of transformers: {error}") from error
     if not isinstance(content, dict):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from hypclip.files import read_text
 from hypclip.geometry.metric import Metric
 
 _WIDTH, _ROW, _LABEL, _BINS = 480, 60, 90, 60
@@ -47,7 +48,7 @@ def radius_histogram(features: Mapping[str, Tensor], metric: Metric, curv: Tenso
 
 def summary(output_dir: Path, step: int, elapsed_s: float) -> str:
     """Return what a finished run is told by, from its log: time, speed, losses, curvature, scores, warnings."""
-    lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in read_text(output_dir / "metrics.jsonl").splitlines()]
     if not lines:
         return f"finished: {step} steps; the model is in {output_dir / 'checkpoint'}"
     first, last = lines[0], lines[-1]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from hypclip.config import STRICT_KEYS, build
+from hypclip.config import STRICT_KEYS, UserPath, UserPlace, UserPlaces, build
 from hypclip.data.augment import AugmentConfig
 from hypclip.data.record import BoxFrame
 from hypclip.data.shards import find_shards
 from hypclip.errors import ConfigError
 from hypclip.evaluation.suite import EvaluationConfig
+from hypclip.files import user_path
 from hypclip.model import ModelConfig
 from hypclip.objective import Objective
 from hypclip.objective.recipe import LOGIT_SCALE
@@ -39,7 +39,7 @@ class DataConfig:
     that takes pictures of several sizes.
     """
 
-    shards: str | list[str]
+    shards: UserPlaces
     workers: NonNegativeInt = 1
     shuffle_buffer: PositiveInt = 1_000
     max_bad_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.01
@@ -111,8 +111,8 @@ class WarmStartConfig:
     reads the config and the tokenizer of such a model where they are, from that directory.
     """
 
-    source: str
-    text_model: Path | None = None
+    source: UserPlace
+    text_model: UserPath | None = None
     keep_logit_scale: bool = False
     calibrate: bool = True
 
@@ -121,7 +121,7 @@ class WarmStartConfig:
 class RunConfig:
     """A whole run. `objective` is a recipe's name or a recipe written out (see hypclip/objective/recipe.py)."""
 
-    output_dir: Path
+    output_dir: UserPath
     model: ModelConfig
     data: DataConfig
     train: TrainConfig
@@ -193,7 +193,7 @@ def configure(settings: Mapping[str, Any], *, resume: bool = False) -> RunPlan:
     flat = None
     if settings.get("warm_start"):
         start = build(WarmStartConfig, settings["warm_start"], "warm_start")
-        begun = begun_model(Path(settings["output_dir"])) if resume and "output_dir" in settings else None
+        begun = begun_model(user_path(str(settings["output_dir"]))) if resume and "output_dir" in settings else None
         if begun is None:
             flat = read_source(start, given.get("towers"))
             begun = asdict(flat.model_config())
