@@ -1,5 +1,6 @@
 import io
 import random
+import struct
 import sys
 
 import numpy as np
@@ -46,6 +47,17 @@ def test_cmyk_jpeg_is_not_inverted(colour):
     image = reopened(Image.new("RGB", (16, 16), colour).convert("CMYK"), "JPEG", quality=95)
     assert image.mode == "CMYK"
     assert np.abs(np.array(colours(to_rgb(image))) - colour).max() <= 6
+
+
+@pytest.mark.parametrize("kind, value", [(1, b"\6\0\0\0"), (3, b"\6\0\0\0"), (4, b"\6\0\0\0")])
+def test_an_orientation_of_any_type_turns_the_picture_everywhere(kind, value):
+    entry = struct.pack("<HHI", 0x0112, kind, 1) + value
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    photo = encoded(quadrants(), "JPEG", quality=95, exif=exif)
+    assert picture.orientation(photo) == (6, (40, 20))
+    shown = to_rgb(Image.open(io.BytesIO(photo)))
+    assert shown.size == (20, 40)
+    assert torch.equal(decode(photo), to_pixels(shown))
 
 
 def test_palettes_become_their_colours():

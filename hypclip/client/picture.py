@@ -95,6 +95,8 @@ def orientation(image: Image.Image) -> int:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # SyntaxError, struct.error, …, by how the tags are damaged
         return 1
+    if isinstance(found, bytes) and len(found) == 1:  # written as a byte, where the standard has a short
+        found = found[0]
     return found if found in _UPRIGHT else 1
 
 

@@ -37,9 +37,9 @@ def decode(data: bytes) -> UInt8[Tensor, "3 height width"]:
         Exception: almost any, as decoders meet damaged bytes.
     """
     with Image.open(io.BytesIO(data)) as image:  # which refuses one so large that it would fill the memory
-        # An orientation may also stand in XMP, where Pillow alone looks.
         decode_jpeg = _jpeg_decoder()
-        if decode_jpeg is not None and image.format == "JPEG" and "xmp" not in image.info:
+        # What is turned is left to Pillow too: it alone looks into XMP, and reads an orientation of any type.
+        if decode_jpeg is not None and image.format == "JPEG" and exif_orientation(image) == 1:
             with contextlib.suppress(RuntimeError):
                 return decode_jpeg(data)
         return to_pixels(to_rgb(image))
