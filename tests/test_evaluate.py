@@ -71,6 +71,15 @@ def test_other_scores_are_kept(folder: Path, capsys: pytest.CaptureFixture[str])
     assert json.loads((folder / "metrics.json").read_text())["scenes"]["n"] == 3
 
 
+def test_a_tilde_that_no_shell_expands_is_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    assert (
+        run(folder, "--output=~/new/s.json", "--checkpoint=~/checkpoint", "retrieval.scenes.shards=~/data/validation")
+        == 0
+    )
+    assert json.loads((folder / "new" / "s.json").read_text())["scenes"]["n"] == 5
+
+
 def test_a_folder_for_the_scores_is_refused_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, "--output", str(folder), "--checkpoint", "nowhere") == 1
     assert f"error: {folder} is a folder: give the name of a file" in capsys.readouterr().err

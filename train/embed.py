@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         _check(arguments)
-        check_launch(os.environ)
+        check_launch(os.environ, training=False)
         accelerator = Accelerator(
             # Unless told, accelerate takes each of several processes without a GPU for the only one.
             cpu=not torch.accelerator.is_available(),
@@ -166,8 +166,8 @@ def _embed(arguments: argparse.Namespace, accelerator: Accelerator) -> int:
         counts = Tally()
         points = embed_unit(model, units[i], counts, arguments.batch_size, arguments.threads)
         try:
-            remove_earlier(folder, units[i])
             parquet.write_points(folder / units[i].part, space, points, units[i].source)
+            remove_earlier(folder, units[i])
         except (DataError, InputError) as error:
             tqdm.write(f"error: {units[i].name}: {error}", file=sys.stderr)
             failed.append(units[i].name)
