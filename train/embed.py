@@ -2,8 +2,8 @@
 
 python train/embed.py --checkpoint runs/quickstart/checkpoint --index runs/quickstart/index \
     --shards runs/quickstart/data/validation --images ROOT --classes classes.json
-accelerate launch --multi_gpu --num_processes 8 train/embed.py --checkpoint DIR --shards 'a/{000..999}.tar' \
-    --qdrant http://localhost:6333 --work DIR
+accelerate launch --config_file configs/accelerate/gpu_8.yaml train/embed.py --checkpoint DIR \
+    --shards 'a/{000..999}.tar' --qdrant http://localhost:6333 --work DIR
 python train/embed.py --from-parquet DIR --index runs/x/index
 
 Each sample of a shard becomes two points, KEY/image and KEY/text; each file ROOT/<class key>/<name>.png one point; each

@@ -1,7 +1,7 @@
 """Train a hyperbolic vision-language model. The main path of hypclip.
 
-accelerate launch train/pretrain.py --config configs/quickstart.yaml
-accelerate launch train/pretrain.py --config configs/quickstart.yaml --resume train.steps=2000 output_dir=runs/x
+accelerate launch --config_file configs/accelerate/cpu.yaml train/pretrain.py --config configs/quickstart.yaml
+torchrun --nproc_per_node 8 train/pretrain.py --config FILE --resume train.steps=2000 output_dir=runs/x
 
 An output_dir that holds a run already is refused without --resume or --overwrite.
 """
