@@ -298,6 +298,16 @@ def test_a_shard_of_another_time_is_the_same_data(call: Any, first: Path, tmp_pa
     assert call("--shards", tmp_path / "a") == 0
 
 
+def test_points_of_a_shard_that_has_gone_bad_are_kept(models: Path, tmp_path: Path) -> None:
+    a = shard(tmp_path / "a.tar", k0="a dog")
+    words = [*map(str, ["--parquet", tmp_path / "parts", "--shards", a, "--checkpoint", models / "checkpoint"])]
+    assert main(words) == 0
+    before = [part.name for part in (tmp_path / "parts").iterdir()]
+    a.write_bytes(b"no tar file" * 1000)
+    assert main(words) == 1
+    assert [part.name for part in (tmp_path / "parts").iterdir()] == before
+
+
 # Columns of other tools -----------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from hypclip import checkpoint
 from hypclip.data.quickstart.shards import write_shards
+from train import zero_shot
 from train.evaluate import main
 
 CONFIG = """
@@ -69,6 +70,27 @@ def test_other_scores_are_kept(folder: Path, capsys: pytest.CaptureFixture[str])
     assert aside.read_text() == first
     assert capsys.readouterr().err == f"the scores that were in {folder}/metrics.json are now in {aside}\n"
     assert json.loads((folder / "metrics.json").read_text())["scenes"]["n"] == 3
+
+
+def test_other_scores_of_one_classification_are_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--checkpoint", folder / "checkpoint", "--images", folder / "images", "--classes", folder / "classes.json"]
+    words += ["--output", folder / "one" / "scores.json"]
+    for _ in range(2):
+        assert zero_shot.main([*map(str, words)]) == 0
+    first = (folder / "one" / "scores.json").read_text()
+    assert zero_shot.main([*map(str, [*words, "--taxonomy", folder / "edges.json"])]) == 0
+    (aside,) = (folder / "one").glob("scores.json.*")
+    assert aside.read_text() == first
+    assert "tie" in json.loads((folder / "one" / "scores.json").read_text())
+
+
+def test_a_tilde_that_no_shell_expands_is_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    assert (
+        run(folder, "--output=~/new/s.json", "--checkpoint=~/checkpoint", "retrieval.scenes.shards=~/data/validation")
+        == 0
+    )
+    assert json.loads((folder / "new" / "s.json").read_text())["scenes"]["n"] == 5
 
 
 def test_a_folder_for_the_scores_is_refused_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,9 @@ def test_commands_refuse_it_before_anything_is_written(case, tmp_path, shards, m
     assert not (tmp_path / "run").exists()
     words = ["--checkpoint", "x", "--index", str(tmp_path / "index"), "--shards", "x.tar"]
     assert embed.main(words) == 1
-    assert f"asks for {message.split(' ')[2].rstrip(',')}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"asks for {message.split(' ')[2].rstrip(',')}" in said
+    assert "train." not in said  # of which embedding has no settings
     assert not (tmp_path / "index").exists()
 
 

@@ -115,6 +115,14 @@ def test_two_processes_train_one_model_and_resume_bit_for_bit(config, tmp_path):
     assert launch_two(config, f"output_dir={tmp_path}/again", "--resume").count("resuming from") == 1
     assert_same_run(tmp_path / "again", tmp_path / "run")
 
+    torchrun = command("torchrun", "--standalone", "--nproc_per_node", "2", "train/pretrain.py", "--config", config)
+    with started([*torchrun, "data.workers=1", f"output_dir={tmp_path}/again"]) as launcher:
+        _, errors = launcher.communicate(timeout=420)
+    assert launcher.returncode == 1
+    assert f"error: {tmp_path}/again holds a run already" in errors
+    assert f"error: another process of this run has failed: process 0: {tmp_path}/again holds a run already" in errors
+    assert_same_run(tmp_path / "again", tmp_path / "run")
+
 
 @pytest.mark.timeout(600)
 def test_two_processes_train_pictures_alone(config, tmp_path):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -26,3 +28,12 @@ def test_settings_are_documented_and_do_not_change():
         Settings().max_k = 3
     with pytest.raises(ValidationError, match="max_kk"):
         Settings(max_kk=3)
+
+
+def test_a_tilde_in_the_environment_is_the_home_folder(monkeypatch):
+    """Which no shell expands there."""
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HYPCLIP_CHECKPOINT", "~/model")
+    settings = Settings(index=Path("~/index"), api_keys_file="~/keys")
+    paths = (settings.checkpoint, settings.index, settings.api_keys_file)
+    assert paths == (Path("/home/me/model"), Path("/home/me/index"), Path("/home/me/keys"))

@@ -204,3 +204,9 @@ def test_names_and_places_are_spelled_as_people_spell_them(monkeypatch):
     assert config.data.shards == "{a,~/b}/0.tar"
     assert config.evaluate.retrieval["scenes"].shards == "/home/me/x"
     assert (config.warm_start.source, config.warm_start.text_model) == ("/home/me/clip.pt", Path("/home/me/bert"))
+
+
+def test_a_recipe_of_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_bytes(b"\xef\xbb\xbfbase: meru\nmin_radius: 0.2\n")
+    assert configure({**LEAST, "objective": "~/mine.yaml"}).objective.recipe.min_radius == 0.2

@@ -2,8 +2,8 @@
 
 python train/embed.py --checkpoint runs/quickstart/checkpoint --index runs/quickstart/index \
     --shards runs/quickstart/data/validation --images ROOT --classes classes.json
-accelerate launch --multi_gpu --num_processes 8 train/embed.py --checkpoint DIR --shards 'a/{000..999}.tar' \
-    --qdrant http://localhost:6333 --work DIR
+accelerate launch --config_file configs/accelerate/gpu_8.yaml train/embed.py --checkpoint DIR \
+    --shards 'a/{000..999}.tar' --qdrant http://localhost:6333 --work DIR
 python train/embed.py --from-parquet DIR --index runs/x/index
 
 Each sample of a shard becomes two points, KEY/image and KEY/text, and of several captions KEY/text/2 and so on; each
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         _check(arguments)
-        check_launch(os.environ)
+        check_launch(os.environ, training=False)
         accelerator = Accelerator(
             # Unless told, accelerate takes each of several processes without a GPU for the only one.
             cpu=not torch.accelerator.is_available(),
@@ -170,8 +170,8 @@ def _embed(arguments: argparse.Namespace, accelerator: Accelerator) -> int:
         counts = Tally()
         points = embed_unit(model, units[i], counts, arguments.batch_size, arguments.threads)
         try:
-            remove_earlier(folder, units[i])
             parquet.write_points(folder / units[i].part, space, points, units[i].source)
+            remove_earlier(folder, units[i])
         except (DataError, InputError) as error:
             tqdm.write(f"error: {units[i].name}: {error}", file=sys.stderr)
             failed.append(units[i].name)

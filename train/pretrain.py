@@ -1,7 +1,7 @@
 """Train a hyperbolic vision-language model. The main path of hypclip.
 
-accelerate launch train/pretrain.py --config configs/quickstart.yaml
-accelerate launch train/pretrain.py --config configs/quickstart.yaml --resume train.steps=2000 output_dir=runs/x
+accelerate launch --config_file configs/accelerate/cpu.yaml train/pretrain.py --config configs/quickstart.yaml
+torchrun --nproc_per_node 8 train/pretrain.py --config FILE --resume train.steps=2000 output_dir=runs/x
 
 An output_dir that holds a run already is refused without --resume or --overwrite.
 """
@@ -28,7 +28,6 @@ from accelerate import Accelerator, DistributedType
 from accelerate.tracking import get_available_trackers
 from torch import Tensor
 
-from hypclip import checkpoint
 from hypclip.config import read
 from hypclip.console import escape_unprintable
 from hypclip.data.batch import Batch, ExampleMaker, collate
@@ -39,7 +38,7 @@ from hypclip.data.stream import BatchStream, StreamConfig, StreamState
 from hypclip.data.tally import Tally
 from hypclip.errors import ConfigError, HypclipError, TrainingError
 from hypclip.evaluation.suite import prepare
-from hypclip.files import is_empty, set_aside, user_path
+from hypclip.files import user_path
 from hypclip.model import HypCLIP
 from hypclip.objective import Loss
 from hypclip.training import distributed, earlier, parallel, precision, reporting, tuning
@@ -53,6 +52,7 @@ from hypclip.training.optim import adamw, learning_rate_at, set_learning_rate
 from hypclip.training.progress import RunProgress
 from hypclip.training.saver import Saver
 from hypclip.training.settings import RunConfig, RunPlan, WarmStartConfig, configure, read_source
+from hypclip.training.sizes import check_sizes
 from hypclip.training.state import (
     TrainState,
     generators,
@@ -184,7 +184,7 @@ class Run:
         settings = self.settings
         torch.manual_seed(settings.seed)
         self.model = HypCLIP(self.config.model)
-        _check_sizes(self.model, self.config.data.box_size)
+        check_sizes(self.model, self.config.data.box_size)
         if self.config.warm_start is not None and found is None:
             self._start_warm(self.config.warm_start)
         tuning.apply(self.model, self.config.tune)
@@ -466,8 +466,9 @@ class Run:
             failure: Exception | None = None
             try:
                 self.saver.close()
-                if self.is_first and self.state.step >= self.settings.steps:
-                    self._write_model(model)
+                done = self.is_first and self.state.step >= self.settings.steps
+                if done and (aside := earlier.write_model(model, self.config.output_dir, self._notes())):
+                    self.progress.say(f"the model that was there is now {aside}")
             except (HypclipError, OSError) as error:
                 failure = error
             distributed.raise_together(failure, self.device)
@@ -478,15 +479,6 @@ class Run:
             elapsed = time.perf_counter() - self.began
             self.progress.say(reporting.summary(self.config.output_dir, self.state.step, elapsed))
         self.accelerator.end_training()
-
-    def _write_model(self, model: HypCLIP) -> None:
-        place, notes = self.config.output_dir / earlier.MODEL, self._notes()
-        if checkpoint.is_saved(model, place, **notes):
-            return  # a finished run that was resumed
-        with checkpoint.atomic_directory(place) as folder:
-            checkpoint.save(model, folder, **notes)
-            if not is_empty(place):
-                self.progress.say(f"the model that was in {place} is now {set_aside(place)}")
 
     def _notes(self) -> dict[str, Any]:
         notes = {"name": self.config.name, "step": self.state.step, "objective": asdict(self.objective.recipe)}
@@ -500,26 +492,6 @@ def _check_trackers(wanted: Sequence[str]) -> None:
         raise ConfigError(
             f"train.trackers: {missing[0]} is not installed: pip install {missing[0]}, or take it out of the list"
         )
-
-
-def _check_sizes(model: HypCLIP, box_size: int | None) -> None:
-    """Refuse pictures of a size that the image tower does not take, before any data is read."""
-    for size in dict.fromkeys((model.image_size, box_size or model.image_size)):
-        try:
-            with torch.no_grad():
-                model.image_tower.eval()(torch.zeros(1, 3, size, size))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            if size == model.image_size:
-                raise ConfigError(
-                    f"model.towers: the image tower does not take pictures of {size} pixels, its "
-                    f"vision_cfg.image_size ({error}): for a tower of timm set img_size in timm_model_kwargs too"
-                ) from error
-            raise ConfigError(
-                f"data.box_size is {size} and the image tower takes pictures of {model.image_size} pixels only "
-                f"({error}): leave it out, or, for a tower of timm that can, set dynamic_img_size in "
-                "vision_cfg.timm_model_kwargs"
-            ) from error
-    model.image_tower.train()
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hypclip import checkpoint
 from hypclip.errors import ConfigError, TrainingError
-from hypclip.files import aside_of, is_empty
+from hypclip.files import aside_of, is_empty, set_aside
+from hypclip.model import HypCLIP
 from hypclip.training.checkpoints import newest
 
 LOG = "metrics.jsonl"
@@ -69,6 +71,20 @@ def move_aside(output_dir: Path) -> Path | None:
         raise TrainingError(
             f"the run in {output_dir} cannot be moved to {aside} ({error}): give another output_dir"
         ) from error
+    return aside
+
+
+def write_model(model: HypCLIP, output_dir: Path, notes: Mapping[str, Any]) -> Path | None:
+    """Write a finished model; one that is there is left as it is if it is the same, else moved aside: return where.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    place, aside = output_dir / MODEL, None
+    if not checkpoint.is_saved(model, place, **notes):
+        with checkpoint.atomic_directory(place) as folder:
+            checkpoint.save(model, folder, **notes)
+            aside = None if is_empty(place) else set_aside(place)
     return aside
 
 

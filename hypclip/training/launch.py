@@ -17,11 +17,12 @@ _REFUSED = {
 }
 
 
-def check_launch(environment: Mapping[str, str]) -> None:
+def check_launch(environment: Mapping[str, str], *, training: bool = True) -> None:
     """Refuse what `accelerate launch` was told to do and would be left undone without a word.
 
     Args:
         environment: of this process, in which the launcher writes its configuration.
+        training: whether this is a run, which has settings of its own for some of it.
 
     Raises:
         ConfigError: DeepSpeed, Megatron-LM, fp8, dynamo and the like; the message says what to use.
@@ -37,8 +38,9 @@ def check_launch(environment: Mapping[str, str]) -> None:
         found.append((f"gradient_accumulation_steps {parts}", f"use train.accumulate={parts}"))
     if found:
         what, instead = found[0]
+        advice = f"{instead}, and " if training else ""
         raise ConfigError(
-            f"the configuration of accelerate launch asks for {what}, which hypclip does not do: {instead}, and launch "
+            f"the configuration of accelerate launch asks for {what}, which hypclip does not do: {advice}launch "
             "with --config_file and a file of configs/accelerate"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from hypclip.checkpoint import atomic_directory
 from hypclip.errors import CheckpointError, ConfigError
 from hypclip.training.checkpoints import checkpoint_path, files_to_copy, prune, write_manifest
 from hypclip.training.state import Snapshot
+
+_LOOK_S = 60.0
+"""Seconds that the beginning of a run waits for a place that does not answer."""
 
 _LAST_COPIES_S = 600.0
 """Seconds that the end of a run waits for copies to a place that does not answer."""
@@ -70,10 +74,15 @@ class Saver:
             return
         filesystem, root = self._target
         place = f"{root.rstrip('/')}/checkpoints"
-        try:
-            there = filesystem.ls(place, detail=False)
-        except Exception:  # nothing there, or no answer: of which copying will warn
-            return
+        there: list[Any] = []
+
+        def look() -> None:
+            with contextlib.suppress(Exception):  # nothing there, or no answer: of which copying will warn
+                there.extend(filesystem.ls(place, detail=False))
+
+        looking = threading.Thread(target=look, name="look", daemon=True)
+        looking.start()
+        looking.join(_LOOK_S)
         if there:
             raise ConfigError(
                 f"train.upload_to: {place} holds the checkpoints of another run: name another folder, or copy the "

@@ -165,7 +165,8 @@ def same_settings(before: Mapping[str, Any], now: Mapping[str, Any], folder: Pat
     if changed:
         told = first_few([f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed])
         raise CheckpointError(
-            f"{folder} is of a run with other settings: {told}: go on with those, or start afresh in another output_dir"
+            f"{folder} is of a run with other settings: {told}: go on with those, or begin anew, with "
+            "--overwrite in place of --resume or in another output_dir"
         )
 
 
