@@ -46,7 +46,7 @@ def read(path: Path, overrides: Sequence[str] = (), kind: Any = Any) -> dict[str
 
     Args:
         path: the file, as UTF-8.
-        overrides: the later ones go first.
+        overrides: the later ones go first. An empty mapping, evaluate.retrieval={}, empties what is there.
         kind: the dataclass that the settings are for. A value is a text where it says so, as it is spelled: 007, no.
 
     Raises:
@@ -55,20 +55,26 @@ def read(path: Path, overrides: Sequence[str] = (), kind: Any = Any) -> dict[str
     for override in overrides:
         if "=" not in override or override.startswith(("-", "=")):
             raise ConfigError(f"cannot read {override!r}: overrides are written key=value, for example train.steps=100")
-    layers = _layers(path, kind)
+    merged = OmegaConf.merge(*_layers(path, kind))
     for override in overrides:
         quoted = quote_override(_quote_braces(override) if kind is Any else override, kind)
         try:
-            layers.append(OmegaConf.from_dotlist([quoted]))
+            layer = OmegaConf.from_dotlist([quoted])
         except (YAMLError, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(
                 f"cannot read {path} with the override {override!r}, whose value is no YAML: where it is a text, put "
                 f"it in quotes ({error})"
             ) from error
+        name = override.partition("=")[0]
+        try:
+            if OmegaConf.select(layer, name) == {}:  # which would leave all as it is
+                OmegaConf.update(merged, name, {}, merge=False)
+            merged = OmegaConf.merge(merged, layer)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"cannot read {path} with the override {override!r}: {error}") from error
     try:
-        merged = OmegaConf.merge(*layers)
         plain = OmegaConf.to_container(merged, resolve=True)
-    except (YAMLError, OmegaConfBaseException) as error:
+    except OmegaConfBaseException as error:
         raise ConfigError(f"cannot read {path} with the overrides given: {error}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

@@ -63,6 +63,12 @@ def test_patterns_of_shards_stay_as_they_are(file, value):
     assert read(file, [f"data.shards={value}"])["data"] == {"shards": value}
 
 
+def test_an_empty_mapping_empties_what_is_there(file):
+    assert read(file, ["spare={}"])["spare"] == {}
+    assert read(file, ["spare={}", "spare.spokes=12"])["spare"] == {"spokes": 12}
+    assert read(file, ["new.deep={}"])["new"] == {"deep": {}}
+
+
 def test_a_value_may_hold_an_equals_sign(file):
     assert read(file, ["name=a=b"])["name"] == "a=b"
 
