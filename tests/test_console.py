@@ -48,7 +48,7 @@ def test_streams_of_others_are_left_alone(monkeypatch):
     assert sys.stdout.getvalue() == "→\n"
 
 
-@pytest.mark.parametrize("module", [*(f"train.{name}" for name in COMMANDS), "serve.__main__"])
+@pytest.mark.parametrize("module", [*(f"train.{name}" for name in COMMANDS), "serve.command"])
 def test_every_command_escapes(module, monkeypatch):
     printed = small_console(monkeypatch, "ascii")
     with pytest.raises(SystemExit):

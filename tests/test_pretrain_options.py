@@ -104,7 +104,7 @@ def test_a_spike_is_passed_over_logged_and_resumed_from(tmp_path, shards, monkey
     counted = [json.loads((folder / "state.json").read_text()) for folder in (before, spike, later)]
     assert [state["passed_over"] for state in counted] == [0, 1, 0]
     assert counted[0]["losses"] == counted[1]["losses"]
-    assert counted[1]["streams"][0]["read"] == counted[0]["streams"][0]["read"] + 4
+    assert counted[1]["streams"][0]["seen"]["read"] == counted[0]["streams"][0]["seen"]["read"] + 4
 
 
 def test_spikes_in_a_row_end_the_run(tmp_path, shards, monkeypatch, capfd):

@@ -107,7 +107,7 @@ def test_two_processes_train_one_model_and_resume_bit_for_bit(config, tmp_path):
     assert launch_two(config).count("; the model is in") == 1
     assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2, 3, 4]
     state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000004" / "state.json").read_text())
-    assert [stream["read"] for stream in state["streams"]] == [8, 8]  # four batches of two each
+    assert [stream["seen"]["read"] for stream in state["streams"]] == [8, 8]  # four batches of two each
     assert len(list((tmp_path / "run" / "tensorboard").rglob("events.*"))) == 1
 
     shutil.copytree(tmp_path / "run", tmp_path / "again")
