@@ -213,10 +213,6 @@ def _sample_items(sample: dict[str, Any], transform: Transform, reading: Reading
     if "__damage__" in sample:
         raise DamagedShard(sample["__url__"], sample["__damage__"])
     record = read_record(sample, reading)
-    try:
-        record.key.encode()
-    except UnicodeEncodeError as error:
-        raise BadSample("unreadable key", f"{record.key!r} of {record.shard} is not valid Unicode") from error
     several = {"captions": list(record.captions)} if len(record.captions) > 1 else {}
     about = {"caption": record.caption, **several}
     if len(json.dumps(about, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
