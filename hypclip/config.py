@@ -60,6 +60,12 @@ def read(path: Path, overrides: Sequence[str] = (), kind: Any = Any) -> dict[str
         quoted = quote_override(_quote_braces(override) if kind is Any else override, kind)
         try:
             layers.append(OmegaConf.from_dotlist([quoted]))
+            OmegaConf.merge(*layers)
+        except TypeError as error:
+            raise ConfigError(
+                f"cannot put {override!r} on top of {path}, which has a mapping there where this has a list, or the other "
+                "way round"
+            ) from error
         except (YAMLError, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(
                 f"cannot read {path} with the override {override!r}, whose value is no YAML: where it is a text, put "
@@ -68,7 +74,7 @@ def read(path: Path, overrides: Sequence[str] = (), kind: Any = Any) -> dict[str
     try:
         merged = OmegaConf.merge(*layers)
         plain = OmegaConf.to_container(merged, resolve=True)
-    except (YAMLError, OmegaConfBaseException) as error:
+    except (YAMLError, OmegaConfBaseException, TypeError) as error:  # the last of lists on mappings
         raise ConfigError(f"cannot read {path} with the overrides given: {error}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
