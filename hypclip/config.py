@@ -63,8 +63,8 @@ def read(path: Path, overrides: Sequence[str] = (), kind: Any = Any) -> dict[str
             OmegaConf.merge(*layers)
         except TypeError as error:
             raise ConfigError(
-                f"cannot put {override!r} on top of {path}, which has a mapping there where this has a list, or the other "
-                "way round"
+                f"cannot put {override!r} on top of {path}, which has a mapping there where this has a list, or the "
+                "other way round"
             ) from error
         except (YAMLError, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(
