@@ -122,6 +122,14 @@ def test_names_with_and_without_dots_may_be_in_one_shard(tmp_path):
     assert read(write_tar(tmp_path / "0.tar", [f for n in names for f in pair(n)])) == ({n: n for n in names}, {})
 
 
+def test_a_pair_with_a_dot_beside_one_without_is_no_mask(tmp_path):
+    """One that lacks its text beside them, which costs itself alone, too."""
+    files = [*pair("a"), *pair("a.1"), ("a.2.png", SMALL)]
+    samples = {sample["__key__"]: sample for sample in samples_of(str(write_tar(tmp_path / "0.tar", files)))}
+    assert samples.keys() == {"a", "a.1", "a.2"}
+    assert [samples[key].get("txt") for key in ("a", "a.1", "a.2")] == [b"a", b"a.1", None]
+
+
 def test_a_sample_without_a_text_among_names_with_dots_costs_itself_alone(tmp_path):
     names = [f"shot.2024.{i:04}" for i in range(200)]
     files = [file for n in names for file in pair(n) if file[0] not in ("shot.2024.0003.txt", "shot.2024.0150.png")]

@@ -210,7 +210,8 @@ def _read_names(shard: str, first: str, files: Sequence[_File]) -> Iterator[dict
     own = [file for file in files if "." not in file.extension]
     pictures = [file for file in files if file.suffix in IMAGE_KEYS]
     texts = [file for file in files if file.suffix in TEXT_KEYS]
-    if whole == len(parts) or (2 * whole > len(parts) and not own and not hycoclip):
+    several = whole > 1 if _is_whole(own) else 2 * whole > len(parts) and not own
+    if whole == len(parts) or (several and not hycoclip):
         yield from (_sample(shard, key, of) for key, of in parts)
     elif _is_whole(own):  # beside it masks and the like, such as KEY.depth.png
         yield _sample(shard, first, own)
