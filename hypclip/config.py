@@ -55,7 +55,11 @@ def read(path: Path, overrides: Sequence[str] = (), kind: Any = Any) -> dict[str
     for override in overrides:
         if "=" not in override or override.startswith(("-", "=")):
             raise ConfigError(f"cannot read {override!r}: overrides are written key=value, for example train.steps=100")
-    merged = OmegaConf.merge(*_layers(path, kind))
+    layers = _layers(path, kind)
+    try:
+        merged = OmegaConf.merge(*layers)
+    except (OmegaConfBaseException, TypeError) as error:  # the second of lists on mappings
+        raise ConfigError(f"cannot read {path} on top of what it extends: {error}") from error
     for override in overrides:
         quoted = quote_override(_quote_braces(override) if kind is Any else override, kind)
         try:
@@ -70,6 +74,11 @@ def read(path: Path, overrides: Sequence[str] = (), kind: Any = Any) -> dict[str
             if OmegaConf.select(layer, name) == {}:  # which would leave all as it is
                 OmegaConf.update(merged, name, {}, merge=False)
             merged = OmegaConf.merge(merged, layer)
+        except TypeError as error:
+            raise ConfigError(
+                f"cannot put {override!r} on top of {path}, which has a mapping there where this has a list, or the "
+                "other way round"
+            ) from error
         except OmegaConfBaseException as error:
             raise ConfigError(f"cannot read {path} with the override {override!r}: {error}") from error
     try:

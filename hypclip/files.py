@@ -9,6 +9,8 @@ from pathlib import Path
 
 from hypclip.errors import DataError, InputError
 
+_OPEN_FILES = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
+"""Folders whose names, such as /dev/stdout, are files that the process has open, and not files of the user."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -65,8 +67,13 @@ def check_room(path: Path, *, overwrite: bool) -> None:
     """Refuse a place that holds something, before the work whose result it is for, unless that is to be moved.
 
     Raises:
-        InputError: there is something other than an empty folder.
+        InputError: there is something other than an empty folder, or a whole file system.
     """
+    if path.is_mount():
+        raise InputError(
+            f"{path} is where a file system begins, such as a volume of a container, and cannot be replaced: give a "
+            f"folder in it, such as {path / 'new'}"
+        )
     if not (overwrite or is_empty(path)):
         raise InputError(
             f"{path} exists and is not an empty folder: choose another, or add --overwrite, which moves what is there "
@@ -98,9 +105,18 @@ def check_output(path: Path) -> None:
 
 
 def write_output(path: Path, text: str) -> Path | None:
-    """Write a file of results; one that is there with other content is moved aside: return where it is now."""
+    """Write a file of results; one that is there with other content is moved aside: return where it is now.
+
+    Of a link that is the file behind it. Pipes and devices, such as /dev/null, are written to and stay.
+    """
     check_output(path)
     content = text.encode()
+    if path.exists() and (not path.is_file() or path.parent in _OPEN_FILES):
+        with path.open("ab") as stream:
+            stream.write(content)
+        return None
+    if path.is_symlink():
+        path = path.resolve()
     if path.is_file() and path.read_bytes() == content:
         return None
     earlier = set_aside(path) if os.path.lexists(path) else None

@@ -1,8 +1,12 @@
-"""YAML in which a value is a text where the setting is one, as the user spelled it: 007, 2024-01-01, {a,b}/0.tar."""
+"""YAML in which a value is a text where the setting is one, as the user spelled it: 007, 2024-01-01, {a,b}/0.tar.
+
+And in which a number is the one that people mean: 010 is ten.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,11 +19,15 @@ from hypclip.errors import ConfigError
 
 _NULLS = ("", "null", "Null", "NULL")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MISREAD = re.compile(r"[-+]?(0[0-7_]+|[0-9_]+(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+"""Numbers that are others in YAML than people mean: 010 is 8 there, 1:30 is 90. As texts they are 10, and no number."""
 _NULL_TAG = "tag:yaml.org,2002:null"
 
 
 def quote_texts(text: str, kind: Any) -> str:
     """Return a YAML document with quotes around the plain values of settings that are texts or paths.
+
+    And around numbers that YAML reads otherwise than people do.
 
     What is no YAML comes back as it is, for its reader to say so.
 
@@ -85,6 +93,8 @@ def _collect(node: Any, kinds: list[Any], text: str, edits: dict[int, tuple[int,
         is_null = node.tag == _NULL_TAG and (node.value != "~" or type(None) in kinds)
         if not is_null:
             _note(node, text, edits)
+    elif isinstance(node, yaml.ScalarNode) and {int, float} & {*kinds} and _MISREAD.fullmatch(node.value):
+        _note(node, text, edits)
     elif isinstance(node, yaml.SequenceNode):
         for inside in node.value:
             _collect(inside, _elements(kinds), text, edits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import tarfile
 from pathlib import Path
@@ -233,7 +234,9 @@ def test_a_killed_run_goes_on_at_the_shard_it_was_in(folder: Path, tmp_path: Pat
     assert not (index / "parts").exists()
 
 
-def test_a_changed_shard_is_embedded_again(folder: Path, tmp_path: Path, embedded: list[int]) -> None:
+def test_a_changed_shard_is_embedded_again(
+    folder: Path, tmp_path: Path, embedded: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
     shards = write_pairs(tmp_path / "pairs", [2, 3])
     arguments = ["--parquet", tmp_path / "parts", "--shards", tmp_path / "pairs"]
     assert call(folder, *arguments) == 0
@@ -244,8 +247,12 @@ def test_a_changed_shard_is_embedded_again(folder: Path, tmp_path: Path, embedde
     assert embedded == [2, 3, 3]
     assert call(folder, *arguments, "--samples", 4) == 0
     assert embedded == [2, 3, 3, 2]
-    points = [point_id for part in (tmp_path / "parts").iterdir() for b in read_points(part) for point_id in b.ids]
+    points = [i for part in (tmp_path / "parts").glob("*.parquet") for block in read_points(part) for i in block.ids]
     assert sorted(points) == sorted(ids_of(0, 1, 2, 3))
+    earlier = [file for file in (tmp_path / "parts").iterdir() if file.suffix != ".parquet"]
+    assert [{i for block in read_points(file) for i in block.ids} for file in earlier] == [ids_of(2, 3, 4)] * 2
+    said = capsys.readouterr().out
+    assert said.count("1 files of the same data as it was, or of other options, have dated names now: ") == 2
 
 
 def test_a_part_that_is_damaged_is_embedded_again(
@@ -285,7 +292,7 @@ def test_bad_samples_are_counted_and_passed_over(
         (images / "a" / f"{name}.png").write_bytes(content)
     pictures = ["--images", images, "--classes", folder / "classes.json"]
     assert call(folder, "--index", tmp_path / "index", "--shards", tmp_path / "pairs", *pictures) == 0
-    named = {"a/good.png", "a/red square", "a/square", "b/blue square"}
+    named = {"a/good.png", "a/red square", "a/square", "b/blue square", "\\xff/image", "\\xff/text"}
     assert points_in(tmp_path / "index").keys() == ids_of(0, 2, 3, 6, 8) | named
     said = capsys.readouterr().err
     why = "found png, an empty txt; expected txt, or json with 'caption'"
@@ -293,7 +300,7 @@ def test_bad_samples_are_counted_and_passed_over(
     assert f"warning: {shards[0]}: {told}" in said
     assert f"warning: {shards[1]}: skipped 2 of 4 samples: unreadable text 1, caption too long 1; for example " in said
     assert f"unreadable picture 1; for example unreadable picture: {images}/a/bad.png: " in said
-    assert "warning: skipped 6 of 15 samples: " in said
+    assert "warning: skipped 5 of 15 samples: " in said
 
 
 def test_what_can_be_read_of_a_damaged_shard_is_kept_where_that_is_asked_for(
@@ -409,6 +416,32 @@ def test_files_that_name_no_model_take_that_of_the_checkpoint(
     assert not (tmp_path / "index").exists()
     assert call(folder, *arguments) == 0
     assert points_in(tmp_path / "index").keys() == ids_of(0, 1, 2)
+
+
+def test_a_folder_of_files_is_hidden_ones_aside_and_without_folders(
+    folder: Path, tmp_path: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = tmp_path / "given"
+    shutil.copytree(parts, given)
+    (given / "._000.parquet").write_bytes(b"of macOS")
+    assert main(["--from-parquet", str(given), "--index", str(tmp_path / "index")]) == 0
+    assert points_in(tmp_path / "index").keys() == ids_of(*range(12))
+    below = given / "part=1" / "0.parquet"
+    below.parent.mkdir()
+    next(given.glob("001-*")).rename(below)
+    capsys.readouterr()
+    assert main(["--from-parquet", str(given), "--index", str(tmp_path / "other")]) == 1
+    assert f"{given} has .parquet files in folders in it, such as {below}: give those" in capsys.readouterr().err
+
+
+def test_a_column_of_another_name_is_pointed_at(
+    folder: Path, tmp_path: Path, parts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = tmp_path / "foreign.parquet"
+    pq.write_table(pq.read_table(next(parts.glob("000-*"))).rename_columns({"id": "key"}), foreign)
+    assert call(folder, "--from-parquet", foreign, "--index", tmp_path / "index") == 1
+    assert "needs a column 'id': its columns are key, modality, " in (said := capsys.readouterr().err)
+    assert "rename 'key' to it, if that is what it holds" in said
 
 
 def test_an_import_is_of_one_model(

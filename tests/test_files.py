@@ -1,5 +1,8 @@
 """Text as editors save it, paths as people type them, and what is there before a command writes."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,6 +119,13 @@ def test_a_file_or_a_dangling_link_is_something(tmp_path, make):
         make_room(tmp_path / "x", overwrite=False)
 
 
+def test_where_a_file_system_begins_there_is_no_room():
+    with pytest.raises(
+        InputError, match=r"/proc is where a file system begins, .*give a folder in it, such as /proc/new"
+    ):
+        make_room(Path("/proc"), overwrite=True)
+
+
 # Results --------------------------------------------------------------------------------------------------------------
 
 
@@ -127,6 +137,42 @@ def test_results_take_no_others_place(tmp_path):
     aside = write_output(path, "two")
     assert (path.read_text(), aside.read_text()) == ("two", "one")
     assert [aside] == dated(path.parent, "scores.json")
+
+
+def test_results_go_behind_a_link_and_the_link_stays(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "scores.json").write_text("one")
+    link = tmp_path / "scores.json"
+    link.symlink_to("disk/scores.json")
+    aside = write_output(link, "two")
+    assert (link.is_symlink(), link.read_text(), aside.read_text()) == (True, "two", "one")
+    assert [aside] == dated(tmp_path / "disk", "scores.json")
+
+
+def test_results_go_into_a_pipe_which_stays(tmp_path):
+    """As into /dev/null, which must not become a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert write_output(pipe, "one") is None
+        assert os.read(reader, 99) == b"one"
+    finally:
+        os.close(reader)
+    assert [pipe.is_fifo(), *tmp_path.iterdir()] == [True, pipe]
+
+
+def test_results_on_standard_output_take_the_place_of_no_file(tmp_path):
+    out = tmp_path / "out.txt"
+    program = (
+        "from pathlib import Path; from hypclip.files import write_output; write_output(Path('/dev/stdout'), 'two')"
+    )
+    with out.open("wb") as stream:
+        stream.write(b"one ")
+        stream.flush()
+        subprocess.run([sys.executable, "-c", program], stdout=stream, check=True)
+    assert out.read_text() == "one two"
+    assert [*tmp_path.iterdir()] == [out]
 
 
 def test_a_folder_is_no_place_for_results(tmp_path):

@@ -223,3 +223,16 @@ def test_a_folder_that_may_not_be_read_is_named(root: Path) -> None:
         assert read(root).warnings() == [f"passed over 1 file of {root} that lead nowhere: r/secret"]
     finally:
         (root / "r" / "secret").chmod(0o700)
+
+
+def test_a_class_folder_in_that_of_another_class_is_named(root: Path) -> None:
+    """As a tree of animal/dog has it: the pictures of the dog count as animals."""
+    save(root / "r" / "b" / "2.png", BLUE)
+    save(root / "r" / "r" / "3.png")
+    save(root / "r" / "other" / "4.png")
+    data = read(root)
+    assert labelled(data)["r/b/2.png"] == "r"
+    assert data.warnings() == [
+        "folders in class folders have names of other classes, and what is in them counts as the outer one: r/b; "
+        f"where that is not meant, move them to {root}"
+    ]

@@ -143,3 +143,13 @@ def test_a_killed_command_goes_on_with_the_part_it_was_in(tmp_path, monkeypatch)
     assert states(tmp_path / "train") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train", "validation", "zero_shot"]
     assert not (tmp_path / "zero_shot" / "half").exists()
+
+
+def test_a_link_to_another_disk_stays_and_the_data_goes_there(written, tmp_path):
+    shutil.rmtree(written / "train")
+    (tmp_path / "disk").mkdir()
+    (written / "train").symlink_to(tmp_path / "disk")
+    assert run(written) == 0
+    assert (written / "train").is_symlink()
+    assert json.loads((tmp_path / "disk" / "manifest.json").read_text())["samples"] == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "disk"]

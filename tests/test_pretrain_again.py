@@ -147,6 +147,14 @@ def test_the_model_of_fewer_steps_is_kept(config, finished, plain, capfd):
     assert hypclip.checkpoint.read_config(finished / "checkpoint")["step"] == 5
 
 
+def test_a_resume_that_finds_no_run_says_so(config, finished, capfd):
+    """As where output_dir has a slip in it."""
+    assert run(config, "--resume", "train.steps=1", f"output_dir={finished.parent}/rum") == 0
+    assert f"nothing to resume in {finished.parent}/rum: this run begins anew\n" in capfd.readouterr().out
+    assert run(config, "--resume") == 0
+    assert "nothing to resume" not in capfd.readouterr().out
+
+
 def test_log_lines_of_a_run_killed_before_its_first_checkpoint_are_kept(config, finished, plain, capfd):
     rewind(finished, 0)
     log = (finished / "metrics.jsonl").read_bytes()

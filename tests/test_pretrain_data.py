@@ -64,3 +64,14 @@ def test_a_field_that_is_not_there_is_named_with_those_that_are(tmp_path, capsys
     write_tar(tmp_path / "data" / "0.tar", files)
     message = "json without 'caption' .it has 'url', 'TEXT': data.caption_field names the one to read"
     assert_refused(config_of(tmp_path, tmp_path / "data"), capsys, message)
+
+
+def test_names_in_the_encoding_of_an_old_system_are_trained_on(tmp_path):
+    files = [
+        (f"caf\udce9-{i}.{end}", encoded(quadrants(), "JPEG") if end == "jpg" else b"a")
+        for i in range(4)
+        for end in ("jpg", "txt")
+    ]
+    write_tar(tmp_path / "data" / "0.tar", files)
+    assert run(config_of(tmp_path, tmp_path / "data", train__steps=1)) == 0
+    assert read_log(tmp_path / "run")[-1]["skipped"] == {}

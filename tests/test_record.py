@@ -149,6 +149,17 @@ def test_another_field_can_hold_the_caption():
     assert read_record(files, Reading(caption_field="TEXT")).captions == ("a dog",)
 
 
+def test_a_field_that_was_named_must_be_there_but_may_be_empty():
+    """A slip in its name would else be trained on, or scored, by the captions of the .txt."""
+    reading = Reading(caption_field="TEXTS")
+    with pytest.raises(
+        BadSample, match=r"no caption: .*json without 'TEXTS' \(it has 'TEXT': data.caption_field names"
+    ):
+        read_record(sample(json=b'{"TEXT": "a dog"}', txt=b"another"), reading)
+    assert read_record(sample(json=b'{"TEXTS": null}', txt=b"a dog"), reading).captions == ("a dog",)
+    assert read_record(sample(txt=b"a dog"), reading).captions == ("a dog",)
+
+
 def test_phrases_are_of_the_first_of_several_captions():
     fields = stored_as_json(["a dog on grass", "an animal"], [[0, 5, 0.1, 0.2, 0.5, 0.6, 0.9]])
     assert read_record(sample(json=fields)).boxes[0].phrase == "a dog"

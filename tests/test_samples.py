@@ -75,7 +75,11 @@ def test_a_truncated_shard_gives_what_it_has_and_then_says_so(tmp_path):
 
 @pytest.mark.parametrize(
     "content, reason",
-    [(b"", "it is an empty file"), (b"not a tar" * 99, "invalid header"), (gzip.compress(bytes(9999))[:20], "")],
+    [
+        (b"", "it is an empty file"),
+        (b"not a tar" * 99, "it does not begin as a tar does, but with b'not a tar"),
+        (gzip.compress(bytes(9999))[:20], ""),
+    ],
     ids=["empty", "not a tar", "truncated gzip"],
 )
 def test_a_file_that_is_no_tar_is_named(tmp_path, content, reason):
@@ -116,6 +120,14 @@ def test_names_with_dots_are_read_by_the_last_where_that_makes_samples(tmp_path,
 def test_names_with_and_without_dots_may_be_in_one_shard(tmp_path):
     names = ["0001", "v1.0-a", "v1.0-b", "v1.1-a", "0002", "IMG_1", "IMG_1.edited"]
     assert read(write_tar(tmp_path / "0.tar", [f for n in names for f in pair(n)])) == ({n: n for n in names}, {})
+
+
+def test_a_pair_with_a_dot_beside_one_without_is_no_mask(tmp_path):
+    """One that lacks its text beside them, which costs itself alone, too."""
+    files = [*pair("a"), *pair("a.1"), ("a.2.png", SMALL)]
+    samples = {sample["__key__"]: sample for sample in samples_of(str(write_tar(tmp_path / "0.tar", files)))}
+    assert samples.keys() == {"a", "a.1", "a.2"}
+    assert [samples[key].get("txt") for key in ("a", "a.1", "a.2")] == [b"a", b"a.1", None]
 
 
 def test_a_sample_without_a_text_among_names_with_dots_costs_itself_alone(tmp_path):
@@ -259,11 +271,48 @@ def test_shards_joined_by_cat_are_damage(tmp_path):
     assert "more follows the mark of its end: join tars with `tar --concatenate`" in error
 
 
+@pytest.mark.parametrize("kept", [0, 3])
+def test_a_shard_whose_rest_is_zeros_is_damaged(tmp_path, kept):
+    """As after a crash, or a download that broke off in a file that had its full size from the start."""
+    path = Path(write_pairs(tmp_path, [20])[0])
+    content = path.read_bytes()
+    path.write_bytes(content[: kept * 2048].ljust(len(content), b"\0"))
+    found, error = keys(path)
+    assert found == [f"{i:04}" for i in range(kept)]
+    zeros = len(content) - kept * 2048 - 512
+    assert f"cannot read shard {path}: {zeros:,} bytes of zeros stand in place of its end" in error
+
+
+@pytest.mark.parametrize("pairs", range(12))
+def test_a_tar_may_end_in_a_record_of_zeros(tmp_path, pairs):
+    path = write_pairs(tmp_path, [pairs])[0]
+    assert keys(path) == ([f"{i:04}" for i in range(pairs)], None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        b"<!DOCTYPE html><html>404 Not Found" + b" " * 600,
+        b"(\xb5/\xfd" + bytes(range(256)) * 4,
+    ],
+)
+def test_what_is_no_tar_is_shown_by_its_beginning(tmp_path, content):
+    path = tmp_path / "0.tar"
+    path.write_bytes(content)
+    assert keys(path) == ([], f"cannot read shard {path}: it does not begin as a tar does, but with {content[:40]!r}")
+
+
+def test_names_that_are_no_unicode_are_escaped(tmp_path):
+    path = write_tar(tmp_path / "0.tar", [*pair("caf\udce9", "a"), *pair("caf\udce8", "b")])
+    assert keys(path) == (["caf\\xe9", "caf\\xe8"], None)
+
+
 def test_a_failing_command_is_damage(tmp_path):
     path = write_pairs(tmp_path, [2])[0]
     assert keys(f"pipe:cat {path}") == (["0000", "0001"], None)
     command = f"pipe:cat {path}; exit 3"
-    assert keys(command)[1].startswith(f"cannot read shard {command}: ")
+    assert keys(command)[1] == f"cannot read shard {command}: the command that reads it ended with status 3"
 
 
 def test_a_shard_is_closed_after_reading_all_and_after_reading_some(tmp_path):

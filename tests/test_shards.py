@@ -74,9 +74,48 @@ def test_what_is_not_there_is_named(folder, spec, message):
 
 
 def test_a_folder_is_all_its_shards_compressed_ones_too_and_no_hidden_files(tmp_path):
-    for name in ("0.tar", "1.tar.gz", "2.tgz", "3.TAR", "._0.tar", "x.json", "4.tar/inside.tar"):
+    for name in ("0.tar", "1.tar.gz", "2.tgz", "3.TAR", "._0.tar", "x.json", "4.tar/inside.tar", "5.tar.zst"):
         write_tar(tmp_path / name, [])
-    assert find_shards(str(tmp_path)) == [f"{tmp_path}/{name}" for name in ("0.tar", "1.tar.gz", "2.tgz", "3.TAR")]
+    found = ("0.tar", "1.tar.gz", "2.tgz", "3.TAR", "5.tar.zst")
+    assert find_shards(str(tmp_path)) == [f"{tmp_path}/{name}" for name in found]
+
+
+def test_a_pattern_matches_hidden_files_only_if_it_says_so(tmp_path):
+    for name in ("0.tar", "._0.tar", ".hidden.tar"):
+        write_tar(tmp_path / name, [])
+    assert find_shards(f"{tmp_path}/*.tar") == [f"{tmp_path}/0.tar"]
+    assert find_shards(f"{tmp_path}/.h*.tar") == [f"{tmp_path}/.hidden.tar"]
+
+
+@pytest.mark.parametrize("spec", ["", "/*.tar", "/*"])
+def test_a_link_to_nothing_is_named_and_not_left_out(folder, spec):
+    (folder / "002.tar").symlink_to("blobs/gone")
+    with pytest.raises(DataError, match=r"002.tar is a link to blobs/gone, which is not there"):
+        find_shards(f"{folder}{spec}")
+    (folder / "002.tar").unlink()
+    (folder / "002.tar").symlink_to(folder / "001.tar")
+    (folder / "notes.txt").symlink_to("gone")
+    assert f"{folder}/002.tar" in find_shards(str(folder))
+
+
+def test_a_shard_that_is_named_in_two_ways_is_one(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert find_shards(["./000.tar", "000.tar", "b//000.tar", "."]) == ["000.tar", "001.tar", "010.tar", "b/000.tar"]
+
+
+@pytest.mark.parametrize("spec", ["", " ", ["000.tar", ""]])
+def test_an_empty_name_is_not_the_working_directory(folder, monkeypatch, spec):
+    monkeypatch.chdir(folder)
+    with pytest.raises(
+        DataError, match=r"--shards: .* names no shard: an empty name, as of a variable that is not set"
+    ):
+        find_shards(spec, "--shards")
+
+
+def test_a_name_in_the_encoding_of_an_old_system_is_refused(tmp_path):
+    write_tar(tmp_path / "caf\udce9.tar", [])
+    with pytest.raises(DataError, match="is not valid Unicode: rename it"):
+        find_shards(str(tmp_path))
 
 
 def test_shards_a_folder_deeper_are_pointed_at(tmp_path):

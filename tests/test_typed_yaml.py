@@ -1,5 +1,6 @@
 """Texts and paths in YAML and in overrides, spelled as people spell them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -73,6 +74,26 @@ def test_in_a_file_too(tmp_path, name):
     got = run(tmp_path, text=text + f"tasks:\n  {name}: {{shards: {name}}}\n")
     assert (got.name, got.output_dir, got.data.shards, got.data.templates) == (name, Path(name), [name, "x"], [name])
     assert got.tasks == {name: Task(name)}
+
+
+@pytest.mark.parametrize("written, meant", [("010", 10), ("-010", -10), ("0_10", 10), ("0777", 777), ("0x10", 16)])
+def test_a_number_is_the_one_that_people_mean(tmp_path, written, meant):
+    """YAML 1.1 reads 010 as 8."""
+    assert run(tmp_path, f"data.samples={written}").data.samples == meant
+    assert run(tmp_path, text=BASE.replace("a.tar", f"a.tar, samples: {written}")).data.samples == meant
+
+
+def test_a_time_is_no_number(tmp_path):
+    with pytest.raises(ConfigError, match=r"^data.samples: .*got '1:30'$"):
+        run(tmp_path, "data.samples=1:30")
+
+
+@pytest.mark.parametrize("override", ["tasks=[a]", "data=[a]", "tasks.a=[b]"])
+def test_a_list_in_place_of_a_mapping_is_named(tmp_path, override):
+    with pytest.raises(
+        ConfigError, match=rf"^cannot put '{re.escape(override)}' on top of \S*run.yaml, which has a mapping"
+    ):
+        run(tmp_path, override, text=BASE + "tasks: {a: {shards: x}}\n")
 
 
 def test_numbers_stay_numbers(tmp_path):

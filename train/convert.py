@@ -44,6 +44,8 @@ def to_directory(
     checkpoint: Path, output: Path, kind: str | None, name: str | None, *, overwrite: bool = False
 ) -> None:
     """Convert a published checkpoint to a model directory, where nothing is or what is there may be moved aside."""
+    if output.is_symlink():
+        output = output.resolve()
     check_room(output, overwrite=overwrite)
     published = load_published(checkpoint, kind)
     with atomic_directory(output) as folder:

@@ -11,8 +11,8 @@ picture ROOT/<class key>/... one point, named by its way from ROOT; each name of
 process writes the points of a shard to a Parquet file once it is through, and passes over shards whose file is there;
 in the end the first process puts all of them into the collection. A shard that changed (path, size or time; of a URL,
 the address) is embedded again. Processes on several machines need a --work or --parquet folder that all of them see.
-There the file of a changed shard is replaced; that of a shard which is no longer asked for stays, and so do all files
-when something could not be read.
+There the file of a changed shard is replaced; in --parquet it gets a dated name, and is no .parquet any more. That of a
+shard which is no longer asked for stays, and so do all files when something could not be read.
 
 Points are refused whose ids other data has in the collection already, unless --prefix or --replace says what to do. The
 same data may be embedded again, and what has changed of it takes the place of what it was; of a Qdrant, which does not
@@ -49,10 +49,10 @@ from hypclip.search import parquet
 from hypclip.search.database import FILE
 from hypclip.search.embedding import (
     Unit,
+    earlier_parts,
     embed_unit,
     first_samples,
     picture_units,
-    remove_earlier,
     shard_unit,
     space_of,
     text_unit,
@@ -164,14 +164,18 @@ def _embed(arguments: argparse.Namespace, accelerator: Accelerator) -> int:
     # The first process has looked: by now others may have written some.
     missing = distributed.gather_plain(missing)[0]
 
-    tally, failed = Tally(), []
+    tally, failed, moved = Tally(), [], []
     own = missing[accelerator.process_index :: accelerator.num_processes]
     for i in tqdm(own, unit="file", disable=not first):
         counts = Tally()
         points = embed_unit(model, units[i], counts, arguments.batch_size, arguments.threads)
         try:
             parquet.write_points(folder / units[i].part, space, points, units[i].source)
-            remove_earlier(folder, units[i])
+            for earlier in earlier_parts(folder, units[i]):
+                if arguments.parquet:
+                    moved.append(set_aside(earlier))
+                else:
+                    earlier.unlink(missing_ok=True)
         except (DataError, InputError) as error:
             tqdm.write(f"error: {units[i].name}: {error}", file=sys.stderr)
             failed.append(units[i].name)
@@ -182,12 +186,14 @@ def _embed(arguments: argparse.Namespace, accelerator: Accelerator) -> int:
             _warn(f"a damaged shard, of which a part is lost: {shard}: {why}")
         tally += counts
 
-    results = distributed.gather_plain((tally, failed))
+    results = distributed.gather_plain((tally, failed, moved))
     if not first:
         return 0  # else the launcher would end the first process, which goes on
-    for other, _ in results[1:]:
+    for other, _, _ in results[1:]:
         tally += other
-    failed = [name for _, names in results for name in names]
+    failed = [name for _, names, _ in results for name in names]
+    if moved := [file for _, _, files in results for file in files]:
+        print(f"{len(moved)} files of the same data as it was, or of other options, have dated names now: {moved[0]}")
     if tally.skipped:
         _warn(str(tally))
     parts = [folder / unit.part for unit in units if unit.name not in failed]
@@ -258,11 +264,23 @@ def _is_done(part: Path, space: Space) -> bool:
 def _files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
-        inside = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not inside:
-            raise DataError(f"there is no .parquet file in {path}")
+        inside = [path]
+        if path.is_dir():
+            shown = [file for file in sorted(path.rglob("*.parquet")) if not _is_hidden(file.relative_to(path))]
+            inside = [file for file in shown if file.parent == path]
+            if below := [file for file in shown if file not in inside]:
+                raise DataError(
+                    f"{path} has .parquet files in folders in it, such as {below[0]}: give those folders too, each by "
+                    "its name, or name the files"
+                )
+            if not inside:
+                raise DataError(f"there is no .parquet file in {path}")
         files += [file for file in inside if file not in files]
     return files
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _import_files(arguments: argparse.Namespace) -> None:

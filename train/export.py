@@ -6,6 +6,7 @@ python train/export.py runs/quickstart/checkpoint runs/quickstart/onnx --to onnx
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,10 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_room(output, overwrite=arguments.overwrite)
         model = hypclip.load(arguments.checkpoint)
         fresh = output.with_name(f".{output.name}.new")  # what is there moves once there is something in its place
-        _export(model, fresh, arguments.to)
-        if aside := make_room(output, overwrite=arguments.overwrite):
-            print(f"what was in {arguments.output} is now {aside}")
-        fresh.rename(output)
+        try:
+            _export(model, fresh, arguments.to)
+            if aside := make_room(output, overwrite=arguments.overwrite):
+                print(f"what was in {arguments.output} is now {aside}")
+            fresh.rename(output)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
         print(f"{arguments.output}: {', '.join(sorted(file.name for file in output.iterdir()))}")
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,11 +6,12 @@ python train/prepare_data.py quickstart --output runs/quickstart/data
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hypclip.console import escape_unprintable
@@ -69,27 +70,31 @@ def _quickstart(arguments: argparse.Namespace) -> None:
     if kept := [name for name in (*counts, "zero_shot") if name not in missing]:
         print(f"already in {output}: {', '.join(kept)}")
 
-    scratch = output / ".writing"
-    shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
     started = time.perf_counter()
-    try:
-        for split in splits:
+    for split in splits:
+        with _scratch(output / split) as scratch:
             write_shards(scratch, split, counts[split], workers=arguments.workers, **drawn)
-            _put(scratch / split, output / split)
-        if total := sum(counts[split] for split in splits):
-            scenes_s = time.perf_counter() - started
-            print(f"{total} scenes in {scenes_s:.1f} s ({total / scenes_s:.0f} a second)")
-        if zero_shot:
+    if total := sum(counts[split] for split in splits):
+        scenes_s = time.perf_counter() - started
+        print(f"{total} scenes in {scenes_s:.1f} s ({total / scenes_s:.0f} a second)")
+    if zero_shot:
+        with _scratch(output / "zero_shot") as scratch:
             print(f"{write_zero_shot(scratch / 'zero_shot')} held-out drawings")
-            _put(scratch / "zero_shot", output / "zero_shot")
+
+
+@contextlib.contextmanager
+def _scratch(place: Path) -> Iterator[Path]:
+    """Yield a folder in which one of the name of `place` is to be written, which then goes there."""
+    real = place.resolve()  # of a link to another disk, where the folder can be renamed only if it is written there
+    scratch = real.parent / ".writing"
+    shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
+    try:
+        yield scratch
+        if aside := make_room(real, overwrite=True):
+            print(f"what was in {place} is now {aside}")
+        (scratch / place.name).rename(real)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _put(fresh: Path, place: Path) -> None:
-    if aside := make_room(place, overwrite=True):
-        print(f"what was in {place} is now {aside}")
-    fresh.rename(place)
 
 
 if __name__ == "__main__":

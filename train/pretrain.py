@@ -137,6 +137,8 @@ class Run:
         for part in (self._make_model, self._make_optimizer, self._make_state, self._make_stream, self._open_log):
             distributed.together(functools.partial(part, found), self.device)
         self._begin(found)
+        if resume and found is None:
+            self.progress.say(f"nothing to resume in {self.config.output_dir}: this run begins anew")
 
     # ------------------------------------------------------------------ set up
     def _start_processes(self) -> None:

@@ -98,7 +98,8 @@ class Record:
 def read_record(sample: Mapping[str, Any], reading: Reading = Reading()) -> Record:
     """Turn a raw sample (see `samples_of`) into a record.
 
-    A .txt has one caption a line. Where there is a .json too, the .txt is read if that holds no caption.
+    A .txt has one caption a line. Where there is a .json too, the .txt is read if that holds no caption; but a field
+    that was named must be in it, or a name with a slip of the pen would be all captions of the .txt.
 
     Args:
         sample: extension → bytes.
@@ -134,6 +135,7 @@ def _texts(sample: Mapping[str, Any], field: str) -> tuple[tuple[str, ...], Mapp
     found: Any = {}
     seen: list[str] = []
     captions: Sequence[str] = ()
+    asked_for = False
     if "json" in sample:
         try:
             found = json.loads(_decoded(sample["json"]))
@@ -147,9 +149,10 @@ def _texts(sample: Mapping[str, Any], field: str) -> tuple[tuple[str, ...], Mapp
             seen.append(f"json with an empty {field!r}" if field in fields else f"json without {field!r}")
         else:
             seen.append(f"json whose {field!r} is no text and no list of texts but {value!r:.80}")
+        asked_for = field != Reading.caption_field and field not in fields
         if fields and field not in fields:
             seen[-1] += f" (it has {', '.join(map(repr, list(fields)[:8]))}: data.caption_field names the one to read)"
-    if not any(one.strip() for one in captions) and "txt" in sample:
+    if not any(one.strip() for one in captions) and "txt" in sample and not asked_for:
         try:
             captions = [line.strip() for line in re.split(r"\r\n|\n|\r", _decoded(sample["txt"]))]
         except UnicodeDecodeError as error:

@@ -25,8 +25,11 @@ from hypclip.errors import DataError
 
 _MOST_FILES = 64
 """Files that one sample may have: more that begin alike up to the first dot are several samples."""
+_SHOWN = 40
+"""Bytes of what is no tar that a message shows: those of an error page or of a pointer of Git LFS say what it is."""
 _NOT_DATA = re.compile(r"(^|/)\.[^./]|(^|/)\._|^__[^/]*__($|/)")
 """Names of hidden files and folders, such as macOS's ._x.jpg, and of WebDataset's own."""
+_COMMAND_ENDED = re.compile(r"exit (\d+) \(read\)")
 _UNREADABLE = (OSError, ValueError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError)
 
 
@@ -50,8 +53,14 @@ def samples_of(shard: str) -> Iterator[dict[str, Any]]:
     except _UNREADABLE as error:  # when opened, or of a command when it ends
         damage.append(error)
     if damage:
-        reason = getattr(damage[0], "strerror", None) or str(next(iter(damage[0].args), type(damage[0]).__name__))
-        raise DataError(f"cannot read shard {shard}: {reason}")
+        raise DataError(f"cannot read shard {shard}: {'; '.join(dict.fromkeys(map(_reason, damage)))}")
+
+
+def _reason(error: BaseException) -> str:
+    told = getattr(error, "strerror", None) or str(next(iter(error.args), type(error).__name__))
+    if command := _COMMAND_ENDED.search(told):  # of webdataset, which shows how it was called
+        return f"the command that reads it ended with status {command[1]}"
+    return told
 
 
 def _is_gzip(shard: str) -> bool:
@@ -108,19 +117,28 @@ class _Member(tarfile.TarInfo):
 
 def _files(stream: Any, damage: list[BaseException]) -> Iterator[_File]:
     """Yield the files of a tar; the first error, where there is one, goes to `damage` and ends it."""
+    begins, is_tar = b"", False
     try:
+        if hasattr(stream, "peek"):  # a file, and no command
+            begins = stream.peek(_SHOWN)[:_SHOWN]
         with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as tar:
+            is_tar = True
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # which keeps all of them in memory
                 if (file := _file(tar, member)) is not None:
                     yield file
             _require_nothing_more(tar)
     except _UNREADABLE as error:
-        damage.append(error)
+        damage.append(
+            error
+            if is_tar or not begins
+            else tarfile.ReadError(f"it does not begin as a tar does, but with {begins!r}")
+        )
 
 
 def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _File | None:
-    name = member.name.removeprefix("./")
+    # Names in the encoding of an old system, which are no text to anything that comes after, are escaped.
+    name = member.name.encode(errors="surrogateescape").decode(errors="backslashreplace").removeprefix("./")
     if _NOT_DATA.search(name) or not (member.isreg() or member.islnk() or member.issym()):
         return None
     folder, slash, base = name.rpartition("/")
@@ -141,13 +159,24 @@ def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _File | None:
 
 
 def _require_nothing_more(tar: tarfile.TarFile) -> None:
-    """Refuse what follows the end of a tar: readers stop there, and what `cat` joined to it would be lost."""
+    """Refuse what follows the end of a tar: readers stop there, and what `cat` joined to it would be lost.
+
+    Zeros follow it up to a whole record. More of them are what a download that broke off, or a crash, leaves in a file
+    that has had its full size from the start.
+    """
     rest: Any = tar.fileobj
+    zeros = 0
     while block := rest.read(2**20):
         if any(block):
             raise tarfile.ReadError(
                 "more follows the mark of its end: join tars with `tar --concatenate`, not with cat"
             )
+        zeros += len(block)
+    if zeros > tarfile.RECORDSIZE:
+        raise tarfile.ReadError(
+            f"{zeros:,} bytes of zeros stand in place of its end, as when a download broke off: fetch it again, or "
+            f"where it was written so, repack it with records of {tarfile.RECORDSIZE:,} bytes"
+        )
 
 
 # Samples --------------------------------------------------------------------------------------------------------------
@@ -181,7 +210,8 @@ def _read_names(shard: str, first: str, files: Sequence[_File]) -> Iterator[dict
     own = [file for file in files if "." not in file.extension]
     pictures = [file for file in files if file.suffix in IMAGE_KEYS]
     texts = [file for file in files if file.suffix in TEXT_KEYS]
-    if whole == len(parts) or (2 * whole > len(parts) and not own and not hycoclip):
+    several = whole > 1 if _is_whole(own) else 2 * whole > len(parts) and not own
+    if whole == len(parts) or (several and not hycoclip):
         yield from (_sample(shard, key, of) for key, of in parts)
     elif _is_whole(own):  # beside it masks and the like, such as KEY.depth.png
         yield _sample(shard, first, own)

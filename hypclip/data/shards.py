@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import braceexpand
 
 from hypclip.errors import DataError
 
-_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+# Not every Python reads .tar.zst: where it does not, the shard is named as damaged, and is not left out in silence.
+_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 def find_shards(spec: str | Sequence[str], name: str = "data.shards") -> list[str]:
-    """Return the shards that a spec names, sorted and without repeats.
+    """Return the shards that a spec names, sorted and without repeats; hidden files only where a spec says so.
 
     Args:
-        spec: a tar file, a folder of them (.tar, .tar.gz and the like, hidden ones left out), a pattern with * or
-            {000..099}, a URL that webdataset opens, or a list.
+        spec: a tar file, a folder of them (.tar, .tar.gz and the like), a pattern with * or {000..099}, a URL that
+            webdataset opens, or a list.
         name: what messages call the setting that holds it.
 
     Raises:
-        DataError: a shard is missing, the spec matches none, or its braces do not match each other.
+        DataError: a shard is missing or a link to nothing, the spec is empty or matches none, its braces do not match
+            each other, or a name is no valid Unicode.
     """
     specs = [spec] if isinstance(spec, str) else list(spec)
     found: set[str] = set()
@@ -35,19 +37,20 @@ def find_shards(spec: str | Sequence[str], name: str = "data.shards") -> list[st
         path = Path(one)
         if not is_local(one):
             found.add(one)
+        elif not one.strip():
+            raise DataError(f"{name}: {spec!r} names no shard: an empty name, as of a variable that is not set")
         elif path.is_dir():
-            inside = [file for file in path.iterdir() if file.name.lower().endswith(_SUFFIXES) and file.is_file()]
-            shown = [str(file) for file in inside if not file.name.startswith(".")]
+            shown = _files((file for file in path.iterdir() if file.name.lower().endswith(_SUFFIXES)), "*", name)
             if not shown:
                 below = next((file for suffix in _SUFFIXES for file in path.glob(f"*/*{suffix}")), None)
                 advice = "" if below is None else f", but there are some below it: {path / '*' / ('*' + below.suffix)}"
                 raise DataError(f"{name}: there is no .tar file in {one}{advice}")
             found.update(shown)
         elif path.is_file():
-            found.add(one)
+            found.add(str(path))
         elif any(c in one for c in "*?["):
             matching = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
-            matched = [str(file) for file in matching if file.is_file()]
+            matched = _files(matching, path.name, name)
             if not matched:
                 raise DataError(f"{name}: nothing matches {one}")
             found.update(matched)
@@ -55,7 +58,20 @@ def find_shards(spec: str | Sequence[str], name: str = "data.shards") -> list[st
             raise DataError(f"{name}: there is no shard {one}")
     if not found:
         raise DataError(f"{name}: {spec!r} names no shard")
+    for one in found:
+        try:
+            one.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{name}: {one!r} is not valid Unicode: rename it") from error
     return sorted(found)
+
+
+def _files(paths: Iterable[Path], pattern: str, name: str) -> list[str]:
+    """Return the files among paths; those that systems hide, such as ._0.tar of macOS, only if the pattern does so."""
+    files = [path for path in paths if not path.is_dir() and (pattern.startswith(".") or path.name[0] != ".")]
+    if broken := [path for path in files if path.is_symlink() and not path.exists()]:
+        raise DataError(f"{name}: {broken[0]} is a link to {broken[0].readlink()}, which is not there")
+    return [str(path) for path in files if path.is_file()]
 
 
 def is_local(shard: str) -> bool:

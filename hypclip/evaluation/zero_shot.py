@@ -36,7 +36,7 @@ class LabelledImages:
         labels: the place of each one's class in `keys`.
         keys: of the classes.
         names: one or more a class.
-        passed_over: what in the folders is no picture, and why, a line a kind.
+        passed_over: what in the folders is no picture, and why, or may be of another class, a line a kind.
     """
 
     root: Path
@@ -109,17 +109,20 @@ def read_labelled_images(root: Path, classes: Path) -> LabelledImages:
     others: list[Path] = []
     broken: list[Path] = []
     beside: list[Path] = []
+    nested: list[Path] = []
     for folder in folders:
         if same_form(folder.name) not in names:
             raise DataError(f"{folder} names no class of {classes}: {_advice(folder, names)}")
         found = find_files(folder)
         if not found.pictures:
-            inside = [*found.others, *found.broken]
-            seen = f"only {describe(inside, root)}" if inside else "no file"
+            rest = [*found.others, *found.broken]
+            seen = f"only {describe(rest, root)}" if rest else "no file"
             raise DataError(
                 f"class {folder.name!r} has no picture: {folder} holds {seen}; expected .jpg, .png or another format "
                 "that Pillow reads, or no such folder"
             )
+        inside = {parent for file in found.pictures for parent in file.parents if folder in parent.parents}
+        nested += [one for one in sorted(inside) if same_form(one.name) in names.keys() - {same_form(folder.name)}]
         files += found.pictures
         labels += [keys.index(same_form(folder.name))] * len(found.pictures)
         others += found.others
@@ -136,6 +139,11 @@ def read_labelled_images(root: Path, classes: Path) -> LabelledImages:
         if some:
             count = f"{len(some)} file{'s' * (len(some) > 1)}"
             passed_over.append(f"passed over {count} of {root} {why}: {named}")
+    if nested:
+        passed_over.append(
+            f"folders in class folders have names of other classes, and what is in them counts as the outer one: "
+            f"{name_files(nested, root)}; where that is not meant, move them to {root}"
+        )
     return LabelledImages(root, files, labels, keys, list(names.values()), passed_over)
 
 

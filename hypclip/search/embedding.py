@@ -213,10 +213,6 @@ def _sample_items(sample: dict[str, Any], transform: Transform, reading: Reading
     if "__damage__" in sample:
         raise DamagedShard(sample["__url__"], sample["__damage__"])
     record = read_record(sample, reading)
-    try:
-        record.key.encode()
-    except UnicodeEncodeError as error:
-        raise BadSample("unreadable key", f"{record.key!r} of {record.shard} is not valid Unicode") from error
     several = {"captions": list(record.captions)} if len(record.captions) > 1 else {}
     about = {"caption": record.caption, **several}
     if len(json.dumps(about, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
@@ -289,11 +285,10 @@ def _file_items(sample: tuple[Path, Mapping[str, Any]], root: Path, transform: T
 # Parts ----------------------------------------------------------------------------------------------------------------
 
 
-def remove_earlier(folder: Path, unit: Unit) -> None:
-    """Remove what was made of the same place when its data was another, whose points would come twice."""
-    for file in folder.glob(f"{unit.part.rpartition('-')[0]}-*.parquet"):
-        if file.name != unit.part:
-            file.unlink(missing_ok=True)
+def earlier_parts(folder: Path, unit: Unit) -> list[Path]:
+    """Return what was made of the same place when its data or options were others, whose points would come twice."""
+    same_place = folder.glob(f"{unit.part.rpartition('-')[0]}-*.parquet")
+    return sorted(file for file in same_place if file.name != unit.part)
 
 
 def _part_name(stem: str, place: str, version: object) -> str:

@@ -103,14 +103,12 @@ def read_points(
     if rows < 1:
         raise InputError(f"rows of a block must be at least 1, got {rows}")
     with _opened(file) as parquet:
-        from hypclip.search.columns import OtherColumns, hint  # which needs pyarrow
+        from hypclip.search.columns import OtherColumns  # which needs pyarrow
 
         found = _space(file, parquet, space)
         schema = parquet.schema_arrow
         for name in ("id", "vector"):
-            if schema.names.count(name) != 1:
-                there = ", ".join(schema.names) or "none"
-                raise DataError(f"{file} needs a column {name!r}: its columns are {there}{hint(schema, name)}")
+            _require_column(file, schema, name)
         others = OtherColumns(schema)
         columns = [name for name in ("id", "modality", "vector", "metadata") if name in schema.names] + others.names
         for batch in parquet.iter_batches(rows, columns=columns):
@@ -264,13 +262,20 @@ def _opened(file: str | os.PathLike[str]) -> Iterator[Any]:
 
 def _ids(file: str | os.PathLike[str]) -> Iterator[list[str]]:
     with _opened(file) as parquet:
-        if parquet.schema_arrow.names.count("id") != 1:
-            raise DataError(f"{file} needs a column 'id'")
+        _require_column(file, parquet.schema_arrow, "id")
         for batch in parquet.iter_batches(columns=["id"]):
             try:
                 yield _strings("id", _storage(batch.column(0)))
             except DataError as error:
                 raise DataError(f"{file}: {error}") from error
+
+
+def _require_column(file: str | os.PathLike[str], schema: Any, name: str) -> None:
+    from hypclip.search.columns import hint  # which needs pyarrow
+
+    if schema.names.count(name) != 1:
+        there = ", ".join(schema.names) or "none"
+        raise DataError(f"{file} needs a column {name!r}: its columns are {there}{hint(schema, name)}")
 
 
 def _space(file: str | os.PathLike[str], parquet: Any, given: Space | None) -> Space:
