@@ -41,13 +41,14 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Hy
         device: where to put the parameters.
 
     Raises:
-        InputError: no path.
+        InputError: no path, or a device that is not there.
         CheckpointError: nothing there, damaged, of another format, or of other towers than its config says. Of the
             folder of a run or an export the message says what to load in its place.
     """
     if not isinstance(path, str | os.PathLike) or not str(path):
         raise InputError(f"a model is loaded from the path of a checkpoint directory or a .pth file, got {path!r}")
-    folder = Path(path).expanduser()
+    _check_device(device)
+    folder = Path(os.path.expanduser(path))  # noqa: PTH111, since Path fails on ~tmp, which is a name
     if folder.is_file():
         return _load_file(folder).to(device)
     config = read_config(folder)
@@ -61,6 +62,16 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Hy
     model.model_id = f"{config.get('name', 'hypclip')}-{config['weights_sha256'][:12]}"
     model.revision = config["weights_sha256"]
     return model.to(device).eval()
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # by how torch was built and what the machine has
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"device {device!r} cannot be used here, expected such as 'cpu' or 'cuda': {reason}"
+        ) from error
 
 
 def _load_file(path: Path) -> HypCLIP:
@@ -177,8 +188,9 @@ def _instead(path: Path) -> str:
     folder = path.parent if path.is_file() else path
     if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
         return f"; load its folder, {folder}" if path.is_file() else ""
-    if (folder / "checkpoint" / CONFIG).is_file():
-        return f"; it is the folder of a run, whose model is {folder / 'checkpoint'}"
+    for run in (folder, folder.parent, folder.parent.parent):  # also of its checkpoints/ and checkpoints/step-…
+        if (run / "checkpoint" / CONFIG).is_file() and (run == folder or folder.is_relative_to(run / "checkpoints")):
+            return f"; it is the folder of a run, whose model is {run / 'checkpoint'}"
     if steps := sorted([*folder.glob(f"checkpoints/step-*/{CONFIG}"), *folder.glob(f"step-*/{CONFIG}")]):
         return f"; it belongs to a run without a finished model, whose newest checkpoint is {steps[-1].parent}"
     if (folder / "image.onnx").is_file():

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hypclip.config import STRICT_KEYS
 from hypclip.data.given import Picture, batches, pictures_of, texts_of
-from hypclip.errors import ConfigError
+from hypclip.errors import ConfigError, InputError
 from hypclip.geometry.metric import Distance, Geometry, Metric
 from hypclip.roles import BOX_ROLES
 from hypclip.towers.attention import attention_for
@@ -283,7 +283,18 @@ class HypCLIP(nn.Module):
         return torch.cat(rows).cpu() if rows else torch.empty(0, self.dim)
 
     def similarity(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-        """Return the similarity the model is trained with: minus its distance, or the cosine for one on the sphere."""
+        """Return the similarity the model is trained with: minus its distance, or the cosine for one on the sphere.
+
+        Raises:
+            InputError: x or y are no rows of the model's.
+        """
+        for name, points in (("x", x), ("y", y)):
+            if not isinstance(points, Tensor) or points.dim() != 2 or points.shape[1] != self.dim:
+                shape = f" of shape {tuple(points.shape)}" if hasattr(points, "shape") else ""
+                raise InputError(
+                    f"{name} must be a tensor (N, {self.dim}), as embed_text and embed_image return it, got "
+                    f"{type(points).__name__}{shape}"
+                )
         return self.metric.pairwise_similarity(x, y, self.curv.detach().to(x))
 
 

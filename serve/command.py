@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import uvloop
 from pydantic import ValidationError
 
 from hypclip.console import escape_unprintable
-from hypclip.errors import HypclipError
+from hypclip.errors import ConfigError, HypclipError
 from hypclip.search import VectorStore
 from serve import logs
 from serve.app import create_app
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings(**given)
         logs.configure(settings.log_format)
         with contextlib.closing(open_store(settings)) as store:
+            _check_address(settings.host, settings.port)
             return uvloop.run(_serve(settings, store))
     except ValidationError as error:
         return _refuse("; ".join(f"{ENV_PREFIX}{str(p['loc'][0]).upper()}: {p['msg']}" for p in error.errors()))
@@ -73,6 +75,25 @@ async def _serve(settings: Settings, store: VectorStore) -> int:
     finally:
         await engine.aclose()  # once more, if the app has come so far as to do it
     return 1 if server.failed else 0
+
+
+def _check_address(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened at, before the model takes its time to load.
+
+    Raises:
+        ConfigError: it is in use, not of this machine, or not allowed to this user.
+    """
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            attempt.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen at {host or '*'} port {port}: {error.strerror or error}; another address is given by "
+            f"--host and --port, or {ENV_PREFIX}HOST and {ENV_PREFIX}PORT"
+        ) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import string
 from urllib.parse import unquote_to_bytes
 
 from serve.errors import InvalidImage, quoted
 
-_BEGIN = re.compile(r"\s*data:(?=image/|[\w.+-]+/[\w.+-]+[;,]|[;,])", re.IGNORECASE)
+_BEGIN = re.compile(r"data:(?=image/|image;|\s*image/[\w.+-]+\s*;|[\w.+-]+/[\w.+-]+[;,]|[;,])", re.IGNORECASE)
 """What no text begins with: "data: a report" is one."""
-_HEAD = re.compile(r'\s*data:(?P<type>[^;,\s]*)(?P<parameters>(?:;(?:[^;,"]|"[^"]*")*)*),', re.IGNORECASE)
+_UNSEEN = string.whitespace + "\ufeff\u200b"
+"""What files and web pages put before a text: byte-order marks and spaces without width among them."""
+_AROUND = re.compile(r"""b?["']|base64[,:]\s*""")
+"""What a picture written as text is found to be wrapped in; from_base64 says so."""
+_HEAD = re.compile(r'data:\s*(?P<type>[^;,\s]*)\s*(?P<parameters>(?:;(?:[^;,"]|"[^"]*")*)*),', re.IGNORECASE)
 _HEAD_CHARS = 4096
+_KIND_CHARS = 512
 _ANY_BYTES = ("", "application/octet-stream", "binary/octet-stream")
 _TO_STANDARD = str.maketrans("-_", "+/")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+=*\s*")
+_STRANGE = re.compile(r"[^A-Za-z0-9+/=]")
 _SHORTEST = 44
 """Characters of base64 of the smallest picture there can be."""
-_BEGINNINGS = ("/9j/", "_9j_", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk", "SUkq", "TU0AK", "AAAA", "/woAAA")
-_BYTES_REPR = re.compile(r"""\s*b(['"]).*\1\s*""", re.DOTALL)
+_BEGINNINGS = (
+    *("/9j/", "_9j_", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk", "SUkq", "SUkr", "TU0AK", "AAAA", "AAABAA", "/woAAA"),
+    *("_woAAA", "PHN2Zy", "PD94bW", "JVBERi0"),
+)
 
 _KINDS = (
     (re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.DOTALL), "a picture"),
@@ -50,15 +59,17 @@ def is_picture(text: str) -> bool:
     Raises:
         InvalidImage: it is a data URI of something else.
     """
-    if _BEGIN.match(text[:_HEAD_CHARS]):
-        kind = _type_of(text)
-        if not kind.startswith("image/"):
+    start = text[:_HEAD_CHARS].lstrip(_UNSEEN)
+    bare = _AROUND.sub("", start, count=1) if _AROUND.match(start) else start
+    if _BEGIN.match(bare) and (bare == start or _HEAD.match(bare)):  # a text may begin with a quotation
+        kind = re.split("[;,]", bare[5:], maxsplit=1)[0].strip().lower()
+        if kind.partition("/")[0] != "image":
             raise InvalidImage(
                 f"a data URI of {_named(kind)} is neither a text nor a picture: a picture reads "
                 "data:image/png;base64,... (or another image type), and a text is sent as it is"
             )
         return True
-    return _is_base64_of_picture(text)
+    return _is_base64_of_picture(bare)
 
 
 def refuse_picture(text: str) -> str:
@@ -78,18 +89,23 @@ def base64_of(value: str) -> str | bytes:
     Raises:
         InvalidImage: a data URI of something else, or one that does not read as one.
     """
-    if value.lstrip()[:5].lower() != "data:":
+    value = value.strip(_UNSEEN)
+    if value[:5].lower() != "data:":
         return value
     head = _HEAD.match(value[:_HEAD_CHARS])
     if head is None:
         raise InvalidImage("a data URI of an image reads data:image/png;base64,... (or another image type)")
     kind = head["type"].lower()
-    if not (kind.startswith("image/") or kind in _ANY_BYTES) or kind.startswith("image/svg"):
+    if not (kind.partition("/")[0] == "image" or kind in _ANY_BYTES) or kind.startswith("image/svg"):
         raise InvalidImage(
             f"a data URI of {_named(kind)} is no picture that can be read; one reads data:image/png;base64,... "
             "(or another image type)"
         )
     content = value[head.end() :]
+    if not content:
+        raise InvalidImage("a data URI has nothing after its comma")
+    if _is_base64_of_picture(content):  # also where the URI does not say that it is
+        return content
     if not re.search(r";\s*base64\s*$", head["parameters"], re.IGNORECASE):
         return unquote_to_bytes(content)
     return unquote_to_bytes(content).decode("latin-1") if "%" in content else content
@@ -103,27 +119,39 @@ def from_base64(value: str) -> bytes:
     """
     plain = "".join(value.split()).translate(_TO_STANDARD).rstrip("=")
     try:
+        if strange := _STRANGE.search(plain):
+            raise ValueError(f"there is no {quoted(strange[0])!r} in it{_wrapping(value)}")
         if len(plain) % 4 == 1:
             raise ValueError(f"of {len(plain):,} characters the last one stands alone, so it is cut short")
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        python = "; it is bytes as Python prints them: decode() them first" if _BYTES_REPR.fullmatch(value) else ""
-        raise InvalidImage(f"an image is not valid base64 (no path or URL is read): {error}{python}") from error
+        raise InvalidImage(f"an image is not valid base64 (no path or URL is read): {error}") from error
+
+
+def _wrapping(value: str) -> str:
+    """Return what base64 is wrapped in that it must not be, as the end of a message."""
+    start = value.lstrip()[:8].lower()
+    if start.startswith(("b'", 'b"')):
+        return "; it is bytes as Python prints them: decode() them first"
+    if start.startswith(("'", '"')):
+        return "; it stands in quotes: send what is between them"
+    if start.startswith("data:"):
+        return "; it is a data URI within another: send the inner one"
+    if start.startswith("base64"):
+        return "; send what comes after base64, or a whole data URI"
+    return ""
 
 
 def _is_base64_of_picture(text: str) -> bool:
-    start = text[:_HEAD_CHARS].lstrip()
+    start = text[:_HEAD_CHARS].lstrip(_UNSEEN)
+    start = start.rstrip(_UNSEEN + "'\"")  # of what stands in quotes
     if len(start) < _SHORTEST or not start.startswith(_BEGINNINGS) or not _BASE64.fullmatch(start):
         return False
-    head = "".join(start.split()).translate(_TO_STANDARD)[:_SHORTEST]
+    head = "".join(start.split()).translate(_TO_STANDARD).rstrip("=")[:_KIND_CHARS]
     try:
-        return kind_of(base64.b64decode(head)) is not None
+        return kind_of(base64.b64decode(head[: len(head) // 4 * 4])) is not None
     except (binascii.Error, ValueError):
         return False
-
-
-def _type_of(text: str) -> str:
-    return re.split("[;,]", text[:_HEAD_CHARS].lstrip()[5:], maxsplit=1)[0].strip().lower()
 
 
 def _named(kind: str) -> str:

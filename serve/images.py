@@ -79,6 +79,8 @@ def _bounded(data: bytes, settings: Settings) -> bytes:
 
 
 def _open(data: bytes, settings: Settings) -> Image.Image:
+    if not data:
+        raise InvalidImage("an image is empty: it has 0 bytes")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:

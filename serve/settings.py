@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     precision: Literal["float32", "bfloat16", "int8"] = Field(
         "float32", description="What the towers compute in. The map into hyperbolic space is float32 always."
     )
-    onnx_cache: Path | None = Field(
+    onnx_cache: UserPath | None = Field(
         None,
         description="Folder where exports to ONNX are kept for the next start; .NAME.onnx beside the checkpoint NAME "
         "when not given.",

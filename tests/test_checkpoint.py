@@ -157,12 +157,16 @@ def test_what_stands_in_the_place_of_a_checkpoint_is_named(saved, tmp_path):
     shutil.copytree(saved, run / "checkpoint")
     for step in ("step-00000002", "step-00000010"):
         shutil.copytree(saved, unfinished / "checkpoints" / step)
+    shutil.copytree(unfinished / "checkpoints", run / "checkpoints")
+    (run / "checkpoints" / "step-00000010" / "config.yaml").unlink()
     newest = unfinished / "checkpoints" / "step-00000010"
     (onnx / "image.onnx").write_bytes(b"")
     shutil.copy(saved / "model.safetensors", transformers)
     (transformers / "config.json").write_text("{}")
     for path, message in [
         (run, f"cannot read .*; it is the folder of a run, whose model is {run / 'checkpoint'}"),
+        (run / "checkpoints", f"it is the folder of a run, whose model is {run / 'checkpoint'}"),
+        (run / "checkpoints" / "step-00000010", f"it is the folder of a run, whose model is {run / 'checkpoint'}"),
         (unfinished, f"it belongs to a run without a finished model, whose newest checkpoint is {newest}"),
         (unfinished / "checkpoints", f"whose newest checkpoint is {newest}"),
         (onnx, "it is an export to ONNX, for onnxruntime"),
@@ -179,6 +183,12 @@ def test_what_stands_in_the_place_of_a_checkpoint_is_named(saved, tmp_path):
         with pytest.raises(CheckpointError, match=message):
             hypclip.load(path)
     assert hypclip.load(newest).model_id == hypclip.load(saved).model_id
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 99])
+def test_a_device_that_is_not_there_is_named(saved, device):
+    with unchecked(), pytest.raises(InputError, match=f"device {device!r} cannot be used here, expected such as 'cpu'"):
+        hypclip.load(saved, device)
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "model.safetensors"])

@@ -18,6 +18,7 @@ import torch
 from client_helpers import BOTH, MODEL, Blocking, Script, answer, clients, error
 from fastapi.testclient import TestClient
 from PIL import Image
+from search_helpers import unchecked
 from serve_helpers import BLUE, GREEN, RED, WHITE, FakeEngine, app_at, colours, encoded, quadrants, text_point
 
 import hypclip.client as c
@@ -316,8 +317,10 @@ def test_one_where_several_are_wanted(kind, connect, call):
 
 @BOTH
 def test_what_json_cannot_say(kind, connect):
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="numbers that are NaN or infinite, and what contains itself, cannot be sent"):
         connect(kind, Script()).embed([c.point([float("nan")])])
+    with pytest.raises(ValueError, match="a text is not valid Unicode, and cannot be sent"):
+        connect(kind, Script()).embed(["a dog \ud83d"])
 
 
 def test_no_items_are_for_the_server_to_refuse(client):
@@ -343,8 +346,9 @@ def test_a_url_that_cannot_work(kind, url):
 
 @BOTH
 def test_limits_that_cannot_work(kind, connect):
-    for wrong in ({"timeout_s": 0.0}, {"retries": -1}):
-        with pytest.raises(ValueError, match="timeout_s must be over 0 and retries 0 or more"):
+    for wrong in ({"timeout_s": 0.0}, {"retries": -1}, {"timeout_s": None}, {"timeout_s": "3"}, {"retries": 1.5}):
+        message = "timeout_s must be a number over 0 and retries a whole number of 0 or more"
+        with unchecked(), pytest.raises(ValueError, match=message):
             connect(kind, Script(), **wrong)
 
 

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 import trustme
 from client_helpers import BOTH, MODEL, Script, answer, clients, error
+from search_helpers import unchecked
 
 import hypclip.client as c
 from hypclip.client.proxies import is_loopback, proxy_for
@@ -297,6 +298,7 @@ def test_the_server_takes_too_long(kind):
     ("trouble", "advice"),
     [
         (httpx2.ConnectTimeout(""), "nothing answers at that address"),
+        (httpx2.DecodingError("incorrect header check"), "says that it is compressed, and it is not"),
         (httpx2.ReadError("connection reset"), "the connection was cut; what was asked may have been done"),
         (ssl.SSLError(1, "bad record"), "speaks no TLS, or another version"),
         (OSError(5, "input/output error"), "the connection was cut"),
@@ -347,6 +349,8 @@ def test_addresses_in_every_spelling(kind, url, asked):
         ("127.0.0.1", "write 'http://127.0.0.1'"),
         ("server.test/prefix", "write 'http://server.test/prefix'"),
         ("ftp://server.test", "base_url must begin with http:// or https://, not 'ftp://server.test'$"),
+        ("http://server.test/?key=1", "base_url must end before"),
+        ("http://server.test#model", "base_url must end before"),
         ("http://", "base_url must name a host"),
         ("http://server.test:port", "base_url is no valid URL"),
         ("http://server.test:99999999", "a port below 65,536, not 99999999"),
@@ -371,6 +375,50 @@ def test_keys_that_cannot_be_sent_are_refused_without_being_shown(kind, key):
     with pytest.raises(ValueError, match="api_key must be printable ASCII on one line") as caught:
         kind(api_key=key)
     assert "cret" not in str(caught.value)
+
+
+@BOTH
+def test_a_key_that_is_no_string(kind):
+    with unchecked(), pytest.raises(TypeError, match="api_key must be a string, not bytes"):
+        kind(api_key=b"secret")
+
+
+@BOTH
+def test_another_server_that_answers_is_not_ready(kind):
+    """A loop that waits for the server must not end because something else answers 200 at its port."""
+    with clients() as connect:
+        assert connect(kind, Script(answer(body={"status": "ready"}))).ready() is True
+        assert connect(kind, Script(answer(body={"status": "ok"}))).ready() is False
+        for body in (None, [], {}):
+            with pytest.raises(c.HypclipServerError, match="GET /readyz is not answered as by a hypclip server"):
+                connect(kind, Script(answer(body=body))).ready()
+
+
+@BOTH
+def test_a_server_that_sends_on_says_where(kind):
+    """As those do that speak https only; a key is not sent to where nobody asked for."""
+    script = Script(answer(301, location="https://server.test/model"))
+    with (
+        clients() as connect,
+        pytest.raises(c.HypclipServerError, match=r"it sends on to https://server\.test/model") as caught,
+    ):
+        connect(kind, script, base_url="http://server.test", api_key="secret").model()
+    assert caught.value.status == 301
+    assert len(script.requests) == 1
+
+
+@BOTH
+def test_a_proxy_that_answers_itself_is_named(kind, environment):
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\n<html/>"
+    with listening(saying(page)) as port:
+        environment(HTTP_PROXY=f"http://user:secret@127.0.0.1:{port}")
+        client = kind(base_url="http://server.test", retries=0)
+        through = (
+            rf"GET /model through the proxy http://127.0.0.1:{port} \(HTTP_PROXY\) is not answered as by a hypclip"
+        )
+        with pytest.raises(c.HypclipServerError, match=through):
+            client.model()
+        client.close()
 
 
 @BOTH

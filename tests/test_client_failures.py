@@ -24,6 +24,9 @@ def connect():
 # Answers
 
 
+MOVED = "it sends on to http://elsewhere.test: is that the right base_url?"
+
+
 @BOTH
 def test_fields_of_a_newer_server_are_passed_over_or_read(kind, connect):
     row = {"index": 0, "modality": "text", "label": "b", "scores": {"b": 1.0}, "new": [1]}
@@ -94,7 +97,7 @@ def test_every_status_has_its_error(kind, connect, status, error_class):
         (httpx2.Response(502), "Bad Gateway"),
         (answer(502, {"error": "down"}), '{"error":"down"}'),
         (answer(502, ["down"]), '["down"]'),
-        (httpx2.Response(307, headers={"location": "http://elsewhere.test"}), "Temporary Redirect"),
+        (httpx2.Response(307, headers={"location": "http://elsewhere.test"}), MOVED),
     ],
 )
 def test_an_error_of_a_proxy(kind, connect, response, message):

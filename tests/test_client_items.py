@@ -1,5 +1,6 @@
 """What the clients send of values that are no JSON: numbers of numpy as numbers; the rest is refused before."""
 
+import base64
 import datetime
 import json
 
@@ -31,6 +32,7 @@ def test_a_point_in_every_form(embedding):
         ("abc", "not str"),
         ({"embedding": [1.0]}, "not dict"),
         (np.float32(1), "not float32"),
+        (None, "not NoneType"),
     ],
     ids=str,
 )
@@ -68,3 +70,40 @@ def test_values_that_are_no_items_are_refused_by_their_type(kind, value):
             with unchecked(), pytest.raises(TypeError, match=message):
                 call()
     assert not script.requests
+
+
+PNG = base64.b64encode(np.random.default_rng(0).bytes(300)).decode()
+
+
+@pytest.mark.parametrize(
+    "source", [PNG, f" data:image/png;base64,{PNG}", "\nHTTPS://pictures.test/a.png"], ids=lambda s: s[:9]
+)
+def test_what_is_for_the_server_to_read_goes_as_it_is(source):
+    """A text of 300 characters is no name of a file, which the system said in its own words."""
+    assert c.image(source) == {"image": source}
+
+
+@pytest.mark.parametrize("source", ["", "s3://bucket/a.png", "ftp://host/a.png", "file:///tmp/a.png"])
+def test_addresses_that_nobody_reads_are_refused(source):
+    with pytest.raises(ValueError, match=f"an http or https URL, a data URI or base64, not '{source}'"):
+        c.image(source)
+
+
+def test_names_may_begin_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "~$a.png", tmp_path / "home" / "b.png"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(path.name.encode())
+    assert c.image("~$a.png") == {"image": base64.b64encode(b"~$a.png").decode()}
+    assert c.image("~/b.png") == {"image": base64.b64encode(b"b.png").decode()}
+    with pytest.raises(FileNotFoundError):
+        c.image("~nobody-here/b.png")
+
+
+@BOTH
+def test_points_before_the_name_of_their_collection(kind):
+    with clients() as connect, unchecked():
+        for call in ("put_points", "delete_points"):
+            with pytest.raises(TypeError, match="a collection is named by a string such as 'default', not list"):
+                getattr(connect(kind, Script()), call)("things", ["a"])

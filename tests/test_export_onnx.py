@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +87,9 @@ def assert_texts_agree(folder: Path, model: HypCLIP, shapes: list[tuple[int, int
     [(VIT, "lorentz"), (RESNET, "product"), (TIMM, "sphere")],
     ids=["vit-lorentz", "resnet-product", "timm-sphere"],
 )
-def test_files_give_the_embeddings_of_the_model(tmp_path: Path, vision: dict, space: str) -> None:
+def test_files_give_the_embeddings_of_the_model(
+    tmp_path: Path, vision: dict, space: str, caplog: pytest.LogCaptureFixture
+) -> None:
     model = model_of(vision, **SPACES[space])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     folder = tmp_path / "onnx"
@@ -94,6 +97,7 @@ def test_files_give_the_embeddings_of_the_model(tmp_path: Path, vision: dict, sp
     assert model.training
     model.eval()
     assert sorted(file.name for file in folder.iterdir()) == ["config.json", "image.onnx", "text.onnx"]
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []  # of the exporter's own doings
     for name in ("image.onnx", "text.onnx"):
         onnx.checker.check_model(str(folder / name), full_check=True)
         assert str(Path(torch.__file__).parent).encode() not in (folder / name).read_bytes()

@@ -14,6 +14,7 @@ from training_helpers import TOWERS, tiny_model
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor, AutoTokenizer, pipeline
 
 from hypclip import HypCLIP
+from hypclip.client.picture import from_array
 from hypclip.data.picture import to_rgb
 from hypclip.errors import InputError
 from hypclip.export.huggingface import HypCLIPForHub, export_huggingface
@@ -109,6 +110,18 @@ def test_short_texts_are_padded_to_the_longest_or_as_told(processor: HypCLIPProc
     assert processor(text="a dog", padding="max_length")["input_ids"].shape == (1, CONTEXT)
 
 
+def test_padding_on_the_left_is_refused(folder: Path, processor: HypCLIPProcessor) -> None:
+    """Tokens would have the places of others, and the points would be wrong without a word."""
+    left = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    for call in (
+        lambda: processor(text=["a dog", "two big dogs"], padding_side="left"),
+        lambda: left(["a dog", "two big dogs"], padding=True),
+    ):
+        with pytest.raises(InputError, match="padding_side must be 'right', got 'left'"):
+            call()
+    assert left("a dog")["input_ids"] == [49406, 320, 1929, 49407]
+
+
 def test_a_text_that_is_cut_keeps_its_end(model: HypCLIP, processor: HypCLIPProcessor) -> None:
     assert processor(text=["a big dog"], truncation=True, max_length=4)["input_ids"].tolist() == [
         [49406, 320, 1205, 49407]
@@ -188,8 +201,9 @@ def as_array(image: Image.Image) -> np.ndarray:
         torch.from_numpy(as_array(noise()).copy()).permute(2, 0, 1),
         [torch.from_numpy(as_array(noise()).copy()).permute(2, 0, 1) / 255],
         np.concatenate([as_array(noise()), np.full((40, 50, 1), 255, np.uint8)], 2),
+        np.array([None, noise()], object)[1:],
     ],
-    ids=["one", "list", "tuple", "array", "batch", "first", "numbers", "tensor", "tensors", "alpha"],
+    ids=["one", "list", "tuple", "array", "batch", "first", "numbers", "tensor", "tensors", "alpha", "column"],
 )
 def test_pictures_of_every_form_have_the_pixels_of_the_model(
     model: HypCLIP, processor: HypCLIPProcessor, given: object
@@ -238,7 +252,7 @@ def test_the_order_of_text_and_images_does_not_matter(processor: HypCLIPProcesso
         (np.zeros((6, 5, 2), np.uint8), r"got \(6, 5, 2\)"),
         (np.full((4, 5, 3), 200.0), "uint8"),
         (np.full((4, 5, 3), np.nan), "uint8"),
-        (np.zeros((4, 5, 3), np.int64), "got int64"),
+        (np.zeros((4, 5, 3), np.int64), "not int64"),
         (np.zeros((0, 5, 3), np.uint8), r"got \(0, 5, 3\)"),
         ([None], "got NoneType"),
         (3, "got int"),
@@ -271,6 +285,25 @@ def test_what_the_transform_does_anyway_may_be_asked_for(model: HypCLIP, process
     asked = {"do_resize": True, "do_center_crop": True, "do_convert_rgb": True, "size": {"shortest_edge": 32}}
     pixels = processor(text="a", images=noise(), padding=True, **asked)["pixel_values"]
     assert torch.equal(pixels, model.transform(noise())[None])
+
+
+@pytest.mark.parametrize("kind", ["U", object])
+def test_texts_in_an_array(processor: HypCLIPProcessor, kind: object) -> None:
+    """They were taken for pixels."""
+    assert processor(text=np.array(["a dog", "a cat"], kind))["input_ids"].tolist() == [
+        [49406, 320, 1929, 49407],
+        [49406, 320, 2368, 49407],
+    ]
+
+
+@pytest.mark.parametrize("kind", [np.uint16, bool])
+def test_grey_arrays_of_other_numbers_are_those_of_the_library(
+    model: HypCLIP, processor: HypCLIPProcessor, kind: type
+) -> None:
+    grey = (np.arange(40 * 50).reshape(40, 50) * 33 % 65536).astype(kind)
+    expected = model.transform(from_array(grey))[None]
+    assert torch.equal(processor(images=grey)["pixel_values"], expected)
+    assert torch.equal(processor(images=grey[..., None])["pixel_values"], expected)
 
 
 @pytest.mark.parametrize("texts", [[1], ["a", None], [["a"]]])

@@ -1,5 +1,6 @@
 """What a model takes for texts and pictures, and what it refuses by name and place."""
 
+import base64
 import io
 from pathlib import Path
 
@@ -218,9 +219,34 @@ def test_pictures_are_read_a_batch_at_a_time(model, files):
 
 
 def test_a_batch_has_at_least_one(model):
-    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(InputError, match="batch_size must be a whole number of at least 1, got 0"):
         model.embed_text(["a"], batch_size=0)
-    assert list(batches("abc", 2)) == [["a", "b"], ["c"]]
+    with unchecked(), pytest.raises(InputError, match=r"must be a whole number of at least 1, got 8\.0"):
+        model.embed_text(["a"], batch_size=8.0)
+    with unchecked():
+        assert list(batches("abc", np.int64(2))) == [["a", "b"], ["c"]]
+
+
+def test_a_picture_in_base64_is_no_path(model, files):
+    """The name of a file may be 255 bytes long, and the system failed on such a one with an error of its own."""
+    written = base64.b64encode(files[0].read_bytes()).decode()
+    assert len(written) > 255
+    with pytest.raises(InputError, match=r"the picture is no path but base64, str 'iVBOR.{,60}…: give the bytes"):
+        model.embed_image(written)
+
+
+def test_names_may_begin_with_a_tilde(model, files, tmp_path, monkeypatch):
+    """Such as those of files that are being written; where no user has the name it is no home folder."""
+    monkeypatch.chdir(tmp_path)
+    files[0].rename(tmp_path / "~$0.png")
+    assert torch.equal(model.embed_image("~$0.png"), model.embed_image(tmp_path / "~$0.png"))
+    with pytest.raises(DataError, match=r"there is no file '~nobody-here/0.png'"):
+        model.embed_image("~nobody-here/0.png")
+
+
+def test_a_file_that_is_open_for_text_is_told_as_that(model, files):
+    with files[0].open(encoding="latin-1") as text, pytest.raises(InputError, match="open it with mode 'rb'"):
+        model.embed_image(text)
 
 
 def test_the_bytes_of_every_lossless_format(model, arrays):

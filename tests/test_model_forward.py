@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from model_helpers import batch, each_space
+from search_helpers import unchecked
 from training_helpers import ROLES, tiny_model
 
 import hypclip
@@ -85,6 +86,21 @@ def test_similarity_in_flat_space_and_in_a_product_is_minus_their_distance():
 def test_similarity_refuses_half_precision():
     with pytest.raises(InputError, match="float32 or float64"):
         tiny_model().similarity(torch.randn(2, 16).bfloat16(), torch.randn(2, 16).bfloat16())
+
+
+def test_similarity_refuses_what_are_no_rows_of_the_model():
+    model, x = tiny_model(), torch.zeros(2, 16)
+    for wrong, came in (
+        (x.numpy(), r"ndarray of shape \(2, 16\)"),
+        (x[0], r"\(16,\)"),
+        (x[:, :5], r"\(2, 5\)"),
+        ([], "list"),
+    ):
+        with (
+            unchecked(),
+            pytest.raises(InputError, match=f"y must be a tensor \\(N, 16\\), as embed_text .*got .*{came}"),
+        ):
+            model.similarity(x, wrong)
 
 
 def test_the_package_offers_the_model():

@@ -308,10 +308,10 @@ def test_arrays_with_a_plain_meaning(array, seen):
 @pytest.mark.parametrize(
     "array, message",
     [
-        (np.zeros((4, 4, 3), np.float32), r"uint8, of a grey one also uint16, not f4; of floats from 0 to 1"),
-        (np.zeros((4, 4)), "not f8; of floats"),
-        (np.zeros((4, 4, 3), np.int64), "not i8"),
-        (np.zeros((4, 4, 3), np.uint16), "not u2"),
+        (np.zeros((4, 4, 3), np.float32), r"uint8, of a grey one also uint16, not float32; of floats from 0 to 1"),
+        (np.zeros((4, 4)), "not float64; of floats"),
+        (np.zeros((4, 4, 3), np.int64), "not int64"),
+        (np.zeros((4, 4, 3), np.uint16), "not uint16"),
         (np.zeros((3, 4, 5), np.uint8), r"has its colours first; bring it to \(H, W, 3\): x.transpose\(1, 2, 0\)"),
         (np.zeros((4, 4, 2), np.uint8), r"not \(4, 4, 2\)"),
         (np.zeros((0, 4, 3), np.uint8), "has no pixels"),

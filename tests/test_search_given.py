@@ -6,10 +6,11 @@ import torch
 from qdrant_client import QdrantClient
 from search_helpers import SPACE, unchecked
 
-from hypclip.errors import InputError
+from hypclip.errors import InputError, StoreError
 from hypclip.search import Cone, LocalStore, Path, Points, Space, Where, relations
 from hypclip.search.given import as_vectors
 from hypclip.search.qdrant import QdrantStore
+from hypclip.search.traverse import traverse
 
 ROWS = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 IDS = [f"p{i}" for i in range(5)]
@@ -134,10 +135,14 @@ def test_what_is_no_vector_is_refused(wrong, message):
         ("ids", [1, 2, 3, 4, 5], "valid Unicode, got 1: write it as '1'"),
         ("ids", [*IDS[:4], None], "valid Unicode, got None"),
         ("ids", [*IDS[:4], "p0"], "'p0' comes twice"),
+        ("ids", set(IDS), "ids must be in the order of the vectors, got a set"),
         ("ids", IDS[:4], "'ids': 4, 'vectors': 5, 'modality': 5, 'metadata': 5"),
         ("vectors", ROWS[0], r"vectors must have shape \(N, D\), got \(4,\)"),
         ("vectors", ROWS[:, None], r"vectors must have shape \(N, D\), got \(5, 1, 4\)"),
         ("modality", "image", "modality must be a list, one a point, got the string 'image'"),
+        ("vectors", np.ma.masked_array(ROWS.numpy(), ROWS > 1), "vectors must have all of its numbers, got a masked"),
+        ("vectors", ROWS.to_sparse(), r"got a sparse one: write it as x.to_dense\(\)"),
+        ("modality", None, "modality must be a list, one a point, got None"),
         ("modality", ["image", "smell", "text", "text", "text"], "unknown modality 'smell'"),
         ("metadata", {"year": 2024}, "metadata must be a list of mappings, one a point, got dict"),
         ("metadata", [{}, "2024", {}, {}, {}], r"metadata\[1\] of point 'p1' must be a mapping .*got str '2024'"),
@@ -173,7 +178,29 @@ def test_calls_that_do_not_fit_are_refused_by_every_store(store):
         (lambda: store.get("c", [0]), "got 0: write it as '0'"),
         (lambda: store.delete("c", "p0"), "ids must be a list of strings, got str 'p0'"),
         (lambda: store.delete("c", [0]), "got 0: write it as '0'"),
+        (lambda: store.find("c", "p0"), "ids must be a list of strings, got str 'p0'"),
+        (lambda: store.upsert("c", {"ids": IDS}), r"are Points\(ids, vectors, modality, metadata\), got dict"),
+        (lambda: list(store.scan("c", rows=0)), "rows must be at least 1, got 0"),
+        (lambda: list(store.scan("c", rows=2.5)), "rows must be a whole number, got float 2.5"),
+        (lambda: store.cone("c", row, "up", Cone()), "side must be one of ancestors, descendants, got str 'up'"),
+        (lambda: store.cone("c", row, "Ancestors", Cone()), "side must be one of .*, got str 'Ancestors'"),
+        (lambda: store.cone("c", row, "ancestors", 0.7), r"a cone is a Cone, such as Cone\(eta=0.7\), got float 0.7"),
+        (lambda: store.cone("c", row, "ancestors", Cone(), order="near"), "order must be one of distance, .*'near'"),
+        (lambda: store.contenders("c", Path(row, 0.7), 0.7), "a cone is a Cone"),
+        (lambda: traverse(store, "c", row, Cone()), r"a way is a Path, such as Path\(x, curv\), got ndarray"),
+        (lambda: relations.common_ancestors(store, "c", rows, Cone(), limit=-1), "must be at least 1, got -1"),
+        (lambda: relations.common_ancestors(store, "c", rows, 0.7), "a cone is a Cone"),
         (lambda: store.create_collection(7, SPACE), "a collection is named by .*, got 7"),
+        (lambda: Space(None, 0.7, 3), "model_id must be a string, got None"),
+        (lambda: Space("m", 0.7, 3.0), "dim must be a whole number, got float 3.0"),
+        (lambda: Path(row, 0.0), "the curv of a path must be positive and finite, got 0.0"),
+        (lambda: Where("year"), r"a filter is a mapping such as \{'year': 2024\}, got str 'year'"),
+        (lambda: Where(max_radius="1"), "max_radius must be a number, got str '1'"),
+        (lambda: relations.order(row * np.nan, row, 0.7, Cone()), "components that are NaN"),
+        (lambda: relations.order(row, row, -1, Cone()), "curv must be positive and finite"),
+        (lambda: relations.order(row, row, 0.7, None), "a cone is a Cone"),
+        (lambda: relations.mean(rows * np.nan, 0.7), "components that are NaN"),
+        (lambda: relations.mean(rows, 0.7, 3), "weights must be a list of numbers, one a point, got int 3"),
         (lambda: Cone("wide"), "eta of a cone must be a number, got str 'wide'"),
         (lambda: Space("m", torch.ones(2), 3), r"curv must be a number, got Tensor of shape \(2,\)"),
         (lambda: Path(rows, 0.7), r"the ends of a path have one shape \(D,\), got \(5, 4\)"),
@@ -192,3 +219,50 @@ def test_whole_numbers_of_numpy_are_whole(store):
     with unchecked():
         assert len(store.knn("c", ROWS[:1], np.int64(2), offset=np.int32(1))[0].hits) == 2
         assert store.knn("c", ROWS[:1], 1, Where({"i": 3}))[0].hits[0].id == "p3"
+        space = Space("m", np.float32(0.5), np.int64(4))
+        assert store.create_collection("numpy", space) == store.describe("numpy")
+
+
+def test_numbers_of_numpy_are_numbers_in_metadata_and_filters(store):
+    """As the rows of tables have them."""
+    metadata = {"n": np.int64(3), "x": np.float32(0.5), "yes": np.bool_(True), "many": np.arange(2)}
+    store.upsert("c", Points(["p0"], ROWS[:1], ["text"], [metadata]))
+    assert store.get("c", ["p0"]).metadata == [{"n": 3, "x": 0.5, "yes": True, "many": [0, 1]}]
+    with pytest.raises(InputError, match="the metadata of point 'p0' cannot be written as JSON"):
+        store.upsert("c", Points(["p0"], ROWS[:1], ["text"], [{"x": np.float32("nan")}]))
+    for wanted in (
+        {"n": np.int64(3)},
+        {"n": np.arange(2, 4)},
+        {"n": [np.int64(3)]},
+        {"yes": np.True_},
+        {"x": {"lte": np.float32(0.5)}},
+    ):
+        assert [hit.id for hit in store.knn("c", ROWS[:1], 5, Where(wanted))[0].hits] == ["p0"]
+
+
+def test_a_closed_store_says_so(tmp_path):
+    """It said that there was no such collection."""
+    store = LocalStore(tmp_path, create=True)
+    store.create_collection("c", SPACE)
+    store.close()
+    for call in (
+        store.collections,
+        lambda: store.describe("c"),
+        lambda: store.create_collection("c", SPACE),
+        lambda: store.knn("c", ROWS, 1),
+    ):
+        with pytest.raises(StoreError, match="is closed: open it again"):
+            call()
+
+
+def test_the_directory_of_a_store(tmp_path, monkeypatch):
+    """A leading ~ is the home folder; it became a folder of that name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    LocalStore("~/index", create=True).close()
+    LocalStore("~index", create=True).close()  # a name like any other
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "~index"]
+    with unchecked():
+        for wrong in (None, "", 3):
+            with pytest.raises(InputError, match="an index is in a directory, given by its path"):
+                LocalStore(wrong)

@@ -53,6 +53,12 @@ PICTURES = {
     "url-safe": f"data:image/png;base64,{base64.urlsafe_b64encode(FILE).decode()}",
     "no padding": f"data:image/bmp;base64,{encoded(quadrants((2, 3)), 'BMP').rstrip('=')}",
     "line breaks": f"data:image/png;base64,\n{base64.encodebytes(FILE).decode()}",
+    "no sub-type": f"data:image;base64,{PNG}",
+    "a space before the type": f"data: image/png; base64, {PNG}",
+    "base64 that is not said to be": f"data:image/png,{PNG}",
+    "a byte-order mark": f"\ufeff{URI}",
+    "base64 after a byte-order mark": f"\ufeff{PNG}\n",
+    "a space without width": f"\u200b{URI}",
     "base64 of PNG": PNG,
     "base64 of BMP": LARGE,
     "base64 of GIF": encoded(quadrants(), "GIF"),
@@ -127,6 +133,12 @@ TEXTS = [
     "data/image, a folder",
     "DATA",
     "metadata:image/png;base64,AAAA",
+    "data: image/png is a type",
+    "'data:image/png' is how such a URI begins",
+    "'a photo' of a dog",
+    "base64, or how to write bytes as text without any loss",
+    "PHN2ZyBhbmQgYSBsb3Q",
+    "JVBERi0xLjQ",
     "see data:image/png;base64,AAAA",
     "/9j/ is how the base64 of a JPEG begins, as everybody knows who has seen one",
     "iVBORw0KGgo",
@@ -189,12 +201,25 @@ def test_a_label_that_is_a_picture_is_refused(client, labels):
     assert_error(response, 422, "invalid_image", "a label is a picture; labels are texts")
 
 
+SVG, XML = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="8"/>',
+    '<?xml version="1.0" encoding="UTF-8" standalone="no"?>',
+)
 REFUSED = {
     "SVG": ("data:image/svg+xml;base64,PHN2Zy8+", "a data URI of image/svg+xml is no picture that can be read"),
     "SVG as text": ("data:image/svg+xml;utf8,<svg/>", "a data URI of image/svg+xml is no picture"),
     "PDF": ("data:application/pdf;base64,JVBERi0=", "a data URI of application/pdf is no picture"),
     "no comma": (f"data:image/png;base64{PNG}", "a data URI of an image reads data:image/png;base64,..."),
-    "nothing in it": ("data:image/png;base64,", "unknown format or damaged"),
+    "nothing in it": ("data:image/png;base64,", "a data URI has nothing after its comma"),
+    "nothing": ("", "an image is empty: it has 0 bytes"),
+    "white space": (" \n", "an image is empty: it has 0 bytes"),
+    "in quotes": (f'"{PNG}"', "not valid base64", "it stands in quotes: send what is between them"),
+    "a URI in quotes": (f"'{URI}'", "not valid base64", "it stands in quotes: send what is between them"),
+    "a URI of printed bytes": (f"data:image/png;base64,{PNG.encode()}", "decode() them first"),
+    "a printed URI": (str(URI.encode()), "it is bytes as Python prints them: decode() them first"),
+    "a URI in a URI": (f"data:image/png;base64,{URI}", "there is no ':' in it", "a data URI within another"),
+    "base64 with its name": (f"base64,{PNG}", "there is no ',' in it", "send what comes after base64"),
+    "a path": ("/tmp/photos/a.png", "no path or URL is read", "there is no '.' in it"),
     "one character short": (PNG.rstrip("=")[:-1], "not valid base64", "the last one stands alone, so it is cut short"),
     "= in the middle": ("data:image/png;base64,iVBO=Rw0KGgo", "not valid base64"),
     "bytes as Python prints them": (str(PNG.encode()), "it is bytes as Python prints them: decode() them first"),
@@ -204,6 +229,10 @@ REFUSED = {
         "data:image/png;base64," + base64.b64encode(b"<?xml version='1.0'?><svg></svg>").decode(),
         "it begins as SVG does",
     ),
+    "ICO": (base64.b64encode(b"\0\0\1\0" + bytes(40)).decode(), "it begins as ICO does"),
+    "SVG in base64": (base64.b64encode(SVG.encode()).decode(), "it begins as SVG does"),
+    "SVG after its declaration": (base64.b64encode(f"{XML}\n{SVG}".encode()).decode(), "it begins as SVG does"),
+    "PDF in base64": (base64.b64encode(b"%PDF-1.7" + bytes(40)).decode(), "it begins as PDF does"),
     "a web page": (base64.b64encode(b"<!DOCTYPE html><html>404</html>").decode(), "it begins as a web page does"),
 }
 assert len(PNG.rstrip("=")[:-1]) % 4 == 1
@@ -215,7 +244,11 @@ def test_what_cannot_be_read_is_refused_with_the_reason(client, name):
     assert_error(client.post("/embed", json={"inputs": [{"image": string}]}), 422, "invalid_image", *parts)
 
 
-@pytest.mark.parametrize("name", ["SVG", "SVG as text", "no comma", "TIFF", "AVIF"])
+AS_OTHERS = {"PDF", "nothing", "white space", "one character short", "a path", "a web page"}
+"""What a plain string of is a text, or refused with another message."""
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if name not in AS_OTHERS])
 def test_pictures_that_cannot_be_read_are_no_texts(client, name):
     string, *parts = REFUSED[name]
     assert_error(client.post("/embed", json={"inputs": [string]}), 422, "invalid_image", *parts)
@@ -244,6 +277,7 @@ def test_a_picture_in_a_string_has_the_limits_of_pictures(tmp_path):
         {"type": "image_url", "image_url": {"url": URI, "detail": "low"}},
         {"type": "image_url", "image_url": URI},
         {"type": "input_image", "image_url": URI},
+        {"type": "input_image", "image_url": URI, "detail": "auto"},
         {"type": "image", "image": PNG},
     ],
     ids=str,

@@ -1,5 +1,6 @@
 import hashlib
 import re
+import socket
 
 import pytest
 from serve_helpers import FakeEngine
@@ -13,6 +14,7 @@ from serve.errors import Forbidden, Unauthorized
 @pytest.fixture(autouse=True)
 def _one_worker(monkeypatch):
     monkeypatch.setenv("HYPCLIP_WORKERS", "1")
+    monkeypatch.setenv("HYPCLIP_PORT", "0")
     monkeypatch.setattr("serve.logs.configure", lambda style: None)  # the log of the tests stays as it is
 
 
@@ -51,6 +53,26 @@ def test_a_model_that_is_not_hyperbolic_is_refused_and_closed(capsys, monkeypatc
     assert "geometry 'sphere'" in message
     assert "needs 'lorentz'" in message
     assert engine.closed
+
+
+def test_an_address_in_use_is_told_before_the_model_is_loaded(capsys, tmp_path, index):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        message = refused(capsys, "--checkpoint", tmp_path / "nowhere", "--index", index, "--port", port)
+    assert f"cannot listen at 127.0.0.1 port {port}: Address already in use" in message
+    assert "--port" in message
+
+
+@pytest.mark.parametrize("host", ["256.1.1.1", "nobody.invalid", "192.0.2.1"])
+def test_an_address_of_another_machine_is_refused(capsys, monkeypatch, tmp_path, index, host):
+    def look_up(name, *_, **__):
+        if name == "192.0.2.1":
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (name, 0))]
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)  # no network
+    message = refused(capsys, "--checkpoint", tmp_path / "nowhere", "--index", index, "--host", host)
+    assert f"cannot listen at {host} port 0: " in message
 
 
 def test_a_missing_index(capsys, tmp_path):

@@ -108,7 +108,7 @@ REFUSED = {
     "a file as a text": ([text(PNG, "image")], 422, REQUEST, "image: expected files"),
     "base64 as a text": ([text(base64.b64encode(PNG), "image")], 422, REQUEST, "image: expected files", "JSON"),
     "a blank text": ([text("a"), text(" ")], 422, REQUEST, "text.1: the string is empty"),
-    "an empty file": ([file(b"")], 422, IMAGE, "unknown format or damaged"),
+    "an empty file": ([file(b"")], 422, IMAGE, "an image is empty"),
     "no picture": ([file(b"hello")], 422, IMAGE, "PNG, JPEG, WEBP, GIF, BMP are read"),
     "half a picture": ([file(PNG[: len(PNG) // 2])], 422, IMAGE, "damaged or cut short"),
     "a large picture": (

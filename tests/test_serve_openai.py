@@ -166,6 +166,8 @@ REFUSED = {
     "token ids": ({"input": [1, 2]}, 422, REQUEST, "input: token ids are not taken"),
     "token ids twice": ({"input": [[1], [2]]}, 422, REQUEST, "input: token ids are not taken"),
     "ids and texts": ({"input": [1, "a"]}, 422, REQUEST, "input.0: expected a string"),
+    "texts in lists": ({"input": [["a"], ["b"]]}, 422, REQUEST, "input.0: expected a string"),
+    "an empty list": ({"input": [[]]}, 422, REQUEST, "input.0: expected a string"),
     "nothing": ({"input": []}, 422, REQUEST, "input: List should have at least 1"),
     "null": ({"input": None}, 422, REQUEST, "input"),
     "no input": ({}, 422, REQUEST, "input: Field required"),

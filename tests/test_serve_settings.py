@@ -22,6 +22,15 @@ def test_values_that_cannot_work_are_refused(monkeypatch, name, value):
         Settings()
 
 
+def test_a_leading_tilde_is_the_home_folder_in_every_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = ("checkpoint", "index", "onnx_cache", "api_keys_file")
+    for name in paths:
+        monkeypatch.setenv(f"HYPCLIP_{name.upper()}", f"~/{name}")
+    settings = Settings()
+    assert [getattr(settings, name) for name in paths] == [tmp_path / name for name in paths]
+
+
 def test_settings_are_documented_and_do_not_change():
     assert all(field.description for field in Settings.model_fields.values())
     with pytest.raises(ValidationError, match="frozen"):

@@ -54,6 +54,8 @@ def _address(base_url: str) -> httpx2.URL:
         raise ValueError(f"base_url is no valid URL: {error}") from error
     if url.port is not None and not 0 < url.port < 2**16:
         raise ValueError(f"base_url must have a port below 65,536, not {url.port}")
+    if url.query or url.fragment:
+        raise ValueError("base_url must end before ? and #, where the paths of the server are put behind it")
     if not url.host:
         raise ValueError(f"base_url must name a host, as http://127.0.0.1:8000 does, not {base_url!r}")
     return url
@@ -62,6 +64,8 @@ def _address(base_url: str) -> httpx2.URL:
 def _headers(api_key: str | None) -> dict[str, str]:
     headers = {"Content-Type": "application/json"}
     if api_key is not None:
+        if not isinstance(api_key, str):
+            raise TypeError(f"api_key must be a string, not {type(api_key).__name__}")
         key = api_key.strip()  # a line's end, where it was read from a file
         if not key or not key.isascii() or not key.isprintable():
             # The key itself is not for messages.

@@ -87,6 +87,9 @@ def refusal(response: httpx2.Response, proxy: str | None = None) -> HypclipServe
         error = response.json()["error"]
         return server_error(response, error["type"], error["message"])
     except (ValueError, KeyError, TypeError):  # not the server's, but from something in front of it
+        moved = response.headers.get("Location") if response.is_redirect else None
+        if moved:  # which is not followed: the key in the request is for the server that was named
+            return server_error(response, "http_error", f"it sends on to {moved[:200]}: is that the right base_url?")
         through = f" (through the proxy {proxy}, which may have answered itself)" if proxy else ""
         return server_error(response, "http_error", f"{response.text[:200] or response.reason_phrase}{through}")
 
@@ -127,6 +130,8 @@ def _likely(error: httpx2.RequestError, url: httpx2.URL, proxy: str | None) -> s
             return "nothing answers at that address: is it the right one, and no firewall between?"
         case httpx2.ConnectError():
             return "is the server running there?"
+        case httpx2.DecodingError():
+            return "what answers there says that it is compressed, and it is not: is it another server?"
         case httpx2.TimeoutException():
             return "the server was reached, and did not finish within timeout_s"
         case httpx2.RemoteProtocolError() if str(error).startswith("illegal"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, SupportsFloat, TypeAlias, TypedDict, runtime_checkable
@@ -12,7 +13,9 @@ from typing import Any, Literal, Protocol, SupportsFloat, TypeAlias, TypedDict, 
 Item: TypeAlias = str | Mapping[str, Any]
 """A text, or what `image`, `stored` or `point` returns."""
 
-_ADDRESSES = ("http://", "https://", "data:")
+_ADDRESS = re.compile(r"\s*(?:https?://|data:)", re.IGNORECASE)
+_OTHER_ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/=_\-\s]{200,}")
 
 
 @runtime_checkable
@@ -46,17 +49,20 @@ def image(source: str | os.PathLike[str] | bytes | bytearray | memoryview | File
     Args:
         source: the path of a file, the bytes of one, or one that is open for reading bytes: the file goes as it is. Or
             a PIL image of any mode, or an array (H, W, 3) of uint8, which go as PNG, in RGB, without what else the
-            image holds (EXIF, GPS); of a photograph that is several times its file. Or a URL or a data URI, for the
-            server to read.
+            image holds (EXIF, GPS); of a photograph that is several times its file. Or a URL, a data URI or base64, for
+            the server to read.
 
     Raises:
         OSError: the file cannot be read.
         TypeError: it is something else.
-        ValueError: an array of another shape, or numbers that may mean anything.
+        ValueError: an array of another shape, numbers that may mean anything, an address of another kind.
         ImportError: Pillow is not installed, which PIL images and arrays need.
     """
-    if isinstance(source, str) and source.lower().startswith(_ADDRESSES):
-        return {"image": source}
+    if isinstance(source, str):
+        if _ADDRESS.match(source) or _BASE64.fullmatch(source):
+            return {"image": source}
+        if not source or _OTHER_ADDRESS.match(source):
+            raise ValueError(f"a picture is a path, an http or https URL, a data URI or base64, not {source[:60]!r}")
     return {"image": base64.b64encode(_bytes(source)).decode()}
 
 
@@ -64,7 +70,7 @@ def _bytes(source: object) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
     if isinstance(source, str | os.PathLike):
-        return Path(source).expanduser().read_bytes()
+        return Path(os.path.expanduser(source)).read_bytes()  # noqa: PTH111, since Path fails on ~tmp.jpg, a name
     if isinstance(source, Picture | Array):  # a PIL image is both
         from .picture import from_array, to_rgb  # which needs Pillow
 
@@ -94,7 +100,7 @@ def point(embedding: Iterable[SupportsFloat]) -> dict[str, list[float]]:
         TypeError: something else, such as several points, which `embed_text` returns.
     """
     shape = getattr(embedding, "shape", (1,))
-    if isinstance(embedding, str | bytes | Mapping) or len(shape) != 1:
+    if isinstance(embedding, str | bytes | Mapping) or len(shape) != 1 or not isinstance(embedding, Iterable):
         came = f"shape {tuple(shape)}, of which x[0] is the first" if len(shape) > 1 else type(embedding).__name__
         raise TypeError(f"a point is one row of numbers, not {came}")
     return {"embedding": [float(x) for x in embedding]}

@@ -84,8 +84,9 @@ def from_array(pixels: Any) -> Image.Image:
     if not grey and not (len(shape) == 3 and shape[2] in (3, 4)):
         raise ValueError(f"a picture is an array of shape (H, W), (H, W, 3) or (H, W, 4), not {shape}")
     if kind != "u1" and not (grey and kind in ("u2", "b1")):
+        named = getattr(pixels, "dtype", kind)
         scaled = "; of floats from 0 to 1 make them by (255 * x).round().astype('uint8')" if kind[0] == "f" else ""
-        raise ValueError(f"the numbers of a picture are uint8, of a grey one also uint16, not {kind}{scaled}")
+        raise ValueError(f"the numbers of a picture are uint8, of a grey one also uint16, not {named}{scaled}")
     return to_rgb(Image.fromarray(pixels))
 
 

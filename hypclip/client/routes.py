@@ -44,8 +44,11 @@ class Routes:
     def __init__(
         self, http: httpx2.Client | httpx2.AsyncClient, timeout_s: float, retries: int, proxy: str | None = None
     ):
-        if timeout_s <= 0 or retries < 0:
-            raise ValueError(f"timeout_s must be over 0 and retries 0 or more, not {timeout_s} and {retries}")
+        if not (isinstance(timeout_s, int | float) and timeout_s > 0 and isinstance(retries, int) and retries >= 0):
+            raise ValueError(
+                "timeout_s must be a number over 0 and retries a whole number of 0 or more, "
+                f"not {timeout_s!r} and {retries!r}"
+            )
         self.http, self.timeout_s, self.retries, self.proxy = http, timeout_s, retries, proxy
 
     def embed(
@@ -229,25 +232,33 @@ class Routes:
         outcome = yield self.http.build_request("GET", "/readyz", timeout=self.timeout_s)
         if isinstance(outcome, httpx2.RequestError) or (outcome is not None and outcome.status_code == 503):
             return False
-        self._successful(outcome)
-        return True
+        return self._read(self._successful(outcome), "GET", "/readyz", lambda answer: bool(answer["status"] == "ready"))
 
     def _ask(self, method: str, path: str, content: str | None, read: Callable[[Any], T]) -> Returning[T]:
         """Send a request, again where that is of use, within `timeout_s` in all; return what `read` makes of it."""
+        try:
+            body = None if content is None else content.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"a text is not valid Unicode, and cannot be sent: {error.reason}") from error
         deadline = time.monotonic() + self.timeout_s
         for attempt in itertools.count():
             left_s = max(deadline - time.monotonic(), 1e-3)
-            outcome = yield self.http.build_request(method, path, content=content, timeout=left_s)
+            outcome = yield self.http.build_request(method, path, content=body, timeout=left_s)
             assert outcome is not None
             pause = pause_s(outcome, attempt)
             if pause is None or attempt == self.retries or time.monotonic() + pause >= deadline:
                 break
             yield pause
-        response = self._successful(outcome)
+        return self._read(self._successful(outcome), method, path, read)
+
+    def _read(self, response: httpx2.Response, method: str, path: str, read: Callable[[Any], T]) -> T:
         try:
             return read(response.json())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            message = f"{method} {path} is not answered as by a hypclip server: {type(error).__name__}: {error}"
+            through = f" through the proxy {self.proxy}" if self.proxy else ""
+            message = (
+                f"{method} {path}{through} is not answered as by a hypclip server: {type(error).__name__}: {error}"
+            )
             raise server_error(response, "unexpected_answer", message) from error
 
     def _successful(self, outcome: Outcome) -> httpx2.Response:
@@ -264,13 +275,20 @@ def _rows(kind: type[ResultT], field: str) -> Callable[[Any], list[ResultT]]:
 
 
 def _collection(name: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"a collection is named by a string such as 'default', not {type(name).__name__}")
     if not name.strip("."):  # . and .. are steps in a path
         raise ValueError(f"a collection has a name such as 'default', not {name!r}")
     return f"/collections/{quote(name, safe='')}"
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+    except ValueError as error:
+        raise ValueError(
+            f"numbers that are NaN or infinite, and what contains itself, cannot be sent: {error}"
+        ) from error
 
 
 def _plain(value: Any) -> Any:

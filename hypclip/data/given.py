@@ -23,6 +23,7 @@ Picture: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | NDArray[Any]
 """A PIL picture, the path of a file, the bytes of one, or an array (H, W, 3) of uint8; see `from_array` for others."""
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/=_\-\s]{200,}")
 _SHOWN = 60
 
 
@@ -67,8 +68,8 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     Raises:
         InputError: a size below 1.
     """
-    if size < 1:
-        raise InputError(f"batch_size must be at least 1, got {size}")
+    if not isinstance(size, int | np.integer) or size < 1:
+        raise InputError(f"batch_size must be a whole number of at least 1, got {size!r}")
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch
@@ -93,6 +94,8 @@ def _picture(given: Any, place: str) -> Image.Image:
             return _of_file(given, place)
         case bytes() | bytearray() | memoryview():
             return _opened(io.BytesIO(given), f"{place}, {len(given):,} bytes,")
+        case io.TextIOBase():
+            raise InputError(f"{place} is a file that is open for reading text: open it with mode 'rb'")
         case io.IOBase():
             return _opened(given, f"{place}, a file,")
         case np.ndarray():
@@ -120,8 +123,10 @@ def _of_pillow(image: Image.Image, place: str) -> Image.Image:
 def _of_file(path: str | os.PathLike[str], place: str) -> Image.Image:
     if isinstance(path, str) and _ADDRESS.match(path):
         raise InputError(f"{place} is an address, not a path: {_shown(path)}; fetch it, and give the bytes")
-    file = Path(path).expanduser()
-    if not file.is_file():
+    file = Path(os.path.expanduser(path))  # noqa: PTH111, since Path fails on ~tmp.jpg, which is a name
+    if not os.path.isfile(file):  # noqa: PTH113, since Path fails on what is too long for a name, such as base64
+        if _BASE64.fullmatch(str(path)):
+            raise InputError(f"{place} is no path but base64, {_shown(path)}: give the bytes, base64.b64decode(text)")
         raise DataError(f"{place}: there is no file {str(path)[:300]!r}")
     with file.open("rb") as stream:
         return _opened(stream, f"{place}, {str(path)!r},")

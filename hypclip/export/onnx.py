@@ -6,6 +6,7 @@ import contextlib
 import copy
 import importlib
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -102,8 +103,7 @@ def write_graph(
         dynamic: sizes of the input that may differ from the sample's, as `torch.export` names them.
         external_data: weights in a file of their own; by default where one file cannot hold them.
     """
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # about the exporter's own code
+    with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module, (sample,), dynamic_shapes=(dict(dynamic),), input_names=[input_name], dynamo=True, verbose=False
         )
@@ -117,6 +117,20 @@ def write_graph(
                     value.name = f"{OUTPUT}_rows"
         graph.outputs[0].name = OUTPUT
         program.save(path, external_data=external_data)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what the exporter says of its own code, and of operations that it leaves as they are."""
+    logger = logging.getLogger("onnxscript")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def check_file(path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import BaseImageProcessor, BatchFeature, ProcessorMixin, PythonBackend
 from transformers.processing_utils import ImagesKwargs, TextKwargs
 
-from hypclip.data.picture import to_rgb
+from hypclip.client.picture import from_array, to_rgb
 from hypclip.errors import CheckpointError, ConfigError, InputError
 from hypclip.towers.image import evaluation_transform
 from hypclip.towers.text import Tokenizer
@@ -67,7 +67,16 @@ class HypCLIPTokenizer(PythonBackend):  # type: ignore[misc]
         return dict(self._pieces.encoder)
 
     def pad(self, encoded_inputs: Any, padding: Any = True, max_length: int | None = None, **kwargs: Any) -> Any:
-        """Pad rows as transformers do; those of a tower that looks at its padding always fill the context."""
+        """Pad rows as transformers do; those of a tower that looks at its padding always fill the context.
+
+        Raises:
+            InputError: they are to be padded on the left, where a text would get the places of other tokens.
+        """
+        side = kwargs.get("padding_side") or self.padding_side
+        if side != "right" and padding not in (False, "do_not_pad"):
+            raise InputError(
+                f"padding_side must be 'right', got {side!r}: the model reads texts from the first place on"
+            )
         if not self._tokenizer.shortens and padding not in (False, "do_not_pad"):
             padding, max_length = "max_length", self._tokenizer.context_length
         return super().pad(encoded_inputs, padding=padding, max_length=max_length, **kwargs)
@@ -270,13 +279,15 @@ def _no_texts(kind: Any) -> dict[str, Any]:
 
 
 def _holds_pictures(value: Any) -> bool:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":  # of strings
+        return bool(value.size) and isinstance(value.flat[0], Image.Image)
     kinds = Image.Image | np.ndarray | torch.Tensor
     return isinstance(value, kinds) or (isinstance(value, list | tuple) and bool(value) and isinstance(value[0], kinds))
 
 
 def _pictures(images: Any) -> list[Image.Image]:
     if isinstance(images, np.ndarray | torch.Tensor):
-        images = list(images) if images.ndim == 4 else [images]
+        images = list(images) if images.ndim == 4 or images.dtype == object else [images]
     if isinstance(images, str | bytes) or not isinstance(images, Image.Image | Iterable):
         images = [images]
     return [_picture(image) for image in ([images] if isinstance(images, Image.Image) else images)]
@@ -301,6 +312,7 @@ def _picture(image: Any) -> Image.Image:
         if not (image.min() >= 0 and image.max() <= 1):  # also where one is not a number
             raise InputError("an array of numbers must hold pixel values in [0, 1]; those of 0 to 255 are bytes, uint8")
         image = np.rint(image * 255).astype(np.uint8)
-    if image.dtype != np.uint8:
-        raise InputError(f"an array of pixels must hold uint8, or numbers in [0, 1], got {image.dtype}")
-    return Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 and image.ndim == 3 else image))
+    try:
+        return from_array(image)
+    except ValueError as error:
+        raise InputError(f"an array of pixels: {error}") from error

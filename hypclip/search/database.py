@@ -17,7 +17,7 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from hypclip.errors import StoreError
+from hypclip.errors import InputError, StoreError
 from hypclip.search.cells import Stored
 from hypclip.search.store import Space
 from hypclip.search.where import Condition, Equal, Modality, Within, is_number
@@ -70,7 +70,9 @@ class Database:
     """
 
     def __init__(self, directory: str | os.PathLike[str], create: bool):
-        self.file = Path(directory) / FILE
+        if not isinstance(directory, str | os.PathLike) or not str(directory):
+            raise InputError(f"an index is in a directory, given by its path, got {directory!r}")
+        self.file = Path(os.path.expanduser(directory)) / FILE  # noqa: PTH111, since Path fails on ~tmp, which is a name
         self.writing = threading.RLock()
         self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         if not create and not self.file.is_file():

@@ -30,7 +30,11 @@ def as_vectors(given: object, what: str) -> Tensor:
         InputError: they are none of these, or rows of unequal length.
     """
     if isinstance(given, Tensor):
+        if given.layout != torch.strided:
+            raise InputError(f"{what} must be a tensor in rows, got a sparse one: write it as x.to_dense()")
         return given.detach()
+    if isinstance(given, np.ma.MaskedArray):
+        raise InputError(f"{what} must have all of its numbers, got a masked array: fill it, x.filled(0.0)")
     if isinstance(given, np.ndarray) and given.dtype != object:
         return _of_array(given, what)
     if not isinstance(given, list | tuple | np.ndarray):

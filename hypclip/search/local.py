@@ -19,10 +19,11 @@ from torch import Tensor
 from hypclip.checkpoint import atomic_directory
 from hypclip.errors import InputError, MissingExtraError, StoreError
 from hypclip.search import cells, scan
+from hypclip.search.checks import check_cone, check_cone_search, check_name, check_page, check_points, check_rows
 from hypclip.search.database import Database, Row, fields_of
 from hypclip.search.errors import UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import Measures, measure, measure_cone, one_thread
-from hypclip.search.given import Vectors, as_ids, as_number
+from hypclip.search.given import Vectors, as_ids, as_number, shown
 from hypclip.search.held import Held, Loading, codes_of
 from hypclip.search.path import Path
 from hypclip.search.store import (
@@ -35,8 +36,6 @@ from hypclip.search.store import (
     Points,
     Side,
     Space,
-    check_name,
-    check_page,
     encode_metadata,
 )
 from hypclip.search.table import Candidates, Keys, Mask, Snapshot, Table, gather, places, select, selected
@@ -78,6 +77,7 @@ class LocalStore:
     ):
         self._approximate_above = approximate_above
         self._building: threading.Thread | None = None
+        self._closed = False
         self._database = Database(directory, create)
         try:
             self._collections = self._load()
@@ -96,11 +96,12 @@ class LocalStore:
         if self._building is not None:
             self._building.join()
         with self._database.writing:
-            self._collections = {}
+            self._closed, self._collections = True, {}
             self._database.close()
 
     def collections(self) -> list[Collection]:
         """Return every collection, by name."""
+        self._check_open()
         return [self.describe(name) for name in sorted(self._collections)]
 
     def describe(self, name: str) -> Collection:
@@ -111,6 +112,9 @@ class LocalStore:
     def create_collection(self, name: str, space: Space) -> Collection:
         """Create a collection, or return the one of this name if it is of the same space; see VectorStore."""
         check_name(name)
+        self._check_open()
+        if not isinstance(space, Space):
+            raise InputError(f"a collection has a Space, such as Space(model_id, curv, dim), got {shown(space)}")
         with self._database.writing:
             if name not in self._collections:
                 number = self._database.add_collection(name, space)
@@ -122,6 +126,7 @@ class LocalStore:
     def upsert(self, name: str, points: Points) -> None:
         """Write points, all or none; see VectorStore."""
         held = self._find(name)
+        check_points(points)
         held.space.check_points(points.vectors)
         vectors = np.ascontiguousarray(points.vectors.detach().cpu().numpy(), dtype=np.float32)
         modality = codes_of(points.modality)
@@ -152,7 +157,7 @@ class LocalStore:
 
     def find(self, name: str, ids: Sequence[str]) -> Points:
         """Return those of the points that are there, in any order; see VectorStore."""
-        held = self._find(name)
+        held, ids = self._find(name), as_ids(ids)
         return self._points(list(self._database.by_id(held.number, ids).values()), held.space.dim)
 
     def count(self, name: str, where: Where = ANYTHING) -> int:
@@ -162,6 +167,7 @@ class LocalStore:
     def scan(self, name: str, where: Where = ANYTHING, rows: int = 4096) -> Iterator[Points]:
         """Yield all points that meet the conditions, in the order in which they were written; see VectorStore."""
         held = self._find(name)
+        check_rows(rows)
         snapshot, masks = self._select(name, held, where)
         keys = np.sort(np.concatenate([snapshot[i].columns.keys[chosen] for i, chosen in places(snapshot, masks)]))
         for start in range(0, len(keys), rows):
@@ -251,6 +257,7 @@ class LocalStore:
     ) -> Found:
         """Return the ancestors or the descendants of a point, always exactly; see VectorStore."""
         held = self._find(name)
+        check_cone_search(side, cone, order)
         q = held.space.point(of)
         check_page(limit, offset)
 
@@ -269,6 +276,8 @@ class LocalStore:
         """Return the points that may be nearest to some place of a path, always all of them; see VectorStore."""
         held = self._find(name)
         held.space.check_path(path)
+        if cone is not None:
+            check_cone(cone)
         curv = held.space.curv
 
         @one_thread()
@@ -325,10 +334,14 @@ class LocalStore:
         return str(target)
 
     def _find(self, name: str) -> Held:
-        try:
-            return self._collections[name]
-        except KeyError:
-            raise UnknownCollection(name) from None
+        self._check_open()
+        if not isinstance(name, str) or name not in self._collections:
+            raise UnknownCollection(name)
+        return self._collections[name]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"the index {self._database.file.parent} is closed: open it again with LocalStore(...)")
 
     def _select(self, name: str, held: Held, where: Where) -> tuple[Snapshot, list[Mask | None]]:
         """Return what is in memory, and which rows of it meet the conditions."""

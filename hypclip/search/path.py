@@ -48,8 +48,11 @@ class Path:
         steps = None if steps is None else as_whole(steps, "the number of steps")
         if steps is not None and not 2 <= steps <= MAX_STEPS:
             raise InputError(f"a path has 2 to {MAX_STEPS} steps, or None to go without, got {steps}")
+        c = as_number(curv, "the curv of a path")
+        if not (math.isfinite(c) and c > 0):
+            raise InputError(f"the curv of a path must be positive and finite, got {c}")
         object.__setattr__(self, "start", first.cpu().double())
-        object.__setattr__(self, "curv", as_number(curv, "the curv of a path"))
+        object.__setattr__(self, "curv", c)
         object.__setattr__(self, "end", None if last is None else last.cpu().double())
         object.__setattr__(self, "steps", steps)
 

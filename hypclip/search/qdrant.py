@@ -31,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.errors import InputError, MissingExtraError, StoreError
+from hypclip.search.checks import check_cone, check_cone_search, check_name, check_page, check_points, check_rows
 from hypclip.search.errors import Unavailable, UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import measure_cone
 from hypclip.search.given import Vectors, as_ids, as_number
@@ -44,8 +45,6 @@ from hypclip.search.store import (
     Points,
     Side,
     Space,
-    check_name,
-    check_page,
     encode_metadata,
 )
 from hypclip.search.where import ANYTHING, Where
@@ -165,6 +164,7 @@ class QdrantStore:
     def upsert(self, name: str, points: Points) -> None:
         """Write points, all or none of a request; see VectorStore."""
         space = self._migrated(name)
+        check_points(points)
         space.check_points(points.vectors)
         texts = encode_metadata(points)
         strong = models.WriteOrdering.STRONG
@@ -200,7 +200,7 @@ class QdrantStore:
 
     def find(self, name: str, ids: Sequence[str]) -> Points:
         """Return those of the points that are there, in any order; see VectorStore."""
-        space = self._find(name)
+        space, ids = self._find(name), as_ids(ids)
         return said.joined(space, self._fetch(name, space, list(map(said.point_uuid, ids)), ANYTHING))
 
     def count(self, name: str, where: Where = ANYTHING) -> int:
@@ -216,8 +216,7 @@ class QdrantStore:
 
     def scan(self, name: str, where: Where = ANYTHING, rows: int = 4096) -> Iterator[Points]:
         """Yield all points that meet the conditions, each once; see VectorStore."""
-        if rows < 1:
-            raise InputError(f"rows must be at least 1, got {rows}")
+        check_rows(rows)
         return self._scan(name, self._find(name), where, rows)
 
     def knn(
@@ -289,6 +288,7 @@ class QdrantStore:
     ) -> Found:
         """Return the ancestors or the descendants of a point, a page of them; see VectorStore."""
         space = self._find(name)
+        check_cone_search(side, cone, order)
         q = space.point(of)
         check_page(limit, offset)
         match side:
@@ -312,6 +312,8 @@ class QdrantStore:
         """
         space = self._find(name)
         space.check_path(path)
+        if cone is not None:
+            check_cone(cone)
         fractions = torch.linspace(0, 1, _PLACES, dtype=torch.float64) if path.steps is None else path.fractions()
         if cone is not None:
             places = path.start.unsqueeze(0) if path.end is None else path.places(fractions)

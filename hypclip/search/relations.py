@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,10 +12,11 @@ from torch import Tensor
 
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz
+from hypclip.search.checks import check_cone, check_page
 from hypclip.search.exact import measure_cone
-from hypclip.search.given import Vectors, as_number, as_vectors
+from hypclip.search.given import Vectors, as_number, as_vectors, shown
 from hypclip.search.path import Path
-from hypclip.search.store import Cone, Found, Hit, VectorStore
+from hypclip.search.store import Cone, Found, Hit, Space, VectorStore
 from hypclip.search.where import ANYTHING, Where
 
 Relation = Literal["general", "specific", "neither", "same"]
@@ -56,7 +57,10 @@ def order(first: Vectors, second: Vectors, curv: float, cone: Cone) -> Ordering:
     first, second = as_vectors(first, "the first point"), as_vectors(second, "the second point")
     if first.dim() != 1 or first.shape != second.shape:
         raise InputError(f"two points have one shape (D,), got {tuple(first.shape)} and {tuple(second.shape)}")
-    curv = as_number(curv, "curv")
+    check_cone(cone)
+    space = Space("of the two points", curv, len(first))
+    space.check_points(torch.stack([first.double(), second.double()]))
+    curv = space.curv
     down, _ = measure_cone(second.unsqueeze(0), first, "descendants", cone, curv)
     up, _ = measure_cone(second.unsqueeze(0), first, "ancestors", cone, curv)
     assert down.margin is not None
@@ -83,9 +87,14 @@ def mean(points: Vectors, curv: float, weights: Sequence[float] | None = None) -
     Raises:
         InputError: no points, or weights that are none.
     """
-    x, curv = _several(points, "a mean is that"), as_number(curv, "curv")
+    x = _several(points, "a mean is that")
+    space = Space("of the points", curv, x.shape[1])
+    space.check_points(x)
+    curv = space.curv
     if weights is None:
         return lorentz.centroid(x.double(), curv)
+    if not isinstance(weights, Iterable):
+        raise InputError(f"weights must be a list of numbers, one a point, got {shown(weights)}")
     w = as_vectors([as_number(weight, "a weight") for weight in weights], "weights")
     if len(w) != len(x):
         raise InputError(f"a mean takes one weight a point, got {len(w)} for {len(x)}")
@@ -112,6 +121,8 @@ def common_ancestors(
         UnknownCollection: there is none of this name.
         InputError: no points, or some that are none of the collection's space.
     """
+    check_page(limit, offset)
+    check_cone(cone)
     x = _several(of, "common ancestors are those")
     curv = store.describe(name).space.curv
     points, exact = store.contenders(name, Path(x[0], curv), cone, where)

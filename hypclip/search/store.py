@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from hypclip.errors import InputError
 from hypclip.geometry import cones
 from hypclip.search.errors import ModelMismatch
-from hypclip.search.given import Vectors, as_ids, as_metadata, as_number, as_vectors, as_whole
+from hypclip.search.given import Vectors, as_ids, as_metadata, as_number, as_vectors, as_whole, shown
 from hypclip.search.path import Path
 from hypclip.search.where import ANYTHING, Modality, Where, check_modality
 
@@ -55,7 +55,11 @@ class Space:
     revision: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("model_id", "revision"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"{name} must be a string, got {shown(getattr(self, name))}")
         object.__setattr__(self, "curv", as_number(self.curv, "curv"))
+        object.__setattr__(self, "dim", as_whole(self.dim, "dim"))
         if not (math.isfinite(self.curv) and self.curv > 0):
             raise InputError(f"curv must be positive and finite (the sectional curvature is −curv), got {self.curv}")
         if self.dim < 1:
@@ -121,8 +125,10 @@ class Space:
         """Refuse a way through another space.
 
         Raises:
-            InputError: its curvature differs, or an end is no point of this space.
+            InputError: it is no path, its curvature differs, or an end is no point of this space.
         """
+        if not isinstance(path, Path):
+            raise InputError(f"a way is a Path, such as Path(x, curv), got {shown(path)}")
         if not math.isclose(path.curv, self.curv, rel_tol=1e-6):
             raise InputError(f"a path of curv {path.curv:.6g} does not lie in the space of {self}")
         self.check_points(torch.stack([path.start, path.target]))
@@ -175,6 +181,10 @@ class Points:
     ):
         if isinstance(modality, str):
             raise InputError(f"modality must be a list, one a point, got the string {modality!r}")
+        if not isinstance(modality, Iterable):
+            raise InputError(f"modality must be a list, one a point, got {shown(modality)}")
+        if isinstance(ids, set | frozenset):
+            raise InputError("ids must be in the order of the vectors, got a set, which has none")
         of_ids = as_ids(ids)
         x = as_vectors(vectors, "vectors")
         if x.dim() != 2:
@@ -286,7 +296,7 @@ def _to_json(point_id: str, metadata: Mapping[str, Any]) -> str:
             f"it is nested more than {MAX_METADATA_DEPTH} deep"
         )
     try:
-        text = json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(dict(metadata), allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_plain)
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the metadata of point {point_id!r} cannot be written as JSON: {error}") from error
@@ -295,6 +305,13 @@ def _to_json(point_id: str, metadata: Mapping[str, Any]) -> str:
             f"the metadata of point {point_id!r} has {size:,} bytes as JSON; a store takes up to {MAX_METADATA_BYTES:,}"
         )
     return text
+
+
+def _plain(value: object) -> object:
+    """Return numbers of numpy's as Python's, which the rows of tables have."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{shown(value)} is no text, number, list or mapping")
 
 
 def nesting(value: object, stop: int) -> int:
@@ -317,32 +334,6 @@ def join(blocks: Sequence[Points]) -> Points:
         [modality for block in blocks for modality in block.modality],
         [metadata for block in blocks for metadata in block.metadata],
     )
-
-
-def check_page(limit: int, offset: int) -> None:
-    """Refuse an empty page, and one before the first.
-
-    Raises:
-        InputError: the limit is below 1 or the offset negative, or one of them is no whole number.
-    """
-    as_whole(limit, "k, or the limit of a page,")
-    as_whole(offset, "offset")
-    if limit < 1:
-        raise InputError(f"k, or the limit of a page, must be at least 1, got {limit}")
-    if offset < 0:
-        raise InputError(f"offset must be 0 or more, got {offset}")
-
-
-def check_name(name: str) -> None:
-    """Refuse what is no name of a collection: a name is part of file names and URLs.
-
-    Raises:
-        InputError: other characters than letters, digits, dot, underscore and hyphen, or more than 64 of them.
-    """
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise InputError(
-            f"a collection is named by up to 64 letters, digits, dots, underscores and hyphens, got {name!r}"
-        )
 
 
 @runtime_checkable

@@ -18,7 +18,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 
+import numpy as np
+
 from hypclip.errors import InputError
+from hypclip.search.given import as_number, shown
 
 Modality = Literal["text", "image", "embedding"]
 """Where a point came from; "embedding" when it came as numbers and nobody said."""
@@ -71,13 +74,17 @@ class Where:
     conditions: Mapping[str, Condition] = field(init=False)
 
     def __post_init__(self) -> None:
-        given = self.filter or {}
+        given = {} if self.filter is None else self.filter
+        if not isinstance(given, Mapping):
+            raise InputError(f"a filter is a mapping such as {{'year': 2024}}, got {shown(given)}")
         if len(given) > MAX_FIELDS:
             raise InputError(f"a filter has at most {MAX_FIELDS} fields, got {len(given)}")
         conditions = {name: _condition(name, wanted) for name, wanted in given.items()}
         object.__setattr__(self, "conditions", MappingProxyType(conditions))
         if self.modality is not None:
             check_modality([self.modality])
+        for name in ("min_radius", "max_radius"):
+            object.__setattr__(self, name, as_number(getattr(self, name), name))
         if not 0 <= self.min_radius <= self.max_radius:
             raise InputError(
                 f"a range of radii needs 0 ≤ min_radius ≤ max_radius, got {self.min_radius} and {self.max_radius}"
@@ -151,9 +158,12 @@ def _bounded(value: float | int, kind: str, limit: float) -> bool:
 def _condition(name: str, wanted: Any) -> Condition:
     if not isinstance(name, str) or not name or not name.isprintable() or '"' in name or "\\" in name:
         raise InputError(f"a filter names metadata fields without quotes, backslashes or control signs, got {name!r}")
+    if isinstance(wanted, np.generic | np.ndarray):
+        wanted = wanted.tolist()
     if isinstance(wanted, Mapping):
         return _range(name, wanted)
     values = wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str | bytes) else [wanted]
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
     if not 0 < len(values) <= MAX_VALUES:
         raise InputError(f"filter on {name!r}: a list has 1 to {MAX_VALUES} values, got {len(values)}")
     for value in values:
@@ -166,6 +176,7 @@ def _range(name: str, wanted: Mapping[str, Any]) -> Within:
         raise InputError(
             f"filter on {name!r}: a range has some of {', '.join(BOUNDS)}, got {', '.join(map(str, wanted)) or '{}'}"
         )
+    wanted = {kind: bound.item() if isinstance(bound, np.generic) else bound for kind, bound in wanted.items()}
     for bound in wanted.values():
         if not is_number(bound):
             raise InputError(f"filter on {name!r}: the bounds of a range are numbers, got {bound!r}")

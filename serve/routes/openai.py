@@ -21,9 +21,13 @@ router = APIRouter(prefix="/v1", tags=["embed"])
 
 
 def _listed(value: object) -> object:
-    if isinstance(value, list) and value and all(isinstance(v, int | list) for v in value):
+    if isinstance(value, list) and value and all(map(_is_token_ids, value)):
         raise ValueError("token ids are not taken, since every model has its own: send the text")
     return [_part(each) for each in (value if isinstance(value, list) else [value])]
+
+
+def _is_token_ids(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, list) and bool(value) and isinstance(value[0], int))
 
 
 def _part(value: object) -> object:
@@ -31,7 +35,9 @@ def _part(value: object) -> object:
     match value:
         case {"type": "text" | "input_text", "text": text, **rest} if not rest:
             return {"text": text}
-        case {"type": "image_url" | "input_image", "image_url": {"url": str(url)} | str(url), **rest} if not rest:
+        case {"type": "image_url" | "input_image", "image_url": {"url": str(url)} | str(url), **rest} if (
+            rest.keys() <= {"detail"}
+        ):
             return {"image": url}
         case {"type": "image", "image": image, **rest} if not rest:
             return {"image": image}
