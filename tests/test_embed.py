@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import tarfile
 from pathlib import Path
@@ -416,32 +415,6 @@ def test_files_that_name_no_model_take_that_of_the_checkpoint(
     assert not (tmp_path / "index").exists()
     assert call(folder, *arguments) == 0
     assert points_in(tmp_path / "index").keys() == ids_of(0, 1, 2)
-
-
-def test_a_folder_of_files_is_hidden_ones_aside_and_without_folders(
-    folder: Path, tmp_path: Path, parts: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = tmp_path / "given"
-    shutil.copytree(parts, given)
-    (given / "._000.parquet").write_bytes(b"of macOS")
-    assert main(["--from-parquet", str(given), "--index", str(tmp_path / "index")]) == 0
-    assert points_in(tmp_path / "index").keys() == ids_of(*range(12))
-    below = given / "part=1" / "0.parquet"
-    below.parent.mkdir()
-    next(given.glob("001-*")).rename(below)
-    capsys.readouterr()
-    assert main(["--from-parquet", str(given), "--index", str(tmp_path / "other")]) == 1
-    assert f"{given} has .parquet files in folders in it, such as {below}: give those" in capsys.readouterr().err
-
-
-def test_a_column_of_another_name_is_pointed_at(
-    folder: Path, tmp_path: Path, parts: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    foreign = tmp_path / "foreign.parquet"
-    pq.write_table(pq.read_table(next(parts.glob("000-*"))).rename_columns({"id": "key"}), foreign)
-    assert call(folder, "--from-parquet", foreign, "--index", tmp_path / "index") == 1
-    assert "needs a column 'id': its columns are key, modality, " in (said := capsys.readouterr().err)
-    assert "rename 'key' to it, if that is what it holds" in said
 
 
 def test_an_import_is_of_one_model(

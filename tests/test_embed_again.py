@@ -322,3 +322,36 @@ def test_columns_of_other_tools_are_kept_or_named_once(
     said = capsys.readouterr().err
     assert said.count("not kept as metadata") == 1
     assert f"warning: {tmp_path}/x.parquet: not kept as metadata: 'jpg' (binary)\n" in said
+
+
+# Files to import ------------------------------------------------------------------------------------------------------
+
+
+def foreign(path: Path, key: str, name: str = "id") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({name: [key], "vector": pa.array([[0.5] * 16], pa.list_(pa.float64()))}), path)
+    return path
+
+
+def test_a_folder_is_its_files_hidden_ones_aside(call: Any, tmp_path: Path) -> None:
+    foreign(tmp_path / "given" / "0.parquet", "x")
+    (tmp_path / "given" / "._0.parquet").write_bytes(b"of macOS")
+    assert call("--from-parquet", tmp_path / "given") == 0
+    assert points_in(tmp_path / "index").keys() == {"x"}
+
+
+def test_files_in_folders_of_a_folder_are_named_and_not_left_out(
+    call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign(tmp_path / "given" / "0.parquet", "x")
+    below = foreign(tmp_path / "given" / "part=1" / "0.parquet", "y")
+    assert call("--from-parquet", tmp_path / "given") == 1
+    assert f"{tmp_path}/given has .parquet files in folders in it, such as {below}: give" in capsys.readouterr().err
+    assert call("--from-parquet", tmp_path / "given" / "0.parquet", below.parent) == 0
+    assert points_in(tmp_path / "index").keys() == {"x", "y"}
+
+
+def test_a_column_of_another_name_is_pointed_at(call: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--from-parquet", foreign(tmp_path / "x.parquet", "x", "key")) == 1
+    wanted = "x.parquet needs a column 'id': its columns are key, vector; rename 'key' to it, if that is what it holds"
+    assert wanted in capsys.readouterr().err
