@@ -75,7 +75,7 @@ REFUSED = {
     "image not base64": (image("%%%"), 422, IMAGE, "not valid base64"),
     "image not ASCII": (image("é\ud800"), 422, IMAGE, "not valid base64"),
     "image a character short": (image(PICTURE.rstrip("=")[:-1]), 422, IMAGE, "not valid base64"),
-    "image empty": (image(""), 422, IMAGE, "unknown format or damaged"),
+    "image empty": (image(""), 422, IMAGE, "an image is empty"),
     "data URI not base64": (image("data:image/svg+xml,<svg/>"), 422, IMAGE, "data:image/png;base64,"),
     "image of noise": (
         image("AAAA" * 100),

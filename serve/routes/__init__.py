@@ -7,6 +7,9 @@ from fastapi.routing import APIRoute
 
 from serve.routes import collections, embed, hierarchy, models, openai, operations, retrieve
 
+_PARTS = 6
+"""Of a path that leads nowhere, the last of which are looked at; a path may have thousands."""
+
 router = APIRouter()
 _routes: list[APIRoute] = []
 for each in (embed, openai, models, retrieve, hierarchy, collections, operations):
@@ -27,9 +30,9 @@ def template_of(path: str) -> str | None:
 def nearby(path: str) -> str | None:
     """Return the path that a client is likely to have meant by one that leads nowhere.
 
-    A slash at the end; a base URL with /v1 for the routes that have none of their own, without it, or with it twice.
+    A slash at the end; a base URL with /v1 for the routes that have none of their own, without it, or with it twice; a
+    base URL that is a whole path, such as /v1/embeddings, or that ends in the prefix of another server, such as /api.
     """
-    bare = path.strip("/")
-    while bare.startswith("v1/"):
-        bare = bare.removeprefix("v1/").lstrip("/")
-    return next((near for near in (f"/{bare}", f"/v1/{bare}") if near != path and methods_of(near)), None)
+    parts = [part for part in path.split("/") if part][-_PARTS:]
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((near for end in ends for near in (f"/{end}", f"/v1/{end}") if near != path and methods_of(near)), None)
