@@ -83,6 +83,7 @@ def _check_address(host: str, port: int) -> None:
     Raises:
         ConfigError: it is in use, not of this machine, or not allowed to this user.
     """
+    address: tuple[object, ...] = (host, port)
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -91,7 +92,7 @@ def _check_address(host: str, port: int) -> None:
             attempt.bind(address)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen at {host or '*'} port {port}: {error.strerror or error}; another address is given by "
+            f"cannot listen at {address[:2]}: {str(error.strerror or error).lower()}; another address is given by "
             f"--host and --port, or {ENV_PREFIX}HOST and {ENV_PREFIX}PORT"
         ) from error
 

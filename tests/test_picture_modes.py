@@ -240,6 +240,15 @@ def photo(exif) -> Image.Image:
     return Image.open(io.BytesIO(encoded(of("L", 0, 255).resize((32, 16), 0).convert("RGB"), "JPEG", exif=exif)))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "F", "I;16"])
+def test_a_picture_without_pixels_is_refused(mode):
+    for size in ((0, 3), (3, 0)):
+        with pytest.raises(InputError, match=f"the picture: a picture of {size[0]} × {size[1]} has no pixels"):
+            list(pictures_of(Image.new(mode, size)))
+        with pytest.raises(ValueError, match="has no pixels"):
+            c.image(Image.new(mode, size))
+
+
 def test_tags_that_pillow_cannot_write_again_do_not_matter():
     """A camera wrote text where the standard has a number: read it can be, written again not."""
     image = photo(turned(6))

@@ -59,7 +59,7 @@ def test_an_address_in_use_is_told_before_the_model_is_loaded(capsys, tmp_path, 
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         message = refused(capsys, "--checkpoint", tmp_path / "nowhere", "--index", index, "--port", port)
-    assert f"cannot listen at 127.0.0.1 port {port}: Address already in use" in message
+    assert f"cannot listen at ('127.0.0.1', {port}): address already in use" in message
     assert "--port" in message
 
 
@@ -72,7 +72,7 @@ def test_an_address_of_another_machine_is_refused(capsys, monkeypatch, tmp_path,
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)  # no network
     message = refused(capsys, "--checkpoint", tmp_path / "nowhere", "--index", index, "--host", host)
-    assert f"cannot listen at {host} port 0: " in message
+    assert f"cannot listen at ('{host}', 0): " in message
 
 
 def test_a_missing_index(capsys, tmp_path):

@@ -36,12 +36,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     510, else 0 to 65535; what resizing adds at both ends is cut off. Nothing of the file but its pixels is kept.
 
     Raises:
-        ValueError: whole numbers or floats that are no picture, such as heights: negative, NaN or too large. Or the
-            file was closed before its pixels were read.
+        ValueError: whole numbers or floats that are no picture, such as heights: negative, NaN or too large. No pixels
+            at all. Or the file was closed before its pixels were read.
         Exception: almost any, where the file is damaged.
     """
     if getattr(image, "tile", None) and getattr(image, "fp", image) is None:
         raise ValueError("the file of this picture was closed before its pixels were read; call load() first")
+    if 0 in image.size:
+        raise ValueError(f"a picture of {image.width} × {image.height} has no pixels")
     image.seek(0)
     image.load()
     turn = _UPRIGHT.get(orientation(image))
