@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import logging
 import socket
 import sys
 from collections.abc import Sequence
@@ -23,8 +24,10 @@ from serve.engine import ModelEngine
 from serve.errors import WorkerFailed
 from serve.metrics import Metrics
 from serve.server import Server
-from serve.settings import ENV_PREFIX, Settings
+from serve.settings import ENV_PREFIX, Settings, unknown_variables
 from serve.stores import open_store
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = Settings(**given)
         logs.configure(settings.log_format)
+        for line in unknown_variables():
+            logger.warning("%s", line)
         with contextlib.closing(open_store(settings)) as store:
             _check_address(settings.host, settings.port)
             return uvloop.run(_serve(settings, store))

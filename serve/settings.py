@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -151,3 +153,15 @@ class Settings(BaseSettings):
     )
     max_points: int = Field(10_000, ge=1, description="Most points written or deleted in one request.")
     max_metadata_bytes: int = Field(16 * 2**10, ge=1, description="Largest metadata of a point, as JSON.")
+
+
+def unknown_variables() -> list[str]:
+    """Return a line about each variable of the environment that begins as a setting does and is none."""
+    known = [f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields]
+    lines = []
+    for name in sorted(name for name in os.environ if name.upper().startswith(ENV_PREFIX)):
+        if name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            lines.append(f"the environment has {name}, which is no setting and changes nothing{meant}")
+    return lines

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from data_helpers import encoded, quadrants
-from PIL import Image
+from PIL import Image, ImageSequence
 from PIL.Image import Transpose
 
 from hypclip.data import picture
@@ -118,11 +118,15 @@ def test_sixteen_bits_with_a_transparent_grey_are_scaled_too():
     assert colours(to_rgb(image)) == [[BLACK, (1, 1, 1), (127,) * 3]]
 
 
-def test_a_moving_picture_is_its_first_frame():
+@pytest.mark.parametrize("form", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_a_moving_picture_is_the_frame_that_it_stands_at(form):
+    """The first where it was opened; those that ImageSequence goes through are different pictures."""
     frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, GREEN, BLUE)]
-    image = reopened(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    image.seek(2)
+    options = {"lossless": True} if form == "WEBP" else {}
+    image = reopened(frames[0], form, save_all=True, append_images=frames[1:], **options)
     assert colours(to_rgb(image)) == [[RED] * 4] * 4
+    shown = [colours(to_rgb(frame)) for frame in ImageSequence.Iterator(image)]
+    assert shown == [[[colour] * 4] * 4 for colour in (RED, GREEN, BLUE)]
 
 
 @pytest.mark.parametrize(

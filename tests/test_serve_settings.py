@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from serve.settings import Settings
+from serve.settings import Settings, unknown_variables
 
 
 def test_the_environment_sets_and_arguments_win(monkeypatch):
@@ -46,3 +46,13 @@ def test_a_tilde_in_the_environment_is_the_home_folder(monkeypatch):
     settings = Settings(index=Path("~/index"), api_keys_file="~/keys")
     paths = (settings.checkpoint, settings.index, settings.api_keys_file)
     assert paths == (Path("/home/me/model"), Path("/home/me/index"), Path("/home/me/keys"))
+
+
+def test_a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant(monkeypatch):
+    assert unknown_variables() == []
+    for name in ("HYPCLIP_MAXK", "HYPCLIP_QQQQ", "HYPCLIP_MAX_K", "HYPCLIPX"):
+        monkeypatch.setenv(name, "9")
+    assert unknown_variables() == [
+        "the environment has HYPCLIP_MAXK, which is no setting and changes nothing; did you mean HYPCLIP_MAX_K?",
+        "the environment has HYPCLIP_QQQQ, which is no setting and changes nothing",
+    ]

@@ -29,7 +29,9 @@ _SIXTEEN_BIT_FILES = {"PNG", "PPM"}
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the picture as a person sees it, in RGB: turned by its EXIF tag, first frame, transparency on white.
+    """Return the picture as a person sees it, in RGB: turned by its EXIF tag, transparency on white.
+
+    Of several frames it is the one that the picture stands at, the first where it was just opened.
 
     Every mode of Pillow is read. 16 bits are scaled to 8. Mode I is 8 bits where no pixel is over 255 and its file does
     not say that it has 16, else 16 bits. Mode F is 0 to 1 where no pixel is over 2, else 0 to 255 where none is over
@@ -44,7 +46,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError("the file of this picture was closed before its pixels were read; call load() first")
     if 0 in image.size:
         raise ValueError(f"a picture of {image.width} × {image.height} has no pixels")
-    image.seek(0)
     image.load()
     turn = _UPRIGHT.get(orientation(image))
     form = image.format
