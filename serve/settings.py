@@ -157,11 +157,12 @@ class Settings(BaseSettings):
 
 def unknown_variables() -> list[str]:
     """Return a line about each variable of the environment that begins as a setting does and is none."""
-    known = [f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields]
     lines = []
-    for name in sorted(name for name in os.environ if name.upper().startswith(ENV_PREFIX)):
-        if name.upper() not in known:
-            close = difflib.get_close_matches(name.upper(), known, n=1)
-            meant = f"; did you mean {close[0]}?" if close else ""
-            lines.append(f"the environment has {name}, which is no setting and changes nothing{meant}")
+    for variable in sorted(os.environ):
+        name = variable.lower().removeprefix(ENV_PREFIX.lower())
+        if name == variable.lower() or name in Settings.model_fields:
+            continue
+        close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        meant = f"; did you mean {ENV_PREFIX}{close[0].upper()}?" if close else ""
+        lines.append(f"the environment has {variable}, which is no setting and changes nothing{meant}")
     return lines
