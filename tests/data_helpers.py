@@ -155,6 +155,7 @@ class KnownModel(HypCLIP):
         self.config = ModelConfig(TOWERS, geometry)
         self.metric = self.config.metric
         self.texts, self.images = texts, images
+        self.dim = len(next(iter((*texts.values(), *images.values()))))
         self.log_curv = torch.nn.Parameter(torch.tensor(curv).log())
         self.asked: list[str] = []
 
