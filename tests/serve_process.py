@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,9 +143,19 @@ def environment(**settings: str) -> dict[str, str]:
     return {**mine, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **settings}
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let what is started heed a Ctrl-C, also where these tests ignore it, as a shell's background jobs do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def start_module(arguments: Sequence[str], log: Path, port: int, **settings: str) -> Server:
-    """Start `python -m serve`, as users do."""
-    with log.open("wb") as output:
+    """Start `python -m serve`, as users do at a terminal."""
+    with log.open("wb") as output, _interruptible():
         process = subprocess.Popen(
             [sys.executable, "-m", "serve", *arguments, "--port", str(port)],
             cwd=ROOT,

@@ -425,7 +425,7 @@ def test_killed_it_leaves_no_worker_and_loses_nothing(fleet):
 def test_a_port_in_use_is_said_and_no_worker_is_left(fleet):
     server = fleet.without_port
     assert server.exit_code() not in (0, None)
-    assert f"cannot listen at 127.0.0.1 port {server.port}: Address already in use" in server.written()
+    assert f"('127.0.0.1', {server.port}): address already in use" in server.written()
     eventually(
         lambda: not [p for p in psutil.process_iter() if process_group(p) == server.pid and is_running(p.pid)],
         "the end of its processes",
