@@ -37,11 +37,11 @@ def texts_of(texts: Iterable[Any]) -> Iterator[str]:
         raise InputError(f"embed_text takes a list of strings, got the string {texts[:40]!r}: put it in a list")
     for index, text in enumerate(_in_order(texts, "embed_text takes a list of strings")):
         if not isinstance(text, str):
-            raise InputError(f"texts[{index}] must be a string, got {_shown(text)}{_advice(text)}")
+            raise InputError(f"texts[{index}] must be a string, got {shown(text)}{_advice(text)}")
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"texts[{index}] is not valid Unicode: {_shown(text)}") from error
+            raise InputError(f"texts[{index}] is not valid Unicode: {shown(text)}") from error
         yield str(text)
 
 
@@ -79,7 +79,7 @@ def _in_order(items: Iterable[Any], expected: str, most_dimensions: int = 1) -> 
     """Refuse what would be gone through in another way than was meant, such as the column names of a table."""
     dimensions = getattr(items, "ndim", 1)
     if isinstance(items, bytes | Mapping | Set) or not isinstance(items, Iterable):
-        raise InputError(f"{expected}, got {_shown(items)}")
+        raise InputError(f"{expected}, got {shown(items)}")
     if dimensions != 1 and not (dimensions == most_dimensions and isinstance(items, np.ndarray)):
         shape = tuple(getattr(items, "shape", ()))
         raise InputError(f"{expected}, got {type(items).__name__} of shape {shape}{_advice(items)}")
@@ -106,7 +106,7 @@ def _picture(given: Any, place: str) -> Image.Image:
         case _:
             raise InputError(
                 f"{place} must be a PIL picture, a path, the bytes of a file or an array (H, W, 3) of uint8, "
-                f"got {_shown(given)}{_advice(given)}"
+                f"got {shown(given)}{_advice(given)}"
             )
 
 
@@ -122,11 +122,11 @@ def _of_pillow(image: Image.Image, place: str) -> Image.Image:
 
 def _of_file(path: str | os.PathLike[str], place: str) -> Image.Image:
     if isinstance(path, str) and _ADDRESS.match(path):
-        raise InputError(f"{place} is an address, not a path: {_shown(path)}; fetch it, and give the bytes")
+        raise InputError(f"{place} is an address, not a path: {shown(path)}; fetch it, and give the bytes")
     file = Path(os.path.expanduser(path))  # noqa: PTH111, since Path fails on ~tmp.jpg, which is a name
     if not os.path.isfile(file):  # noqa: PTH113, since Path fails on what is too long for a name, such as base64
         if _BASE64.fullmatch(str(path)):
-            raise InputError(f"{place} is no path but base64, {_shown(path)}: give the bytes, base64.b64decode(text)")
+            raise InputError(f"{place} is no path but base64, {shown(path)}: give the bytes, base64.b64decode(text)")
         raise DataError(f"{place}: there is no file {str(path)[:300]!r}")
     with file.open("rb") as stream:
         return _opened(stream, f"{place}, {str(path)!r},")
@@ -140,7 +140,8 @@ def _opened(stream: Any, named: str) -> Image.Image:
         raise DataError(f"{named} cannot be read as a picture: {error}") from error
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value for a message: its type, and what it begins with."""
     if value is None:
         return "None"
     written = repr(value)

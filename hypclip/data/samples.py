@@ -205,15 +205,16 @@ def _read_names(shard: str, first: str, files: Sequence[_File]) -> Iterator[dict
         yield _sample(shard, first, files)
         return
     parts = _by_last_dot(files)
-    whole = sum(_is_whole(of) for _, of in parts)
+    whole = sum(_is_whole(file.extension for file in of) for _, of in parts)
     hycoclip = any(file.extension == "numparents.txt" for file in files)
     own = [file for file in files if "." not in file.extension]
     pictures = [file for file in files if file.suffix in IMAGE_KEYS]
     texts = [file for file in files if file.suffix in TEXT_KEYS]
-    several = whole > 1 if _is_whole(own) else 2 * whole > len(parts) and not own
+    own_is_whole = _is_whole(file.extension for file in own)
+    several = whole > 1 if own_is_whole else 2 * whole > len(parts) and not own
     if whole == len(parts) or (several and not hycoclip):
         yield from (_sample(shard, key, of) for key, of in parts)
-    elif _is_whole(own):  # beside it masks and the like, such as KEY.depth.png
+    elif own_is_whole:  # beside it masks and the like, such as KEY.depth.png
         yield _sample(shard, first, own)
     elif len(pictures) == 1 and texts and len({file.suffix for file in texts}) == len(texts):
         yield _sample(shard, first, [file._replace(extension=file.suffix) for file in (*pictures, *texts)])
@@ -233,9 +234,10 @@ def _by_last_dot(files: Iterable[_File]) -> list[tuple[str, list[_File]]]:
     return list(parts.items())
 
 
-def _is_whole(files: Iterable[_File]) -> bool:
-    kinds = {file.suffix for file in files}
-    return not kinds.isdisjoint(IMAGE_KEYS) and not kinds.isdisjoint(TEXT_KEYS)
+def _is_whole(extensions: Iterable[str]) -> bool:
+    """Return whether there are a picture and a text."""
+    found = {*extensions}
+    return not found.isdisjoint(IMAGE_KEYS) and not found.isdisjoint(TEXT_KEYS)
 
 
 def _sample(shard: str, key: str, files: Sequence[_File]) -> dict[str, Any]:
@@ -272,7 +274,7 @@ def _fitting(samples: Iterable[dict[str, Any]], damage: Sequence[BaseException])
         elif key in seen:
             why = "the key comes again after other samples: every sample of a shard needs a key of its own"
             yield _bad(sample["__url__"], key, BadSample("a key again", why))
-        elif "__bad__" in sample or _has_both(sample):
+        elif "__bad__" in sample or _is_whole(sample):
             yield sample
         else:
             halves[key] = {name: value if name.startswith("__") else b"" for name, value in sample.items()}
@@ -280,10 +282,6 @@ def _fitting(samples: Iterable[dict[str, Any]], damage: Sequence[BaseException])
     if damage and "__bad__" not in halves.get(key, {"__bad__": None}):
         del halves[key]
     yield from halves.values()
-
-
-def _has_both(sample: dict[str, Any]) -> bool:
-    return not sample.keys().isdisjoint(IMAGE_KEYS) and not sample.keys().isdisjoint(TEXT_KEYS)
 
 
 def _listed(names: Iterable[str]) -> str:

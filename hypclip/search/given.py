@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hypclip.data.given import shown as beginning
 from hypclip.errors import InputError
 
 Vectors: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 """Space components: a tensor or an array of float32 or float64, or a list of numbers, lists, tensors or arrays."""
-
-_SHOWN = 60
 
 
 def as_vectors(given: object, what: str) -> Tensor:
@@ -105,14 +104,11 @@ def as_metadata(metadata: object, ids: Sequence[str]) -> list[Mapping[str, Any]]
 
 
 def shown(value: object) -> str:
-    """Return a value for a message: its type, and what it begins with."""
-    if value is None:
-        return "None"
+    """Return a value for a message: its type, and its shape or what it begins with."""
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape:
         return f"{type(value).__name__} of shape {tuple(shape)}"
-    written = repr(value)
-    return f"{type(value).__name__} {written[:_SHOWN]}{'…' if len(written) > _SHOWN else ''}"
+    return beginning(value)
 
 
 def _of_array(array: NDArray[Any], what: str) -> Tensor:
