@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -25,11 +27,13 @@ from hypclip.config import build
 from hypclip.convert import load_published
 from hypclip.errors import CheckpointError, ConfigError, DataError, InputError, first_few
 from hypclip.files import read_text
+from hypclip.geometry.entailment import Cone
 from hypclip.model import HypCLIP, ModelConfig
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 FORMAT = 1
+logger = logging.getLogger(__name__)
 _NEVER_PUBLISHED = {".safetensors", ".onnx", ".yaml", ".json"}
 
 
@@ -54,6 +58,8 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Hy
     config = read_config(folder)
     try:
         model = HypCLIP(build(ModelConfig, config["model"], "model"))
+        if model.metric.has_cones and "entailment" not in config["model"]:
+            _say_what_is_assumed(folder)
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
     load_weights(model, folder)
@@ -62,6 +68,15 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Hy
     model.model_id = f"{config.get('name', 'hypclip')}-{config['weights_sha256'][:12]}"
     model.revision = config["weights_sha256"]
     return model.to(device).eval()
+
+
+@functools.cache  # once for each
+def _say_what_is_assumed(folder: Path) -> None:
+    rule = Cone()
+    logger.warning(
+        "%s does not say what entails what: it is taken to be by the cones of MERU, eta %g and min_radius %g",
+        folder, rule.eta, rule.min_radius,
+    )  # fmt: skip
 
 
 def _check_device(device: str | torch.device) -> None:

@@ -15,14 +15,15 @@ from typing import Annotated, Any, NamedTuple
 import open_clip
 import torch
 from annotated_types import Len
-from jaxtyping import Float, Int
-from pydantic import PositiveFloat, PositiveInt
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hypclip.config import STRICT_KEYS
 from hypclip.data.given import Picture, batches, pictures_of, texts_of
 from hypclip.errors import ConfigError, InputError
+from hypclip.geometry.entailment import Cone, Entailment, Plane, pairwise_score
 from hypclip.geometry.metric import Distance, Geometry, Metric
 from hypclip.roles import BOX_ROLES
 from hypclip.towers.attention import attention_for
@@ -42,7 +43,8 @@ class ModelConfig:
     `towers` is the name of an open_clip model config ("ViT-B-32") or such a config written out: {"embed_dim",
     "vision_cfg", "text_cfg"}. `image_mean` and `image_std` are the statistics of pixel values in [0, 1]. `geometry`,
     `distance` and `factor_dim` say where the features live (see `Metric`); `other_scales` has the initial values of the
-    inverse temperatures that the objective names besides logit_scale.
+    inverse temperatures that the objective names besides logit_scale. `entailment` is what makes one embedding more
+    general than another: the cone of a point, or the half-space beyond it (see hypclip.geometry.entailment).
     """
 
     towers: str | dict[str, Any]
@@ -59,6 +61,7 @@ class ModelConfig:
     learn_curv: bool = True
     logit_scale_init: PositiveFloat = 1 / 0.07
     other_scales: dict[str, PositiveFloat] = field(default_factory=dict)
+    entailment: Annotated[Cone | Plane, Field(discriminator="form")] = field(default_factory=Cone)
 
     @property
     def metric(self) -> Metric:
@@ -288,14 +291,42 @@ class HypCLIP(nn.Module):
         Raises:
             InputError: x or y are no rows of the model's.
         """
-        for name, points in (("x", x), ("y", y)):
+        self._check_rows(x=x, y=y)
+        return self.metric.pairwise_similarity(x, y, self.curv.detach().to(x))
+
+    def entails(
+        self,
+        general: Float[Tensor, "n d"],
+        specific: Float[Tensor, "m d"],
+        entailment: Entailment | None = None,
+    ) -> Bool[Tensor, "n m"]:
+        """Return whether each of the first is more general than each of the second: an animal entails its picture.
+
+        Args:
+            general: space components (N, D).
+            specific: space components (M, D).
+            entailment: another rule than the one in the model's config.
+
+        Raises:
+            InputError: they are no rows of the model's, or the rule is none.
+            ConfigError: the model lives on the sphere, where no point is more general than another.
+        """
+        self._check_rows(general=general, specific=specific)
+        rule = self.config.entailment if entailment is None else entailment
+        if not isinstance(rule, Entailment):
+            raise InputError(f"entailment must be a Cone or a Plane, got {type(rule).__name__}")
+        score = pairwise_score(rule, general, specific, self.metric, self.curv.detach())
+        held = score >= 0
+        return held & ~(general[:, None] == specific).all(-1) if rule.strict else held
+
+    def _check_rows(self, **rows: object) -> None:
+        for name, points in rows.items():
             if not isinstance(points, Tensor) or points.dim() != 2 or points.shape[1] != self.dim:
                 shape = f" of shape {tuple(points.shape)}" if hasattr(points, "shape") else ""
                 raise InputError(
                     f"{name} must be a tensor (N, {self.dim}), as embed_text and embed_image return it, got "
                     f"{type(points).__name__}{shape}"
                 )
-        return self.metric.pairwise_similarity(x, y, self.curv.detach().to(x))
 
 
 class _evaluating:

@@ -6,8 +6,9 @@ import re
 from typing import get_args
 
 from hypclip.errors import InputError
+from hypclip.geometry.entailment import Cone
 from hypclip.search.given import as_whole, shown
-from hypclip.search.store import Cone, Order, Points, Side
+from hypclip.search.store import Order, Points, Side
 
 
 def check_page(limit: int, offset: int) -> None:

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.geometry import lorentz, polar
-from hypclip.search.store import Cone, Order, Side
+from hypclip.geometry.entailment import Cone
+from hypclip.search.store import Order, Side
 
 _BLOCK = 2**15 - 1
 """Most numbers at a time, so that what is made of them stays in the cache."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hypclip.checkpoint import atomic_directory
 from hypclip.errors import InputError, MissingExtraError, StoreError
+from hypclip.geometry.entailment import Cone
 from hypclip.search import cells, scan
 from hypclip.search.checks import check_cone, check_cone_search, check_name, check_page, check_points, check_rows
 from hypclip.search.database import Database, Row, fields_of
@@ -28,7 +29,6 @@ from hypclip.search.held import Held, Loading, codes_of
 from hypclip.search.path import Path
 from hypclip.search.store import (
     Collection,
-    Cone,
     Found,
     Hit,
     Index,

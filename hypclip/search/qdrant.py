@@ -31,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.errors import InputError, MissingExtraError, StoreError
+from hypclip.geometry.entailment import Cone
 from hypclip.search.checks import check_cone, check_cone_search, check_name, check_page, check_points, check_rows
 from hypclip.search.errors import Unavailable, UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import measure_cone
@@ -38,7 +39,6 @@ from hypclip.search.given import Vectors, as_ids, as_number
 from hypclip.search.path import Path
 from hypclip.search.store import (
     Collection,
-    Cone,
     Found,
     Hit,
     Order,

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from hypclip.errors import StoreError
 from hypclip.geometry import cones, lorentz
+from hypclip.geometry.entailment import Cone
 from hypclip.search.exact import Measures, measure
-from hypclip.search.store import MAX_SINH_RADIUS, Cone, Hit, Order, Points, Space, join
+from hypclip.search.store import MAX_SINH_RADIUS, Hit, Order, Points, Space, join
 from hypclip.search.where import (
     ANYTHING,
     MAX_INTEGER,

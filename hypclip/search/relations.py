@@ -12,11 +12,12 @@ from torch import Tensor
 
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz
+from hypclip.geometry.entailment import Cone
 from hypclip.search.checks import check_cone, check_page
 from hypclip.search.exact import measure_cone
 from hypclip.search.given import Vectors, as_number, as_vectors, shown
 from hypclip.search.path import Path
-from hypclip.search.store import Cone, Found, Hit, Space, VectorStore
+from hypclip.search.store import Found, Hit, Space, VectorStore
 from hypclip.search.where import ANYTHING, Where
 
 Relation = Literal["general", "specific", "neither", "same"]

@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from hypclip.geometry import cones, lorentz, polar
+from hypclip.geometry.entailment import Cone
 from hypclip.search.path import Path
-from hypclip.search.store import MAX_SINH_RADIUS, Cone, Side
+from hypclip.search.store import MAX_SINH_RADIUS, Side
 from hypclip.search.table import SHELLS_PER_UNIT, Mask, Rows, Snapshot
 
 _BLOCK_BYTES = 2**21

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.errors import InputError
-from hypclip.geometry import cones
+from hypclip.geometry.entailment import Cone
 from hypclip.search.errors import ModelMismatch
 from hypclip.search.given import Vectors, as_ids, as_metadata, as_number, as_vectors, as_whole, shown
 from hypclip.search.path import Path
@@ -201,31 +201,6 @@ class Points:
         object.__setattr__(self, "vectors", x)
         object.__setattr__(self, "modality", modalities)
         object.__setattr__(self, "metadata", of_points)
-
-
-@dataclass(frozen=True)
-class Cone:
-    """Which points an entailment cone holds: y is in the cone of x where φ(x, y) ≤ η ω(x).
-
-    Args:
-        eta: η > 0, the factor on the half aperture ω.
-        min_radius: K of the half aperture asin(2K/√c|x|), > 0.
-        strict: leave out points at the very place of the query, which are inside their own cones.
-
-    Raises:
-        InputError: eta or min_radius is not positive and finite.
-    """
-
-    eta: float = 1.0
-    min_radius: float = cones.MIN_RADIUS
-    strict: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("eta", "min_radius"):
-            value = as_number(getattr(self, name), f"{name} of a cone")
-            object.__setattr__(self, name, value)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} of a cone must be positive and finite, got {value}")
 
 
 @dataclass(frozen=True)

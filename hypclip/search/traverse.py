@@ -19,9 +19,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hypclip.geometry import cones, lorentz, polar
+from hypclip.geometry.entailment import Cone
 from hypclip.search.exact import one_thread
 from hypclip.search.path import Path
-from hypclip.search.store import Cone, VectorStore
+from hypclip.search.store import VectorStore
 from hypclip.search.where import ANYTHING, Modality, Where
 
 ROOT = "[ROOT]"
