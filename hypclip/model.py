@@ -315,7 +315,7 @@ class HypCLIP(nn.Module):
         rule = self.config.entailment if entailment is None else entailment
         if not isinstance(rule, Entailment):
             raise InputError(f"entailment must be a Cone or a Plane, got {type(rule).__name__}")
-        score = pairwise_score(rule, general, specific, self.metric, self.curv.detach())
+        score = pairwise_score(rule, general.double(), specific.double(), self.metric, self.curv.detach())
         held = score >= 0
         return held & ~(general[:, None] == specific).all(-1) if rule.strict else held
 

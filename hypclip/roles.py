@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-Role = Literal["image", "text", "box_image", "box_text"]
-"""Whole picture, its caption, the crop of one box, the phrase of that box."""
+Role = Literal["image", "text", "box_image", "box_text", "concept"]
+"""Whole picture, its caption, the crop of one box, the phrase of that box; a phrase of a taxonomy, of no sample."""
+
+CONCEPT: Role = "concept"
+"""The role whose rows belong to no sample: C phrases of a taxonomy beside the B samples of a batch."""
+
+SPOKEN: dict[Role, Role] = {"image": "text", "box_image": "box_text"}
+"""The text that says what a picture shows."""
 
 BOX_ROLES: frozenset[Role] = frozenset({"box_image", "box_text"})
 """The roles of which a sample can have several."""

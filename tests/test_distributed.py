@@ -14,7 +14,7 @@ import torch.distributed as dist
 from ports import free_port
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from training_helpers import SCALES, make_batch, stand_in, tiny_model
+from training_helpers import HIERARCHY, SCALES, make_batch, stand_in, tiny_model, with_taxonomy
 
 from hypclip.data.batch import Batch
 from hypclip.errors import TrainingError
@@ -27,10 +27,15 @@ PROCESSES = 2
 CASES: dict[str, tuple[Any, Batch]] = {
     "hycoclip": ({"base": "hycoclip", "skip_duplicates": True}, make_batch()),
     "uncha": ({"base": "uncha", "max_boxes": 3}, make_batch((2, 0, 3, 1, 1, 2))),
+    "hierarchy": (HIERARCHY, with_taxonomy(make_batch())),
+    "hierarchy, boxes": ({**HIERARCHY, "max_boxes": 3}, with_taxonomy(make_batch((2, 0, 3, 1, 1, 2)))),
     "uncha, one process without boxes": ({"base": "uncha", "max_boxes": 3}, make_batch((2, 1, 3, 0, 0, 0))),
 }
 """Six samples each, of which two processes have three each; of boxes they have different numbers."""
-STEPS = [("hycoclip", 1), ("hycoclip", 2), ("uncha", 1), ("uncha", 2), ("uncha, one process without boxes", 1)]
+STEPS = [
+    ("hycoclip", 1), ("hycoclip", 2), ("uncha", 1), ("uncha", 2), ("uncha, one process without boxes", 1),
+    ("hierarchy", 1), ("hierarchy", 2), ("hierarchy, boxes", 1), ("hierarchy, boxes", 3),
+]  # fmt: skip
 
 
 def losses_and_gradients(
@@ -42,9 +47,10 @@ def losses_and_gradients(
     share = stand_in(batch.split(processes)[rank])
     loss, seen = forward_backward(wrapped, model, Objective.from_recipe(recipe), share, parts)
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
-    assert seen.box_weight is None or not seen.box_weight.requires_grad
+    weight = seen.known["box_weight"]
+    assert weight is None or not weight.requires_grad
     found |= {"loss": loss.loss, **loss.parts}
-    return found | {f"seen {role}": x for role, x in (*seen.features.items(), *seen.content.items())}
+    return found | {f"seen {role}": x for role, x in (*seen.features.items(), *seen.known["content"].items())}
 
 
 def alone(case: str) -> dict[str, Tensor]:

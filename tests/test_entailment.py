@@ -38,8 +38,8 @@ def test_a_plane_scores_the_height_above_its_threshold():
 
 def test_in_flat_space_regions_are_euclidean():
     flat = Metric("euclidean")
-    x = torch.tensor([[1.0, 0.0]])
-    y = torch.tensor([[1.5, 3.0], [0.9, 0.0], [4.0, 1.0]])
+    x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    y = torch.tensor([[1.5, 3.0], [0.9, 0.0], [4.0, 1.0]], dtype=torch.float64)
     assert pairwise_score(Plane(), x, y, flat, 1.0).tolist() == pytest.approx(np.array([[0.5, -0.1, 3.0]]))
     found = pairwise_score(Cone(min_radius=0.5), x, y, flat, 1.0)
     angles = [math.atan2(3, 0.5), math.pi, math.atan2(1, 3)]

@@ -35,7 +35,8 @@ PARTS = {
     "entail/box_text-text",
 }
 EDGES = ("text-image", "box_text-box_image", "box_image-image", "box_text-text")
-SEEN = {f"{figure}/{edge}" for figure in ("violation", "margin", "clamped") for edge in EDGES} | {
+FIGURES = ("violation", "margin", "clamped", "cosine", "gap")
+SEEN = {f"{figure}/{edge}" for figure in FIGURES for edge in EDGES} | {
     f"radius/{role}/q{percent}" for role in ROLES for percent in ("05", "50", "95")
 }
 
@@ -67,6 +68,7 @@ def test_every_logged_step_has_every_figure(whole):
         "lr",
         "curv",
         "logit_scale",
+        "logit_scale_per_rho",
         "grad_norm",
         "skipped",
         "damaged_shards",
@@ -90,6 +92,10 @@ def test_every_logged_step_has_every_figure(whole):
             assert 0 <= line[f"clamped/{edge}"] <= 1
             assert 0 <= line[f"violation/{edge}"] <= 1 + 1e-6
             assert (line[f"violation/{edge}"] > 0.5) == (line[f"margin/{edge}"] < 0)
+            assert -1 <= line[f"cosine/{edge}"] <= 1
+            general, specific = (line[f"radius/{role}/q50"] for role in edge.split("-"))
+            assert line[f"gap/{edge}"] == pytest.approx((specific - general) * line["curv"] ** 0.5, abs=0.3)
+        assert line["logit_scale_per_rho"] == pytest.approx(line["logit_scale"] / line["curv"] ** 0.5)
         assert line["lr"] == learning_rate_at(line["step"] - 1, peak=1e-3, warmup_steps=2, steps=6)
     assert [line["curv"] for line in lines] != [1.0] * 6
     assert lines[-1]["logit_scale"] == pytest.approx(1 / 0.07, rel=0.01)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from training_helpers import ROLES, SCALES, TOWERS, make_batch, stand_in, tiny_model
+from training_helpers import HIERARCHY, ROLES, SCALES, TOWERS, make_batch, stand_in, tiny_model, with_taxonomy
 
 from hypclip.data.batch import Batch
 from hypclip.model import HypCLIP, Output
@@ -24,6 +24,7 @@ CASES: dict[str, tuple[Any, Callable[[], Batch]]] = {
     "hycoclip": ({"base": "hycoclip", "skip_duplicates": True}, make_batch),
     "phyclip": ("phyclip", make_batch),
     "uncha": ({"base": "uncha", "max_boxes": 3}, functools.partial(make_batch, FEW_BOXES)),
+    "hierarchy": ({**HIERARCHY, "max_boxes": 3}, lambda: with_taxonomy(make_batch(FEW_BOXES))),
     "argent": ({"base": "argent", "max_boxes": 3}, functools.partial(make_batch, FEW_BOXES)),
 }
 SCALARS = ("log_curv", "log_logit_scale", "log_other_scales.box_scale", "log_other_scales.box_whole_scale")
@@ -67,6 +68,7 @@ def objective_for(case: str) -> Objective:
 def batch_for(case: str) -> Batch:
     batch = CASES[case][1]()
     roles = objective_for(case).recipe.roles
+    roles |= {"concept"} if batch.levels is not None else set()
     kept = [{r: x for r, x in part.items() if r in roles} for part in (batch.images, batch.texts, batch.content)]
     return replace(batch, images=kept[0], texts=kept[1], content=kept[2])
 
@@ -235,8 +237,8 @@ def test_what_the_objective_saw_is_handed_out_without_a_graph() -> None:
         }
         assert not any(x.requires_grad for x in (*seen.features.values(), seen.curv))
         assert torch.equal(seen.curv, model.curv)
-        assert seen.box_weight is batch.box_weight
-        assert seen.content == batch.content
+        assert seen.known["box_weight"] is batch.box_weight
+        assert seen.known["content"] == batch.content
 
 
 def test_a_frozen_curvature_has_no_gradient() -> None:

@@ -100,6 +100,38 @@ def make_batch(
     return Batch(images, texts, content, weight * there, there.flatten().nonzero().flatten())
 
 
+HIERARCHY: dict[str, Any] = {
+    "geometry": "lorentz",
+    "entailment": {"form": "plane"},
+    "contrast": [{"query": q, "key": k} for q, k in (("box_image", "box_text"), ("image", "text"), ("text", "image"))],
+    "contrast_of": "directions",
+    "skip_related": True,
+    "entail": [{"general": "text", "specific": "image"}, {"general": "box_text", "specific": "box_image"}],
+    "order": [{"general": "text", "specific": "image", "margin": 0.5}, {"general": "concept", "specific": "box_text"}],
+    "lineage": [{"specific": role} for role in ("box_text", "box_image", "concept")],
+    "anchors": [{"role": "image", "radius": 1.5}, {"role": "concept", "radius": 0.4}],
+}
+"""A recipe with a term of every kind that a taxonomy takes part in."""
+
+
+def with_taxonomy(batch: Batch, seed: int = 6) -> Batch:
+    """Add four concepts: two below a third, and one alone; the phrases of boxes lie below one of the first three."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = batch.content["box_text"]
+    above = torch.tensor([[901, 903], [902, 903], [903, MISSING], [MISSING, MISSING]])
+    concepts = torch.tensor([901, 902, 903, 904])
+    return replace(
+        batch,
+        texts={**batch.texts, "concept": torch.randint(1, 49406, (4, 4), generator=generator)},
+        content={**batch.content, "concept": concepts},
+        ancestors={
+            "box_text": above[torch.arange(ids.numel()).view(ids.shape) % 4],
+            "concept": torch.tensor([[903, MISSING], [903, MISSING], [MISSING, MISSING], [MISSING, MISSING]]),
+        },
+        levels=torch.tensor([1, 1, 0, 0]),
+    )
+
+
 def stand_in(batch: Batch) -> Batch:
     """Give packed boxes of which there are none the one row that counts nothing, as `collate` does."""
     if batch.box_rows is None or len(batch.box_rows):

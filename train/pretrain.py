@@ -41,7 +41,7 @@ from hypclip.evaluation.suite import prepare
 from hypclip.files import user_path
 from hypclip.model import HypCLIP
 from hypclip.objective import Loss
-from hypclip.training import distributed, earlier, parallel, precision, reporting, tuning
+from hypclip.training import calibration, distributed, earlier, parallel, precision, reporting, tuning
 from hypclip.training.ema import AveragedWeights
 from hypclip.training.guard import is_spike
 from hypclip.training.health import find_trouble
@@ -273,8 +273,9 @@ class Run:
                 config.data.box_margin,
                 recipe.max_boxes,
                 config.data.box_size,
+                self.plan.taxonomy,
             ),
-            functools.partial(collate, tokenizer=model.tokenizer, max_boxes=recipe.max_boxes),
+            functools.partial(collate, tokenizer=model.tokenizer, max_boxes=recipe.max_boxes, **self.plan.phrases()),
             StreamState.from_plain(self.state.streams[self.rank]) if self.state.streams else None,
         )
         self.normalise = Normaliser(config.model.image_mean, config.model.image_std, self.device)
@@ -337,6 +338,8 @@ class Run:
         )
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad()
+        if state.step == 0 and settings.first_radii is not None:
+            calibration.calibrate(settings.first_radii, self.wrapped, self.model, self.objective, batch, self.precision)
         loss, seen = forward_backward(
             self.wrapped, self.model, self.objective, batch, settings.accumulate,
             precision=self.precision, scaler=self.scaler,
@@ -375,9 +378,7 @@ class Run:
         if self.log is None:
             return
         model, state = self.model, self.state
-        described = self.objective.describe(
-            seen.features, curv=seen.curv, content=seen.content, box_weight=seen.box_weight
-        )
+        described = self.objective.describe(seen.features, curv=seen.curv, **seen.known)
         values: dict[str, Any] = {
             "step": state.step,
             "loss": loss.loss.item(),
@@ -385,6 +386,7 @@ class Run:
             "lr": rate,
             "curv": model.curv.mean().item(),
             **{name: value.item() for name, value in model.scales.items()},
+            "logit_scale_per_rho": (model.logit_scale / model.curv.mean().sqrt()).item(),
             "grad_norm": norm.item(),
             **{name: value.item() for name, value in described.items()},
             **self.throughput.lap(),
@@ -432,14 +434,7 @@ class Run:
             }
 
     def _non_finite(self, loss: Loss, seen: Embedded, norm: Tensor | None = None) -> str:
-        parts = ", ".join(f"{name} {value.item():.4g}" for name, value in loss.parts.items())
-        norms = ", ".join(f"{role} {x.norm(dim=-1).max().item():.4g}" for role, x in seen.features.items())
-        what = "loss" if norm is None else f"gradient norm ({norm.item()})"
-        return (
-            f"non-finite {what} at step {self.state.step + 1}, before the update: loss {loss.loss.item():.4g}; parts: "
-            f"{parts}; curv {seen.curv.mean().item():.4g}, logit_scale {self.model.logit_scale.item():.4g}; largest "
-            f"norms: {norms}. The last checkpoint is intact; lower train.learning_rate or use train.precision=fp32"
-        )
+        return reporting.non_finite(self.state.step + 1, loss, seen, self.model.logit_scale.item(), norm)
 
     # ------------------------------------------------------------------ saving
     def save(self) -> None:
@@ -478,8 +473,9 @@ class Run:
             by = caught or "a signal to another process"
             self.progress.say(f"stopped by {by} at step {self.state.step}: saved, go on with --resume")
         elif self.is_first:
-            elapsed = time.perf_counter() - self.began
-            self.progress.say(reporting.summary(self.config.output_dir, self.state.step, elapsed))
+            self.progress.say(
+                reporting.summary(self.config.output_dir, self.state.step, time.perf_counter() - self.began)
+            )
         self.accelerator.end_training()
 
     def _notes(self) -> dict[str, Any]:

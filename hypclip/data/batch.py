@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from hypclip.data.augment import AugmentConfig, TrainingTransform, crop_box
 from hypclip.data.record import Box, Record
-from hypclip.roles import BOX_ROLES, MISSING, Role
+from hypclip.data.taxonomy import Taxonomy
+from hypclip.roles import BOX_ROLES, CONCEPT, MISSING, Role
 
 WHOLE_PICTURE = 0.95
 """A box that covers this share of the picture is the picture: it orders nothing."""
@@ -25,12 +26,14 @@ class Example:
 
     Pixels are whole numbers of 0 to 255 with colours last in memory, as they are in a batch until it is normalised.
     `weights` is what each box counts beside the others; a recipe without boxes has none, a picture without boxes too.
+    `above` has for each text what a taxonomy puts above it, the nearest first; it is empty without a taxonomy.
     """
 
     images: dict[Role, Tensor]
     texts: dict[Role, list[str]]
     content: dict[Role, list[int]]
     weights: list[float]
+    above: dict[Role, list[tuple[str, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class Batch:
 
     With up to N > 1 boxes a sample, box roles hold the M boxes there are, (M, 3, H, W) and (M, L); their contents are
     (B, N), padded with MISSING, `box_weight` (B, N) is 0 there, and `box_rows` (M,) is the place of each box in B · N.
+
+    With a taxonomy, the role "concept" has C of its phrases, of no sample: tokens (C, L), contents and `levels` (C,).
+    `ancestors` has for it and for each role of texts the content ids of what stands above, (…, A), padded with MISSING.
     """
 
     images: dict[str, Tensor]
@@ -46,62 +52,82 @@ class Batch:
     content: dict[str, Tensor]
     box_weight: Tensor | None = None
     box_rows: Tensor | None = None
+    ancestors: dict[str, Tensor] = field(default_factory=dict)
+    levels: Tensor | None = None
 
     @property
     def size(self) -> int:
         """Number of samples B."""
-        return next(iter(self.content.values())).shape[0]
+        return next(ids.shape[0] for role, ids in self.content.items() if role != CONCEPT)
 
     def split(self, parts: int) -> list[Batch]:
         """Return the batch in up to `parts` parts of nearly equal size, in order."""
-        edges = [self.size * k // parts for k in range(parts + 1)]
-        return [self._rows(start, stop) for start, stop in itertools.pairwise(edges) if stop > start]
+        parts = min(parts, self.size)
+        return [self._part(part, parts) for part in range(parts)]
 
     def to(self, device: torch.device, change: Callable[[Tensor], Tensor] = lambda pixels: pixels) -> Batch:
         """Return the batch on a device, its pixels changed there, such as by a `Normaliser`."""
-        return Batch(
-            {r: change(x.to(device, non_blocking=True)) for r, x in self.images.items()},
-            {r: x.to(device, non_blocking=True) for r, x in self.texts.items()},
-            {r: x.to(device, non_blocking=True) for r, x in self.content.items()},
-            None if self.box_weight is None else self.box_weight.to(device),
-            None if self.box_rows is None else self.box_rows.to(device),
-        )
+        images = {r: change(x.to(device, non_blocking=True)) for r, x in self.images.items()}
+        return replace(self._mapped(lambda x: x.to(device, non_blocking=True), without_images=True), images=images)
 
     def pin_memory(self) -> Batch:
         """Return the batch in memory that a GPU reads while the processor goes on; the data loader calls this."""
+        return self._mapped(lambda x: x.pin_memory())
+
+    def _mapped(self, change: Callable[[Tensor], Tensor], without_images: bool = False) -> Batch:
+        def each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {role: change(x) for role, x in tensors.items()}
+
+        def one(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
         return Batch(
-            {role: x.pin_memory() for role, x in self.images.items()},
-            {role: x.pin_memory() for role, x in self.texts.items()},
-            {role: x.pin_memory() for role, x in self.content.items()},
-            None if self.box_weight is None else self.box_weight.pin_memory(),
-            None if self.box_rows is None else self.box_rows.pin_memory(),
+            self.images if without_images else each(self.images),
+            each(self.texts),
+            each(self.content),
+            one(self.box_weight),
+            one(self.box_rows),
+            each(self.ancestors),
+            one(self.levels),
         )
 
-    def _rows(self, start: int, stop: int) -> Batch:
-        content = {role: ids[start:stop] for role, ids in self.content.items()}
+    def _part(self, part: int, parts: int) -> Batch:
+        start, stop = (self.size * k // parts for k in (part, part + 1))
+        of_role: dict[str, slice] = {CONCEPT: slice(*(self._concepts * k // parts for k in (part, part + 1)))}
+
+        def rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            found = {role: x[of_role.get(role, slice(start, stop))] for role, x in tensors.items()}
+            return {role: x for role, x in found.items() if role != CONCEPT or len(x)}
+
+        cut = replace(
+            self,
+            images={role: x[start:stop] for role, x in self.images.items()},
+            texts=rows(self.texts),
+            content=rows(self.content),
+            ancestors=rows(self.ancestors),
+            levels=None if self.levels is None else self.levels[of_role[CONCEPT]],
+        )
         if self.box_weight is None or self.box_rows is None:
-            return Batch(
-                {role: x[start:stop] for role, x in self.images.items()},
-                {role: x[start:stop] for role, x in self.texts.items()},
-                content,
-            )
+            return cut
         boxes = self.box_weight.shape[1]
         first, last = torch.searchsorted(self.box_rows.cpu(), torch.tensor([start * boxes, stop * boxes])).tolist()
-
         alone = first == last  # towers do not take empty batches: one row that counts nothing stands in
 
-        def rows(role: str, x: Tensor) -> Tensor:
-            if role not in BOX_ROLES:
-                return x[start:stop]
-            return x.new_zeros(1, *x.shape[1:]) if alone else x[first:last]
+        def of_boxes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            held = {role: x for role, x in tensors.items() if role in BOX_ROLES}
+            return {role: x.new_zeros(1, *x.shape[1:]) if alone else x[first:last] for role, x in held.items()}
 
-        return Batch(
-            {role: rows(role, x) for role, x in self.images.items()},
-            {role: rows(role, x) for role, x in self.texts.items()},
-            content,
-            self.box_weight[start:stop],
-            self.box_rows.new_zeros(1) if alone else self.box_rows[first:last] - start * boxes,
+        return replace(
+            cut,
+            images=cut.images | of_boxes(self.images),
+            texts=cut.texts | of_boxes(self.texts),
+            box_weight=self.box_weight[start:stop],
+            box_rows=self.box_rows.new_zeros(1) if alone else self.box_rows[first:last] - start * boxes,
         )
+
+    @property
+    def _concepts(self) -> int:
+        return len(self.content[CONCEPT]) if CONCEPT in self.content else 0
 
 
 class ExampleMaker:
@@ -115,6 +141,7 @@ class ExampleMaker:
         max_boxes: 1 draws one box by score, and stands the whole picture in for the box of a picture without any; more
             takes the best by score.
         box_size: side of the pixels of boxes, where it is another.
+        taxonomy: what stands above the phrases of captions and boxes, if it is known.
     """
 
     def __init__(
@@ -125,7 +152,9 @@ class ExampleMaker:
         box_margin: float = 0.0,
         max_boxes: int = 1,
         box_size: int | None = None,
+        taxonomy: Taxonomy | None = None,
     ):
+        self.taxonomy = taxonomy
         self.roles, self.box_margin, self.max_boxes = roles, box_margin, max_boxes
         self.box_size = box_size or image_size
         self.transform = TrainingTransform(image_size, augment)
@@ -154,7 +183,10 @@ class ExampleMaker:
             content["box_text"] = [MISSING if box is None else text_id(box.phrase) for box in boxes]
         scores = [0.0 if box is None else box.score for box in boxes]
         weights = scores if sum(scores) > 0 else [1.0] * len(boxes)
-        return Example(images, texts, content, weights)
+        above = {}
+        if self.taxonomy is not None:
+            above = {role: [self.taxonomy.ancestors(text) for text in some] for role, some in texts.items()}
+        return Example(images, texts, content, weights, above)
 
     def _caption(self, record: Record, seed: str) -> str:
         """Draw one of several captions; beside boxes the first, which their phrases are of."""
@@ -188,13 +220,22 @@ def draw_box(boxes: Sequence[Box], rng: random.Random) -> Box | None:
     return rng.choices(boxes, scores if sum(scores) > 0 else None)[0]
 
 
-def collate(examples: Sequence[Example], tokenizer: Callable[[Sequence[str]], Tensor], max_boxes: int = 1) -> Batch:
+def collate(
+    examples: Sequence[Example],
+    tokenizer: Callable[[Sequence[str]], Tensor],
+    max_boxes: int = 1,
+    taxonomy: Taxonomy | None = None,
+    concepts: int = 0,
+) -> Batch:
     """Stack examples; each role's texts are padded to their own longest.
 
     Args:
         examples: B of them, of one recipe.
         tokenizer: texts → token ids.
         max_boxes: N, as the examples were made with.
+        taxonomy: as the examples were made with.
+        concepts: C, how many of its phrases join the batch: first what stands above the texts of the batch, the most
+            frequent first, then others, drawn by what is in the batch.
     """
     first = examples[0]
     several = max_boxes > 1
@@ -208,15 +249,53 @@ def collate(examples: Sequence[Example], tokenizer: Callable[[Sequence[str]], Te
         else torch.tensor([e.content[role][0] for e in examples])
         for role in first.content
     }
-    if not several:
-        return Batch(images, {role: tokenizer(rows) for role, rows in texts.items()}, content)
-    weight = torch.tensor([e.weights + [0.0] * (max_boxes - len(e.weights)) for e in examples])
-    rows = torch.cat([torch.arange(len(e.weights)) + i * max_boxes for i, e in enumerate(examples)])
-    if not len(rows):  # towers do not take empty batches: one row that counts nothing stands in
-        rows = torch.zeros(1, dtype=torch.int64)
-        images |= {role: torch.zeros_like(_none(x.shape[2], 1)) for role, x in images.items() if role in BOX_ROLES}
-        texts |= {role: [""] for role in texts if role in BOX_ROLES}
-    return Batch(images, {role: tokenizer(found) for role, found in texts.items()}, content, weight, rows)
+    ancestors: dict[str, Tensor] = {}
+    levels = None
+    if taxonomy is not None:
+        boxes = {role: max_boxes if several and role in BOX_ROLES else 1 for role in first.above}
+        for role in first.above:
+            padded = [e.above[role] + [()] * (boxes[role] - len(e.above[role])) for e in examples]
+            ids = _ids_above([above for one in padded for above in one], taxonomy)
+            ancestors[role] = ids.view(len(examples), boxes[role], -1) if boxes[role] > 1 else ids
+        phrases = _concepts(examples, taxonomy, concepts)
+        if phrases:
+            texts[CONCEPT] = phrases
+            content[CONCEPT] = torch.tensor([text_id(phrase) for phrase in phrases])
+            ancestors[CONCEPT] = _ids_above([taxonomy.ancestors(phrase) for phrase in phrases], taxonomy)
+            levels = torch.tensor([taxonomy.level(phrase) for phrase in phrases])
+    weight = rows = None
+    if several:
+        weight = torch.tensor([e.weights + [0.0] * (max_boxes - len(e.weights)) for e in examples])
+        rows = torch.cat([torch.arange(len(e.weights)) + i * max_boxes for i, e in enumerate(examples)])
+        if not len(rows):  # towers do not take empty batches: one row that counts nothing stands in
+            rows = torch.zeros(1, dtype=torch.int64)
+            images |= {role: torch.zeros_like(_none(x.shape[2], 1)) for role, x in images.items() if role in BOX_ROLES}
+            texts |= {role: [""] for role in texts if role in BOX_ROLES}
+    tokens = {role: tokenizer(found) for role, found in texts.items()}
+    return Batch(images, tokens, content, weight, rows, ancestors, levels)
+
+
+def _concepts(examples: Sequence[Example], taxonomy: Taxonomy, count: int) -> list[str]:
+    """Return up to `count` phrases of a taxonomy, always as many: those above the texts of a batch, and others."""
+    count = min(count, len(taxonomy))
+    above = Counter(up for e in examples for some in e.above.values() for one in some for up in one)
+    found = sorted(above, key=lambda phrase: (-above[phrase], phrase))[:count]
+    if len(found) == count:
+        return found
+    rng = random.Random(str([e.content for e in examples]))
+    known = set(found)
+    for pool in (taxonomy.general, taxonomy.phrases):
+        rest = [phrase for phrase in pool if phrase not in known]
+        more = rng.sample(rest, min(count - len(found), len(rest)))
+        found += more
+        known |= set(more)
+    return found
+
+
+def _ids_above(above: Sequence[tuple[str, ...]], taxonomy: Taxonomy) -> Tensor:
+    """Return the content ids of what stands above each text, (n, A), padded with MISSING."""
+    most = taxonomy.most_ancestors
+    return torch.tensor([[text_id(up) for up in one] + [MISSING] * (most - len(one)) for one in above])
 
 
 def _stack(pictures: Sequence[Tensor]) -> Tensor:

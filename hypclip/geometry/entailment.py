@@ -18,7 +18,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from hypclip.errors import ConfigError, InputError
-from hypclip.geometry import lorentz, planes, polar, product
+from hypclip.geometry import lorentz, polar, product
 from hypclip.geometry._precision import Curv, as_curv, full_precision
 from hypclip.geometry.cones import MIN_RADIUS
 from hypclip.geometry.metric import Metric
@@ -82,39 +82,54 @@ class Plane:
 Entailment = Cone | Plane
 
 
+def score(entailment: Entailment, general: Tensor, specific: Tensor, om: Tensor, *, hyperbolic: bool) -> Tensor:
+    """Return how deep specific points lie in the regions of general ones, ≥ 0 inside; see `pairwise_score`.
+
+    Args:
+        entailment: the rule.
+        general: sinh ρ of the general points, in flat space |x|.
+        specific: that of the specific points.
+        om: 1 − cos θ of their directions.
+        hyperbolic: whether the space is hyperbolic rather than flat.
+    """
+    if isinstance(entailment, Plane):
+        height = polar.height if hyperbolic else polar.flat_height
+        return height(general, specific, om) - entailment.threshold
+    angle = polar.exterior_angle if hyperbolic else polar.flat_angle
+    return half_aperture(entailment, general, hyperbolic) * entailment.eta - angle(general, specific, om, 2 - om)
+
+
+def half_aperture(cone: Cone, general: Tensor, hyperbolic: bool) -> Tensor:
+    """Return ω of cones from sinh ρ of their apexes, in flat space from |x|, whose cones have K/|x| in place of 2K."""
+    return polar.half_aperture(general, cone.min_radius if hyperbolic else cone.min_radius / 2)
+
+
 @full_precision
 def pairwise_score(
     entailment: Entailment, general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"], metric: Metric, curv: Curv
 ) -> Float[Tensor, "n m"]:
-    """Return how deep each specific point lies in the region of each general one: ≥ 0 inside, in float64.
+    """Return how deep each specific point lies in the region of each general one: ≥ 0 inside.
 
     That is η ω − φ in radians of a cone, and height − threshold, √c times a distance, of a half-space. Flat space has
     the same regions in Euclidean geometry; a product has the mean of its factors.
 
-    Numerics: as `cones.pairwise_oxy_angle` and `planes.pairwise_height` in float64.
+    Numerics: as `cones.pairwise_oxy_angle` and `planes.pairwise_height`, in the dtype of the points.
 
     Raises:
         ConfigError: the geometry is the sphere, where no point is more general than another.
     """
-    x, y = general.double(), specific.double()
     if metric.geometry == "sphere":
         raise ConfigError("entailment needs another geometry than sphere, where every point has radius 1")
     if metric.geometry == "product":
         assert metric.factor_dim is not None
-        parts = zip(*(product.split(z, metric.factor_dim).unbind(-2) for z in (x, y)), strict=True)
-        curvs = product.curv_of_factors(as_curv(curv, x), x.shape[-1] // metric.factor_dim).unbind()
-        flat = [pairwise_score(entailment, a, b, Metric(), c) for (a, b), c in zip(parts, curvs, strict=True)]
-        return torch.stack(flat).mean(0)
-    c = as_curv(curv, x) if metric.is_hyperbolic else x.new_ones(())
-    _, norm_x, unit_x = lorentz.polar(x, c)
-    _, norm_y, unit_y = lorentz.polar(y, c)
-    if isinstance(entailment, Plane):
-        heights = planes.pairwise_height(x, y, c) if metric.is_hyperbolic else unit_x @ y.T - norm_x
-        return heights - entailment.threshold
-    om = 1 - unit_x @ unit_y.T
-    measure = polar.exterior_angle if metric.is_hyperbolic else polar.flat_angle
-    k = entailment.min_radius if metric.is_hyperbolic else entailment.min_radius / 2
-    return entailment.eta * polar.half_aperture(norm_x, k) - measure(norm_x, norm_y.T, om, 2 - om)
+        parts = zip(*(product.split(z, metric.factor_dim).unbind(-2) for z in (general, specific)), strict=True)
+        curvs = product.curv_of_factors(as_curv(curv, general), general.shape[-1] // metric.factor_dim).unbind()
+        scores = [pairwise_score(entailment, x, y, Metric(), c) for (x, y), c in zip(parts, curvs, strict=True)]
+        return torch.stack(scores).mean(0)
+    c = as_curv(curv, general) if metric.is_hyperbolic else general.new_ones(())
+    _, norm_x, unit_x = lorentz.polar(general, c)
+    _, norm_y, unit_y = lorentz.polar(specific, c)
+    return score(entailment, norm_x, norm_y.T, 1 - unit_x @ unit_y.T, hyperbolic=metric.is_hyperbolic)
 
 
 def _number(value: object, what: str) -> float:

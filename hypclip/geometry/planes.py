@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hypclip.geometry import lorentz
+from hypclip.geometry import lorentz, polar
 from hypclip.geometry._precision import Curv, as_curv, full_precision
 
 
@@ -33,11 +33,10 @@ def height(x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], curv: Cur
     to 5, and e^(ρ_x + ρ_y − |height|) times the unit roundoff beyond.
     """
     c = as_curv(curv, x).double()
-    rho_x, _, unit_x = lorentz.polar(x.double(), c)
-    rho_y, sinh_y, unit_y = lorentz.polar(y.double(), c)
+    _, sinh_x, unit_x = lorentz.polar(x.double(), c)
+    _, sinh_y, unit_y = lorentz.polar(y.double(), c)
     om = (unit_x - unit_y).square().sum(-1, keepdim=True) / 2
-    along = torch.sinh(rho_y - rho_x) - torch.cosh(rho_x) * sinh_y * om
-    return torch.where(rho_x > 0, torch.asinh(along), 0).squeeze(-1).to(x.dtype)
+    return polar.height(sinh_x, sinh_y, om).squeeze(-1).to(x.dtype)
 
 
 @full_precision

@@ -152,6 +152,17 @@ def exterior_angle(sinh_x: Tensor, sinh_y: Tensor, om: Tensor, op: Tensor) -> Te
     return _direction(along, sinh_y * safe_sqrt(om * op), sinh_x)
 
 
+def height(sinh_x: Tensor, sinh_y: Tensor, om: Tensor) -> Tensor:
+    """Return the signed distance of y to the hyperplane through x across its ray; 0 where x is the origin."""
+    along = torch.sinh(torch.asinh(sinh_y) - torch.asinh(sinh_x)) - torch.sqrt(1 + sinh_x.square()) * sinh_y * om
+    return torch.where(sinh_x > 0, torch.asinh(along), 0)
+
+
+def flat_height(norm_x: Tensor, norm_y: Tensor, om: Tensor) -> Tensor:
+    """Return the same in Euclidean space."""
+    return torch.where(norm_x > 0, norm_y - norm_x - norm_y * om, 0)
+
+
 def flat_distance(norm_x: Tensor, norm_y: Tensor, gap: Tensor) -> Tensor:
     """Return the Euclidean distance from the same three numbers, the limit of small radii."""
     return safe_sqrt((norm_x - norm_y).square() + norm_x * norm_y * gap.square())

@@ -11,13 +11,26 @@ from torch import Tensor
 from hypclip.errors import InputError
 from hypclip.geometry._precision import as_curv
 from hypclip.objective.recipe import Recipe
-from hypclip.roles import BOX_ROLES, MISSING, Role
+from hypclip.roles import BOX_ROLES, CONCEPT, MISSING, Role
 
 Scale = Tensor | float
 
 
+class Concepts(NamedTuple):
+    """Phrases of a taxonomy that stand beside a batch: points (C, D), ids (C,), levels (C,), ids of ancestors (C, A).
+
+    `counts` (C,) is False for what is missing, and for a phrase that stands further up already.
+    """
+
+    points: Tensor
+    ids: Tensor
+    levels: Tensor
+    ancestors: Tensor
+    counts: Tensor
+
+
 class Inputs(NamedTuple):
-    """Checked arguments: points (B, n, D) and contents (B, n) by role, n = 1 or N."""
+    """Checked arguments: points (B, n, D), contents (B, n) and ids of ancestors (B, n, A) by role, n = 1 or N."""
 
     points: dict[Role, Tensor]
     curv: Tensor
@@ -26,6 +39,8 @@ class Inputs(NamedTuple):
     box_weight: Tensor | None
     local: slice
     processes: float
+    ancestors: dict[str, Tensor]
+    concepts: Concepts | None
 
     @classmethod
     def of(
@@ -37,6 +52,8 @@ class Inputs(NamedTuple):
         content: Mapping[str, Tensor],
         box_weight: Tensor | None,
         local: slice | None,
+        ancestors: Mapping[str, Tensor] | None = None,
+        levels: Tensor | None = None,
     ) -> Inputs:
         """Check the arguments of `Objective.__call__`, which see.
 
@@ -104,7 +121,10 @@ class Inputs(NamedTuple):
         if local.stop <= local.start:
             raise InputError(f"local must hold at least one of the {size} rows, got {local}")
         processes = size / (local.stop - local.start)
-        return cls(points, as_curv(curv, like), scales, ids, box_weight, local, processes)
+        ancestors = ancestors or {}
+        above = {str(name): _ancestors(name, ancestors[name], ids) for name in roles if name in ancestors}
+        concepts = _concepts(features, content, ancestors, levels, like) if recipe.uses_taxonomy else None
+        return cls(points, as_curv(curv, like), scales, ids, box_weight, local, processes, above, concepts)
 
     @property
     def device(self) -> torch.device:
@@ -133,19 +153,21 @@ class Inputs(NamedTuple):
                 present = present & (self.box_weight > 0)
         return present
 
-    def shares(self, *roles: Role, distinct: bool = False) -> Tensor:
+    def shares(self, *roles: Role, distinct: bool = False, among: Tensor | None = None) -> Tensor:
         """Return what each local row counts, (B', n), so that a weighted sum is this process's share of the mean.
 
         The rows of a sample share its weight in proportion to `box_weight`; samples without any are left out. With
-        `distinct`, so are rows whose first two roles have equal content.
+        `distinct`, so are rows whose first two roles have equal content; `among` (B, n) says which count at all.
         """
-        if not self.content and self.box_weight is None:
+        if not self.content and self.box_weight is None and among is None:
             boxes = max(self.points[role].shape[1] for role in roles)
             rows = self.local.stop - self.local.start
             return self.curv.new_full((rows, boxes), 1 / (rows * boxes))
         valid = self.present(*roles)
         if distinct and all(role in self.content for role in roles[:2]):
             valid = valid & (self.content[roles[0]] != self.content[roles[1]])
+        if among is not None:
+            valid = valid & among
         weight = valid.to(self.curv)
         if valid.shape[1] > 1 or (self.box_weight is not None and BOX_ROLES & set(roles)):
             weight = weight if self.box_weight is None else weight * self.box_weight
@@ -157,6 +179,42 @@ class Inputs(NamedTuple):
     def total(self, values: Tensor, shares: Tensor) -> Tensor:
         """Return the weighted sum over rows of values (F, B', N), averaged over factors."""
         return (values[..., : shares.shape[1]].mean(0) * shares).sum()
+
+
+def _ancestors(role: str, rows: Tensor, content: Mapping[str, Tensor]) -> Tensor:
+    """Return the ids of what stands above the texts of a role, (B, n, A)."""
+    if role not in content or rows.dtype != torch.int64 or rows.shape[:-1].numel() != content[role].numel():
+        raise InputError(
+            f"ancestors[{role!r}] must be int64 ids of shape (B, A) or (B, N, A) beside content[{role!r}], got "
+            f"{rows.dtype} of shape {tuple(rows.shape)}"
+        )
+    found = rows.view(*content[role].shape, -1)
+    return torch.where((content[role] != MISSING).unsqueeze(-1), found, MISSING)
+
+
+def _concepts(
+    features: Mapping[str, Tensor],
+    content: Mapping[str, Tensor],
+    ancestors: Mapping[str, Tensor],
+    levels: Tensor | None,
+    like: Tensor,
+) -> Concepts | None:
+    """Return the phrases of the taxonomy, if any are there."""
+    if CONCEPT not in features:
+        return None
+    points = features[CONCEPT]
+    if points.dim() != 2 or points.shape[1] != like.shape[-1] or points.dtype != like.dtype:
+        raise InputError(
+            f"features['concept'] must be (C, {like.shape[-1]}) in {like.dtype}, as the others are, got "
+            f"{tuple(points.shape)} in {points.dtype}"
+        )
+    ids, above = content.get(CONCEPT), ancestors.get(CONCEPT)
+    count = len(points)
+    if ids is None or above is None or levels is None or {len(ids), len(above), len(levels)} != {count}:
+        raise InputError(f"the {count} rows of features['concept'] need an id, a level and ancestors each")
+    first = ((ids.unsqueeze(1) == ids) & (ids != MISSING)).int().argmax(1)
+    counts = (ids != MISSING) & (first == torch.arange(count, device=ids.device))
+    return Concepts(points, ids, levels, above, counts)
 
 
 def _positive(value: Scale, like: Tensor, name: str) -> Tensor:

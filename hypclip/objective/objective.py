@@ -9,12 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hypclip.objective import blockwise
+from hypclip.objective import blockwise, radial
 from hypclip.objective.blockwise import Bars, Form, Points, Term
+from hypclip.objective.describing import describe
 from hypclip.objective.inputs import Inputs, Scale
-from hypclip.objective.recipe import Contrast, Edge, Recipe, recipe_from
+from hypclip.objective.lineage import lineage
+from hypclip.objective.recipe import Recipe, recipe_from
 from hypclip.objective.relations import Relations
-from hypclip.roles import BOX_ROLES, Role
+from hypclip.objective.terms import Contrast, Edge
+from hypclip.roles import BOX_ROLES, MISSING, Role
+
+_NO_QUERY, _NO_KEY = -2, -3
+"""Ids of nothing, which are equal to no other id and not to each other."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,16 @@ class Objective:
         content: Mapping[str, Tensor] | None = None,
         box_weight: Tensor | None = None,
         local: slice | None = None,
+        ancestors: Mapping[str, Tensor] | None = None,
+        levels: Tensor | None = None,
     ) -> Loss:
         """Return the loss of a batch.
 
         Args:
             features: role → (B, D) float32 or float64 space components; row i of each role belongs to sample i. With
-                several processes these are the rows of all processes. Box roles may be (B, N, D): N boxes a sample.
+                several processes these are the rows of all processes. Box roles may be (B, N, D): N boxes a sample. The
+                role "concept" is (C, D): phrases of a taxonomy, which belong to no sample; a second row of the same id
+                counts nothing. Without it the terms of the taxonomy are 0.
             curv: c > 0; for a product, one number or one a factor.
             logit_scale: inverse temperature s; logits are −s · d, or s · cosine on the sphere. A recipe with several
                 scales takes a mapping of their names.
@@ -64,6 +74,9 @@ class Objective:
                 does not have.
             box_weight: (B, N) ≥ 0, how much each box counts beside the others of its sample; 0 marks padding. Samples
                 count alike however many boxes they have, and those without take part in the terms of whole images.
+            ancestors: role of texts → (B, A), for box roles (B, A) or (B, N, A), ids of what a taxonomy puts above each
+                text, padded with MISSING; and "concept" → (C, A), see below.
+            levels: (C,) int64, the level of each phrase of the taxonomy, 0 for the most general.
             local: the rows whose terms this process owns, by default all. The mean over processes of the returned
                 losses, and of their gradients, is that of one process holding all rows.
 
@@ -72,11 +85,13 @@ class Objective:
                 what their precision holds, or `curv` or a scale is not positive. Values are not looked at under
                 torch.compile.
         """
-        batch = Inputs.of(self.recipe, features, curv, logit_scale, content or {}, box_weight, local)
+        batch = Inputs.of(self.recipe, features, curv, logit_scale, content or {}, box_weight, local, ancestors, levels)
         with torch.autocast(batch.device.type, enabled=False):
             relations = _relations(self.recipe, batch)
             parts: dict[str, Tensor] = {}
             total = _contrasts(self.recipe, batch, relations, parts)
+            if relations is not None:
+                total = total + _radial(self.recipe, batch, relations, parts)
             if self.recipe.edges:
                 total = total + _edges(self.recipe, batch, relations, parts)
             if self.recipe.regularisers:
@@ -91,40 +106,22 @@ class Objective:
         curv: Tensor | float,
         content: Mapping[str, Tensor] | None = None,
         box_weight: Tensor | None = None,
+        ancestors: Mapping[str, Tensor] | None = None,
+        levels: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return what tells a healthy run from a collapsed one; arguments as for the loss, rows of all processes.
 
-        Per edge, over the pairs that count, on average over the factors of a product: the share outside their cone
-        φ > η ω (`violation`), the mean of η ω − φ in radians (`margin`), and the share of general points so near the
-        origin that their cone is a half-space (`clamped`); NaN where no pair counts. Per role: the 5 %, 50 % and 95 %
-        quantiles of the distance to the origin.
+        Per edge and entail term, over the pairs that count, on average over the factors of a product: the share whose
+        specific point is outside (`violation`), the mean depth inside (`margin`: η ω − φ in radians, of a half-space
+        √c times a distance), the mean cosine of the two directions (`cosine`) and of ρ_specific − ρ_general (`gap`),
+        ρ = √c · radius; NaN where no pair counts. Of cones also the share of general points so near the origin that
+        theirs is a half-space (`clamped`). Per role the 5 %, 50 % and 95 % quantiles of the distance to the origin, and
+        of the phrases of a taxonomy the median by level.
         """
         scales = dict.fromkeys(self.recipe.scales, 1.0)
-        batch = Inputs.of(self.recipe, features, curv, scales, content or {}, box_weight, None)
-        seen: dict[str, Tensor] = {}
+        batch = Inputs.of(self.recipe, features, curv, scales, content or {}, box_weight, None, ancestors, levels)
         with torch.autocast(batch.device.type, enabled=False):
-            if self.recipe.edges:
-                relations = _relations(self.recipe, batch)
-                assert relations is not None
-                both = zip(relations.angles(), relations.apertures(self.recipe.min_radius), strict=True)
-                for edge, (angle, aperture) in zip(self.recipe.edges, both, strict=True):
-                    share = batch.shares(edge.general, edge.specific, distinct=True)
-                    margin = edge.eta * aperture - angle
-                    for name, value in (
-                        ("violation", (margin < 0).double()),
-                        ("margin", margin),
-                        ("clamped", (aperture >= torch.pi / 2).double()),
-                    ):
-                        found = batch.total(value, share) if share.any() else torch.full((), torch.nan)
-                        seen[f"{name}/{edge.general}-{edge.specific}"] = found
-            if self.recipe.metric.has_cones:
-                levels = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=batch.device)
-                for role, x in batch.points.items():
-                    radii = self.recipe.metric.radius(x, batch.curv)[batch.present(role)].double()
-                    quantiles = torch.quantile(radii, levels) if radii.numel() else torch.full_like(levels, torch.nan)
-                    for percent, value in zip((5, 50, 95), quantiles, strict=True):
-                        seen[f"radius/{role}/q{percent:02}"] = value
-        return seen
+            return describe(self.recipe, batch, _relations(self.recipe, batch))
 
 
 def _relations(recipe: Recipe, batch: Inputs) -> Relations | None:
@@ -132,7 +129,7 @@ def _relations(recipe: Recipe, batch: Inputs) -> Relations | None:
     if not recipe.metric.has_cones:
         return None
     edges = [(e.general, e.specific) for e in recipe.edges]
-    pairs = [(c.query, c.key) for c in recipe.contrast]
+    pairs = [(c.query, c.key) for c in recipe.contrast] + [(e.general, e.specific) for e in recipe.entail]
     return Relations(batch.points, recipe.metric, batch.curv, edges, pairs, batch.local)
 
 
@@ -146,9 +143,9 @@ def _contrasts(recipe: Recipe, batch: Inputs, relations: Relations | None, parts
                 break
         else:
             directions.append((term, None))
-    sides = {role: _side(role, batch, relations) for role in batch.points}
+    sides = {role: _side(role, recipe, batch, relations) for role in batch.points}
     terms = [_term(recipe, batch, relations, sides, *direction) for direction in directions]
-    if relations is None or not recipe.metric.is_hyperbolic:
+    if relations is None or not recipe.metric.is_hyperbolic or recipe.contrast_of == "directions":
         factors, curv = torch.ones_like(batch.curv).expand(1).contiguous(), None
     else:
         factors, curv = 1 / relations.root, relations.curv.contiguous()
@@ -177,10 +174,10 @@ def _is_reverse(term: Contrast, other: Contrast, batch: Inputs) -> bool:
     )
 
 
-def _side(role: Role, batch: Inputs, relations: Relations | None) -> Points:
-    if relations is None:
-        unit = normalize(batch.points[role], dim=-1)
-        return Points(unit.flatten(0, 1).unsqueeze(0), unit.new_empty(0))
+def _side(role: Role, recipe: Recipe, batch: Inputs, relations: Relations | None) -> Points:
+    if relations is None or recipe.contrast_of == "directions":
+        unit = normalize(batch.points[role], dim=-1).flatten(0, 1).unsqueeze(0)
+        return Points(unit, unit.new_empty(0) if relations is None else unit.new_ones(unit.shape[:2]))
     return Points(relations.points[role].flatten(1, 2), relations.spread(role).flatten(1))
 
 
@@ -204,7 +201,9 @@ def _term(
         if term.soften:
             softened = torch.exp(-relations.uncertainty(term.query)[batch.local].detach() / 2).to(scale.dtype)
             scale = scale * softened.expand(-1, boxes).flatten()
-        own = -(scale * relations.distance(term.query, term.key)[:, :boxes].flatten()).to(scale.dtype)
+        chord = recipe.contrast_of == "directions"
+        apart = (relations.chord if chord else relations.distance)(term.query, term.key)
+        own = -(scale * apart[:, :boxes].flatten()).to(scale.dtype)
     shares = batch.shares(term.query, term.key).flatten()
     return Term(
         query,
@@ -213,12 +212,22 @@ def _term(
         scale.expand(len(rows)).contiguous(),
         target,
         term.weight * shares,
-        _bars(recipe, batch, term, rows, boxes),
+        _bars(
+            batch,
+            term.query,
+            term.key,
+            rows,
+            boxes,
+            duplicates=recipe.skip_duplicates,
+            related=recipe.skip_related,
+        ),
         None if back is None else back.weight * shares,
     )
 
 
 def _form(recipe: Recipe) -> Form:
+    if recipe.contrast_of == "directions":
+        return "euclidean"
     match recipe.metric.geometry:
         case "lorentz" | "product":
             return "lorentz"
@@ -240,29 +249,35 @@ def _take(side: Points, own_boxes: int, boxes: int, batch: Inputs) -> Points:
     return Points(take(side.rows), take(side.h) if side.h.numel() else side.h)
 
 
-def _bars(recipe: Recipe, batch: Inputs, term: Contrast, rows: Tensor, boxes: int) -> Bars:
-    """Return which keys are no candidates: those that samples lack, and duplicates of the right answer."""
-    query, key = batch.points[term.query], batch.points[term.key]
+def _bars(
+    batch: Inputs, query_role: Role, key_role: Role, rows: Tensor, boxes: int, *, duplicates: bool, related: bool
+) -> Bars:
+    """Return which keys are no candidates: those that samples lack, and duplicates and relatives of the right one."""
+    query, key = batch.points[query_role], batch.points[key_role]
     row_ids: list[Tensor] = []
     key_ids: list[Tensor] = []
-    if recipe.skip_duplicates:
-        for role in (term.query, term.key):
-            if role not in batch.content:
-                continue
-            ids = batch.content[role]
-            own = ids.expand(-1, boxes).flatten()[rows]
-            if role == term.key or query.shape[1] <= key.shape[1]:
-                columns = [ids.expand(-1, key.shape[1]).flatten()]
-            else:
-                columns = list(ids.unbind(1))
-            row_ids += [own] * len(columns)
-            key_ids += columns
+    for role in (query_role, key_role):
+        if not duplicates or role not in batch.content:
+            continue
+        ids = batch.content[role]
+        own = ids.expand(-1, boxes).flatten()[rows]
+        if role == key_role or query.shape[1] <= key.shape[1]:
+            columns = [ids.expand(-1, key.shape[1]).flatten()]
+        else:
+            columns = list(ids.unbind(1))
+        row_ids += [own] * len(columns)
+        key_ids += columns
+    if related and query.shape[1] == key.shape[1]:
+        for role in {query_role, key_role} & batch.ancestors.keys():
+            ids, above = batch.content[role].flatten(), batch.ancestors[role].flatten(0, 1).unbind(1)
+            row_ids += [*(torch.where(up == MISSING, _NO_QUERY, up)[rows] for up in above), *[ids[rows]] * len(above)]
+            key_ids += [*[ids] * len(above), *(torch.where(up == MISSING, _NO_KEY, up) for up in above)]
     none = torch.empty(0, dtype=torch.int64, device=batch.device)
     absent = [
         torch.empty(0, dtype=torch.bool, device=batch.device)
         if role not in batch.content and (role not in BOX_ROLES or batch.box_weight is None)
         else ~batch.present(role).flatten()
-        for role in (term.key, term.query)
+        for role in (key_role, query_role)
     ]
     return Bars(
         torch.stack(row_ids) if row_ids else none.view(0, 0),
@@ -270,6 +285,30 @@ def _bars(recipe: Recipe, batch: Inputs, term: Contrast, rows: Tensor, boxes: in
         absent[0],
         absent[1] if query.shape[1] == key.shape[1] and len(absent[1]) == len(rows) else absent[1][:0],
     )
+
+
+def _radial(recipe: Recipe, batch: Inputs, relations: Relations, parts: dict[str, Tensor]) -> Tensor:
+    """Return the weighted sum of the terms that give radii their meaning."""
+    found: list[tuple[float, str, Tensor]] = []
+    for term in recipe.entail:
+        boxes = max(batch.points[role].shape[1] for role in (term.general, term.specific))
+        rows = torch.arange(batch.size * boxes, device=batch.device).view(batch.size, boxes)[batch.local].flatten()
+        bars = _bars(batch, term.general, term.specific, rows, boxes, duplicates=True, related=True)
+        value = radial.entail(term, recipe, batch, relations, bars)
+        found.append((term.weight, f"entail/{term.general}-{term.specific}", value))
+    for level in recipe.lineage:
+        found.append((level.weight, f"lineage/{level.specific}", lineage(level, recipe, batch)))
+    for pair in recipe.order:
+        found.append(
+            (pair.weight, f"order/{pair.general}-{pair.specific}", radial.order(pair, recipe, batch, relations))
+        )
+    for held in recipe.anchors:
+        found.append((held.weight, f"anchor/{held.role}", radial.anchor(held, recipe, batch, relations)))
+    total = batch.curv.new_zeros(())
+    for weight, name, value in found:
+        parts[name] = value.detach()
+        total = total + weight * value
+    return total
 
 
 def _edges(recipe: Recipe, batch: Inputs, relations: Relations | None, parts: dict[str, Tensor]) -> Tensor:

@@ -13,70 +13,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Len
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from hypclip.config import STRICT_KEYS, build, read
 from hypclip.errors import ConfigError
 from hypclip.files import expand_home
 from hypclip.geometry.cones import MIN_RADIUS
+from hypclip.geometry.entailment import Cone, Entailment, Plane
 from hypclip.geometry.metric import Distance, Geometry, Metric
-from hypclip.roles import BOX_ROLES, Role
-
-LOGIT_SCALE = "logit_scale"
-"""The name of the scale that a contrast takes when it names none."""
-
-
-@dataclass(frozen=True, config=STRICT_KEYS)
-class Contrast:
-    """Cross-entropy of each query over all keys of the batch, its own sample's key being right.
-
-    `scale` names the learned inverse temperature. With `soften`, each query's logits are multiplied by exp(−u/2) of its
-    uncertainty u = softplus(−|x|), which is not differentiated (arXiv:2603.22042).
-    """
-
-    query: Role
-    key: Role
-    weight: PositiveFloat = 1.0
-    scale: Annotated[str, Len(1)] = LOGIT_SCALE
-    soften: bool = False
-
-    def __post_init__(self) -> None:
-        if self.query == self.key:
-            raise ConfigError(f"a contrast needs two roles, got {self.query!r} twice")
-
-
-@dataclass(frozen=True, config=STRICT_KEYS)
-class Edge:
-    """`general` entails `specific`, with φ the exterior angle at the general point and ω its half aperture.
-
-    The penalty of a pair is max(0, φ − eta · ω) + angle_weight · φ for `cone`, φ for `angle`, and (1 − exp(−d)) φ for
-    `adaptive_angle`; the latter two have no use for eta. `calibration`, which `weight` does not multiply, adds that
-    much of ½ sg(penalty) exp(−u) + ½ u, with u = softplus(−|x|) of the general point, and of the entropy of softmax(u)
-    over the batch (arXiv:2603.22042).
-    """
-
-    general: Role
-    specific: Role
-    eta: PositiveFloat = 1.0
-    weight: PositiveFloat = 1.0
-    penalty: Literal["cone", "angle", "adaptive_angle"] = "cone"
-    angle_weight: NonNegativeFloat = 0.0
-    calibration: NonNegativeFloat = 0.0
-
-    def __post_init__(self) -> None:
-        if self.general == self.specific:
-            raise ConfigError(f"an edge needs two roles, got {self.general!r} twice")
-
-
-@dataclass(frozen=True, config=STRICT_KEYS)
-class Regulariser:
-    """`norm`: mean of n² − ln n above its minimum at n = 1/√2, n = √c|x|; it keeps cones from opening or closing."""
-
-    kind: Literal["norm"]
-    role: Role
-    weight: PositiveFloat
+from hypclip.objective.terms import LOGIT_SCALE, Anchor, Contrast, Edge, Entail, Lineage, Order, Regulariser
+from hypclip.roles import BOX_ROLES, CONCEPT, SPOKEN, Role
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
@@ -84,7 +31,13 @@ class Recipe:
     """A training objective.
 
     With `skip_duplicates`, rows that show or say the same as the right answer are no negatives of it: a batch of short
-    phrases has many ("a dog" and "a dog"). The published recipes count them as negatives.
+    phrases has many ("a dog" and "a dog"). The published recipes count them as negatives. With `skip_related`, neither
+    are those that a taxonomy puts above or below it ("an animal" is no wrong name of a dog). With `contrast_of`
+    directions, logits are −s · |u_query − u_key|, the chord between the directions from the origin, in place of the
+    distance: the contrast then turns points about the origin, and radii are left to the other terms.
+
+    `entailment` is the rule that `entail` and `lineage` train, and the one the model answers by; absent, it is the cone
+    of the `edges`.
 
     `max_boxes` is how many boxes of an image take part: 1 is drawn by score, more are the best by score, and weigh in
     proportion to it. `scales` has the initial value of every inverse temperature that a contrast names. For `geometry`,
@@ -94,19 +47,36 @@ class Recipe:
     geometry: Geometry
     contrast: tuple[Contrast, ...]
     edges: tuple[Edge, ...] = ()
+    entail: tuple[Entail, ...] = ()
+    order: tuple[Order, ...] = ()
+    lineage: tuple[Lineage, ...] = ()
+    anchors: tuple[Anchor, ...] = ()
     regularisers: tuple[Regulariser, ...] = ()
     distance: Distance = "geodesic"
     factor_dim: PositiveInt | None = None
     scales: dict[str, PositiveFloat] = field(default_factory=lambda: {LOGIT_SCALE: 1 / 0.07})
     max_boxes: PositiveInt = 1
     min_radius: PositiveFloat = MIN_RADIUS
+    entailment: Annotated[Cone | Plane, Field(discriminator="form")] | None = None
+    contrast_of: Literal["points", "directions"] = "points"
     skip_duplicates: bool = False
+    skip_related: bool = False
 
     def __post_init__(self) -> None:
         if not self.contrast:
             raise ConfigError("contrast is empty: a recipe must contrast at least one pair")
-        if not self.metric.has_cones and (self.edges or self.regularisers):
-            raise ConfigError("edges and regularisers need another geometry than sphere, which has no cones or radii")
+        if not self.metric.has_cones and (self.edges or self._of_radius or self.regularisers or self.entailment):
+            raise ConfigError(
+                "edges, entail, order, lineage, anchors and regularisers need another geometry than sphere, which has "
+                "no cones or radii"
+            )
+        if self.metric.geometry == "product" and (self._of_radius or self.contrast_of == "directions"):
+            raise ConfigError(
+                "entail, order, lineage, anchors and contrast_of directions need geometry lorentz or euclidean, not a "
+                "product"
+            )
+        if self.contrast_of == "directions" and not self.metric.has_cones:
+            raise ConfigError("contrast_of directions needs another geometry than sphere, where directions are all")
         for term in self.contrast:
             if term.scale not in self.scales:
                 raise ConfigError(
@@ -120,18 +90,51 @@ class Recipe:
         for kind, names in (
             ("contrast", [f"{t.query}-{t.key}" for t in self.contrast]),
             ("edges", [f"{e.general}-{e.specific}" for e in self.edges]),
+            ("entail", [f"{e.general}-{e.specific}" for e in self.entail]),
+            ("order", [f"{o.general}-{o.specific}" for o in self.order]),
+            ("lineage", [str(term.specific) for term in self.lineage]),
+            ("anchors", [str(anchor.role) for anchor in self.anchors]),
             ("regularisers", [f"{r.kind} {r.role}" for r in self.regularisers]),
         ):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ConfigError(f"{kind} lists {', '.join(twice)} twice")
+        flat = [(c.query, c.key) for c in self.contrast] + [(e.general, e.specific) for e in self.edges]
+        flat += [(e.general, e.specific) for e in self.entail]
+        if any(CONCEPT in pair for pair in flat) or any(r.role == CONCEPT for r in self.regularisers):
+            raise ConfigError("the role concept belongs to lineage, to anchors, and to order as what is general")
+        if any(o.specific == CONCEPT != o.general for o in self.order):
+            raise ConfigError(
+                "order: what is more specific than a sample's parts is no concept: give concept as general"
+            )
         if self.max_boxes > 1 and not self.roles & BOX_ROLES:
             raise ConfigError(f"max_boxes {self.max_boxes} needs a term with box_image or box_text")
 
     @property
     def roles(self) -> frozenset[Role]:
         """Every role that a batch must have."""
-        pairs = [(c.query, c.key) for c in self.contrast] + [(e.general, e.specific) for e in self.edges]
-        return frozenset(r for pair in pairs for r in pair) | frozenset(r.role for r in self.regularisers)
+        pairs = [(c.query, c.key) for c in self.contrast] + [(e.general, e.specific) for e in self.edges] + self._pairs
+        alone = [term.role for term in self.regularisers] + [term.role for term in self.anchors]
+        alone += [role for term in self.lineage for role in (term.specific, SPOKEN.get(term.specific, term.specific))]
+        return (frozenset(r for pair in pairs for r in pair) | frozenset(alone)) - {CONCEPT}
+
+    @property
+    def uses_taxonomy(self) -> bool:
+        """Whether phrases of a taxonomy take part, as the role `concept` of a batch."""
+        named = {role for pair in self._pairs for role in pair} | {term.role for term in self.anchors}
+        return bool(self.lineage) or CONCEPT in named
+
+    @property
+    def _pairs(self) -> list[tuple[Role, Role]]:
+        return [(e.general, e.specific) for e in self.entail] + [(o.general, o.specific) for o in self.order]
+
+    @property
+    def rule(self) -> Entailment:
+        """What a model of this recipe entails by."""
+        return self.entailment or Cone(min_radius=self.min_radius)
+
+    @property
+    def _of_radius(self) -> bool:
+        return bool(self.entail or self.order or self.lineage or self.anchors)
 
     @property
     def metric(self) -> Metric:
@@ -147,8 +150,8 @@ def recipe_from(config: str | Path | Mapping[str, Any]) -> Recipe:
     """Return a recipe by name, from a YAML file, or from plain data, as such a file holds it.
 
     Plain data may start from another recipe (`base: hycoclip`, or a file beside its own) and replace its fields;
-    `contrast`, `edges` and `regularisers` are lists of mappings with the fields of `Contrast`, `Edge` and
-    `Regulariser`.
+    `contrast`, `edges`, `entail`, `order`, `lineage`, `anchors` and `regularisers` are lists of mappings with the
+    fields of `Contrast`, `Edge`, `Entail`, `Order`, `Lineage`, `Anchor` and `Regulariser`.
 
     Raises:
         ConfigError: an unknown recipe, key, role, geometry or scale, a number out of range, or files that are each

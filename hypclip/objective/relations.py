@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from hypclip.errors import InputError
-from hypclip.geometry import polar, product
+from hypclip.geometry import entailment, polar, product
+from hypclip.geometry.entailment import Entailment
 from hypclip.geometry.metric import Metric
 from hypclip.roles import Role
 
@@ -95,6 +96,29 @@ class Relations:
         return polar.half_aperture(
             self._first[: self._edges], min_radius if self.metric.is_hyperbolic else min_radius / 2
         )
+
+    def score(self, rule: Entailment, general: Role, specific: Role) -> Tensor:
+        """Return how deep each specific point lies in the region of its general one, (F, B', N), ≥ 0 inside."""
+        om = self._gaps[self._pairs[frozenset((general, specific))]].square() / 2
+        x, y = self.lengths(general), self.lengths(specific)
+        return entailment.score(rule, x, y, om, hyperbolic=self.metric.is_hyperbolic)
+
+    def chord(self, a: Role, b: Role) -> Tensor:
+        """Return the gap |u_a − u_b| between the directions of a pair, (B', N)."""
+        return self._gaps[self._pairs[frozenset((a, b))]][0]
+
+    def cosine(self, a: Role, b: Role) -> Tensor:
+        """Return the cosine between the directions of a pair, (F, B', N)."""
+        return 1 - self._gaps[self._pairs[frozenset((a, b))]].square() / 2
+
+    def norms_of(self, role: Role) -> Tensor:
+        """Return √c|x| of all rows, (F, B, n)."""
+        return self.norms[self._roles[role]][..., : self.points[role].shape[2]]
+
+    def radii(self, role: Role) -> Tensor:
+        """Return √c · radius of all rows, (F, B, n)."""
+        norms = self.norms_of(role)
+        return torch.asinh(norms) if self.metric.is_hyperbolic else norms
 
     def lengths(self, role: Role) -> Tensor:
         """Return √c|x| of the local rows, (F, B', N)."""

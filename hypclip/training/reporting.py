@@ -13,6 +13,8 @@ from torch import Tensor
 
 from hypclip.files import read_text
 from hypclip.geometry.metric import Metric
+from hypclip.objective import Loss
+from hypclip.training.step import Embedded
 
 _WIDTH, _ROW, _LABEL, _BINS = 480, 60, 90, 60
 _BAR, _INK, _PAPER = (64, 96, 160), (30, 30, 30), (255, 255, 255)
@@ -73,3 +75,15 @@ def summary(output_dir: Path, step: int, elapsed_s: float) -> str:
 
 def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
+
+
+def non_finite(step: int, loss: Loss, seen: Embedded, logit_scale: float, norm: Tensor | None = None) -> str:
+    """Return what there is to say of a loss, or of a gradient norm, that is not a finite number."""
+    parts = ", ".join(f"{name} {value.item():.4g}" for name, value in loss.parts.items())
+    norms = ", ".join(f"{role} {x.norm(dim=-1).max().item():.4g}" for role, x in seen.features.items())
+    what = "loss" if norm is None else f"gradient norm ({norm.item()})"
+    return (
+        f"non-finite {what} at step {step}, before the update: loss {loss.loss.item():.4g}; parts: {parts}; "
+        f"curv {seen.curv.mean().item():.4g}, logit_scale {logit_scale:.4g}; largest norms: {norms}. "
+        "The last checkpoint is intact; lower train.learning_rate or use train.precision=fp32"
+    )

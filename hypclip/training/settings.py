@@ -14,12 +14,14 @@ from hypclip.config import STRICT_KEYS, UserPath, UserPlace, UserPlaces, build
 from hypclip.data.augment import AugmentConfig
 from hypclip.data.record import BoxFrame
 from hypclip.data.shards import find_shards
+from hypclip.data.taxonomy import Taxonomy, load_taxonomy
 from hypclip.errors import ConfigError
 from hypclip.evaluation.suite import EvaluationConfig
 from hypclip.files import user_path
 from hypclip.model import ModelConfig
 from hypclip.objective import Objective
-from hypclip.objective.recipe import LOGIT_SCALE
+from hypclip.objective.terms import LOGIT_SCALE
+from hypclip.training.calibration import FirstRadii
 from hypclip.training.checkpoints import begun_model
 from hypclip.training.flat import FlatModel, with_text_model
 from hypclip.training.guard import SpikeConfig
@@ -37,6 +39,9 @@ class DataConfig:
     before their EXIF turn (see `Reading`). `box_margin` lets a crop be up to that fraction wider than its box;
     `box_size` is the side of its pixels, that of the towers' pictures where it is not given, and needs an image tower
     that takes pictures of several sizes.
+
+    `taxonomy` has the is-a edges over phrases that an objective's `lineage` learns, by name or as a JSON file (see
+    `load_taxonomy`); `concepts` of its phrases join the batch of each process. Without it these terms are 0.
     """
 
     shards: UserPlaces
@@ -48,6 +53,8 @@ class DataConfig:
     boxes_are: BoxFrame | None = None
     box_margin: NonNegativeFloat = 0.0
     box_size: PositiveInt | None = None
+    taxonomy: UserPlace | None = None
+    concepts: PositiveInt = 128
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
@@ -60,9 +67,10 @@ class TrainConfig:
     `accumulate` > 1 each process runs its towers over that many parts of its batch, one after the other; the loss, over
     the whole batch, and its gradient stay the same (see hypclip/training/step.py). `gradient_checkpointing` computes
     activations again in the backward pass, `compile` compiles the towers; with `parallel` fsdp each process keeps a
-    part of every weight of the towers only. `deterministic` refuses operations whose
-    result depends on the order of threads. `decay_norms` gives norms and biases weight decay, as the published code
-    does against its papers. `ema_decay` averages weights over time; the finished model then has the averages.
+    part of every weight of the towers only. `first_radii` sets the scales of the lift on the first batch.
+    `deterministic` refuses operations whose result depends on the order of threads. `decay_norms` gives norms and
+    biases weight decay, as the published code does against its papers. `ema_decay` averages weights over time; the
+    finished model then has the averages.
 
     Every `checkpoint_every` steps the run is saved in the background. The newest `keep_checkpoints` stay, and those of
     multiples of `keep_every`; each is copied to `upload_to`, a folder as fsspec names it (s3://bucket/x).
@@ -76,6 +84,7 @@ class TrainConfig:
     decay_norms: bool = False
     warmup_steps: NonNegativeInt = 0
     clip_norm: PositiveFloat = 1.0
+    first_radii: FirstRadii | None = None
     accumulate: PositiveInt = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
@@ -134,11 +143,17 @@ class RunConfig:
 
 @dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))
 class RunPlan:
-    """The settings of a run, its objective, and the flat model that it starts from."""
+    """The settings of a run, its objective, the flat model that it starts from, and the taxonomy of its phrases."""
 
     config: RunConfig
     objective: Objective
     warm_start: FlatModel | None = None
+    taxonomy: Taxonomy | None = None
+
+    def phrases(self) -> dict[str, Any]:
+        """Return what the batches are to be told of the taxonomy, see `collate`."""
+        wanted = self.config.data.concepts if self.objective.recipe.uses_taxonomy else 0
+        return {"taxonomy": self.taxonomy, "concepts": wanted}
 
     def lasting(self) -> dict[str, Any]:
         """Return what a run must keep when it is resumed, by dotted name: else it would be another run."""
@@ -182,6 +197,8 @@ def configure(settings: Mapping[str, Any], *, resume: bool = False) -> RunPlan:
         "factor_dim": recipe.factor_dim,
         "other_scales": {name: value for name, value in recipe.scales.items() if name != LOGIT_SCALE},
     }
+    if recipe.metric.has_cones:
+        wanted["entailment"] = asdict(recipe.rule)
     if LOGIT_SCALE in recipe.scales:
         wanted["logit_scale_init"] = recipe.scales[LOGIT_SCALE]
     for name in ("geometry", "distance", "factor_dim"):
@@ -203,7 +220,8 @@ def configure(settings: Mapping[str, Any], *, resume: bool = False) -> RunPlan:
     config = build(RunConfig, {**settings, "model": {**wanted, **given}})
     if missing := wanted["other_scales"].keys() - config.model.other_scales.keys():
         raise ConfigError(f"model.other_scales lacks {sorted(missing)}, which the objective names")
-    return RunPlan(config, objective, flat)
+    taxonomy = load_taxonomy(config.data.taxonomy) if config.data.taxonomy is not None else None
+    return RunPlan(config, objective, flat, taxonomy)
 
 
 def read_source(start: WarmStartConfig, towers: str | Mapping[str, Any] | None = None) -> FlatModel:
@@ -223,7 +241,9 @@ def read_source(start: WarmStartConfig, towers: str | Mapping[str, Any] | None =
     return flat if start.text_model is None else with_text_model(flat, start.text_model)
 
 
-_LASTING_DATA = ("workers", "shuffle_buffer", "caption_field", "boxes_are", "box_margin", "box_size")
+_LASTING_DATA = (
+    "workers", "shuffle_buffer", "caption_field", "boxes_are", "box_margin", "box_size", "taxonomy", "concepts"
+)  # fmt: skip
 _OF_SOURCE = ("towers", "image_mean", "image_std")
 
 

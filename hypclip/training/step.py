@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +26,14 @@ from hypclip.training.precision import Precision, towers_in
 
 @dataclass(frozen=True)
 class Embedded:
-    """What the objective saw, features and contents of all processes and the curvature, detached.
+    """What the objective saw of all processes, detached: features, curvature, and what is `known` of the samples.
 
     `finite` says whether the loss is a finite number in every process.
     """
 
     features: dict[str, Tensor]
     curv: Tensor
-    content: dict[str, Tensor]
-    box_weight: Tensor | None
+    known: dict[str, Any]
     finite: bool
 
 
@@ -62,7 +62,7 @@ def forward_backward(
     Gradients are left out in every process where the loss is not finite in one.
     """
     if parts == 1:
-        output = _embed(wrapped, batch, objective, precision)
+        output = embed(wrapped, batch, objective, precision)
         own, loss, seen = _loss(output, objective, batch)
         if seen.finite:
             torch.autograd.backward(_scaled(own, scaler))
@@ -74,9 +74,10 @@ def forward_backward(
     with torch.no_grad():
         for chunk in chunks:
             states.append(_random_state(model.device))
-            cached.append(_embed(wrapped, chunk, objective, precision))
+            cached.append(embed(wrapped, chunk, objective, precision))
     features = {
-        role: torch.cat([part.features[role] for part in cached]).requires_grad_() for role in cached[0].features
+        role: torch.cat([part.features[role] for part in cached if role in part.features]).requires_grad_()
+        for role in dict.fromkeys(role for part in cached for role in part.features)
     }
     curv = cached[0].curv.clone().requires_grad_()
     scales = {name: scale.clone().requires_grad_() for name, scale in cached[0].scales.items()}
@@ -84,19 +85,20 @@ def forward_backward(
     if not seen.finite:
         return loss, seen
     torch.autograd.backward(_scaled(own, scaler))
-    done = 0
+    done = dict.fromkeys(features, 0)
     for place, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
         last = place == len(chunks) - 1
         _set_random_state(model.device, state)
         with contextlib.nullcontext() if last else unsynchronised(wrapped, model):
-            output = _embed(wrapped, chunk, objective, precision)
-            rows = slice(done, done + chunk.size)
-            carried = [_dot(output.features[role], _gradient(x)[rows]) for role, x in features.items()]
+            output = embed(wrapped, chunk, objective, precision)
+            carried = []
+            for role, x in output.features.items():
+                carried.append(_dot(x, _gradient(features[role])[done[role] : done[role] + len(x)]))
+                done[role] += len(x)
             if last:
                 carried += [_dot(output.curv, _gradient(curv))]
                 carried += [_dot(output.scales[name], _gradient(scale)) for name, scale in scales.items()]
             torch.autograd.backward(torch.stack(carried).sum())
-        done += chunk.size
     _exchange(model)
     return loss, seen
 
@@ -106,7 +108,8 @@ def _exchange(model: HypCLIP) -> None:
         average_whole_gradients(model)
 
 
-def _embed(wrapped: nn.Module, batch: Batch, objective: Objective, precision: Precision) -> Output:
+def embed(wrapped: nn.Module, batch: Batch, objective: Objective, precision: Precision) -> Output:
+    """Return the features of this process's samples."""
     shape = (batch.size, objective.recipe.max_boxes)
     with towers_in(precision, next(iter(batch.content.values())).device):
         output: Output = wrapped(batch.images, batch.texts, shape, batch.box_rows)
@@ -120,21 +123,22 @@ def _scaled(loss: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
 def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Tensor, Loss, Embedded]:
     """Return the loss to be differentiated, the mean over processes with its parts, and what the objective saw."""
     own = {**output.features, **{f"content {role}": ids for role, ids in batch.content.items()}}
+    own |= {f"ancestors {role}": ids for role, ids in batch.ancestors.items()}
     if batch.box_weight is not None:
         own["box_weight"] = batch.box_weight
+    if batch.levels is not None:
+        own["levels"] = batch.levels
     of_all = dict(zip(own, distributed.gather_rows_with_gradient(list(own.values())), strict=True))
     features = {role: of_all[role] for role in output.features}
-    content = {role: of_all[f"content {role}"] for role in batch.content}
-    box_weight = of_all.get("box_weight")
+    known: dict[str, Any] = {
+        "content": {role: of_all[f"content {role}"] for role in batch.content},
+        "ancestors": {role: of_all[f"ancestors {role}"] for role in batch.ancestors},
+        "box_weight": of_all.get("box_weight"),
+        "levels": of_all.get("levels"),
+    }
     first = distributed.rank() * batch.size
-    loss = objective(
-        features,
-        curv=output.curv,
-        logit_scale=output.scales,
-        content=content,
-        box_weight=box_weight,
-        local=slice(first, first + batch.size),
-    )
+    local = slice(first, first + batch.size)
+    loss = objective(features, curv=output.curv, logit_scale=output.scales, local=local, **known)
     # A scale that the recipe does not name takes part too: DistributedDataParallel waits for the gradient of each.
     every_scale = torch.stack(list(output.scales.values())).sum()
     whole = loss.loss + 0 * every_scale
@@ -142,7 +146,7 @@ def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Tensor, L
     # All processes agree on whether it is finite before the backward pass, in which they wait for each other.
     mean, *parts = distributed.gather_rows(values).mean(0)
     detached = {role: x.detach() for role, x in features.items()}
-    seen = Embedded(detached, output.curv.detach(), content, box_weight, bool(mean.isfinite()))
+    seen = Embedded(detached, output.curv.detach(), known, bool(mean.isfinite()))
     return whole, Loss(mean, dict(zip(loss.parts, parts, strict=True))), seen
 
 

@@ -1,0 +1,71 @@
+"""Which phrases of a taxonomy entail the texts and pictures of a batch, level by level."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot, softplus
+
+from hypclip.geometry.entailment import pairwise_score
+from hypclip.objective.inputs import Concepts, Inputs
+from hypclip.objective.recipe import Recipe
+from hypclip.objective.terms import Lineage
+from hypclip.roles import CONCEPT, MISSING, SPOKEN
+
+MAX_LEVELS = 32
+"""Levels of a taxonomy that are told apart; those below count as the last."""
+
+
+def lineage(term: Lineage, recipe: Recipe, batch: Inputs) -> Tensor:
+    """Return the value of one term, see `Lineage`; 0 where no phrase of the batch is in the taxonomy."""
+    concepts = batch.concepts
+    if concepts is None:
+        return batch.curv.new_zeros(())
+    if term.specific == CONCEPT:
+        held, own = _related(concepts.ids, concepts.ancestors, concepts)
+        among = concepts.counts & held.any(1)
+        weight = among.to(concepts.points) / among.sum().clamp(min=1)
+        cost = _cost(term, recipe, batch, concepts, concepts.points, held, own)
+        return (cost * weight).sum()
+    spoken = SPOKEN.get(term.specific, term.specific)
+    if spoken not in batch.ancestors:
+        return batch.curv.new_zeros(())
+    ids, above = batch.content[spoken], batch.ancestors[spoken]
+    held, own = _related(ids.flatten(), above.flatten(0, 1), concepts)
+    if spoken != term.specific:  # a picture is an instance of what is said of it
+        held, own = held | own, torch.zeros_like(own)
+    shares = batch.shares(term.specific, spoken, among=held.any(1).view(ids.shape))
+    boxes = ids.shape[1]
+    rows = torch.arange(batch.size * boxes, device=batch.device).view(batch.size, boxes)[batch.local].flatten()
+    points = batch.points[term.specific].flatten(0, 1)[rows]
+    cost = _cost(term, recipe, batch, concepts, points, held[rows], own[rows])
+    return (cost * shares.flatten()).sum()
+
+
+def _related(ids: Tensor, above: Tensor, concepts: Concepts) -> tuple[Tensor, Tensor]:
+    """Return which phrases stand above each text, and which are the text itself, (n, C)."""
+    held = (above.unsqueeze(2) == concepts.ids).any(1)
+    own = (ids.unsqueeze(1) == concepts.ids) & (ids != MISSING).unsqueeze(1)
+    return held & concepts.counts, own & concepts.counts
+
+
+def _cost(
+    term: Lineage, recipe: Recipe, batch: Inputs, concepts: Concepts, points: Tensor, held: Tensor, own: Tensor
+) -> Tensor:
+    """Return what each point costs, (n,): the mean over the levels of the phrases that entail it."""
+    score = pairwise_score(recipe.rule, concepts.points, points, recipe.metric, batch.curv).T.double()
+    levels = one_hot(concepts.levels.clamp(0, MAX_LEVELS - 1), MAX_LEVELS).double()  # (C, L)
+    at_level = held.double() @ levels  # (n, L): how many ancestors there are
+    # What is entailed at a level says which phrases of that level are wrong; of other levels nothing is known.
+    wrong = concepts.counts & ~held & ~own & (at_level @ levels.T > 0)
+    logits = term.contrast_scale * score
+    top = logits.detach().masked_fill(~(wrong | held), -torch.inf).amax(1, keepdim=True).clamp(min=-1e9)
+    total = torch.exp(torch.where(wrong, logits - top, -torch.inf)) @ levels  # (n, L)
+    rivals = (torch.log(total.clamp(min=1e-300)) + top) @ levels.T  # log Σ exp over the wrong of each one's level
+    contrast = softplus(rivals - logits) * (total @ levels.T > 0)
+    cost = term.contrast * contrast + softplus(-term.scale * score)
+    of_ancestors = (cost * held) @ levels / at_level.clamp(min=1)
+    number = wrong.double() @ levels
+    of_others = (softplus(term.scale * score) * wrong) @ levels / number.clamp(min=1)
+    by_level = (of_ancestors + term.negatives * of_others) * (at_level > 0)
+    return (by_level.sum(1) / (at_level > 0).sum(1).clamp(min=1)).to(points.dtype)
