@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hypclip.data.batch import Batch
 from hypclip.model import HypCLIP, Output
 from hypclip.objective import Loss, Objective
+from hypclip.roles import CONCEPT
 from hypclip.training import distributed
 from hypclip.training.parallel import average_whole_gradients, is_sharded, unsynchronised
 from hypclip.training.precision import Precision, towers_in
@@ -128,7 +129,12 @@ def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Tensor, L
         own["box_weight"] = batch.box_weight
     if batch.levels is not None:
         own["levels"] = batch.levels
-    of_all = dict(zip(own, distributed.gather_rows_with_gradient(list(own.values())), strict=True))
+    of_all: dict[str, Tensor] = {}
+    # Samples and concepts are of different numbers.
+    for names in ([n for n in own if not _of_concepts(n)], [n for n in own if _of_concepts(n)]):
+        if names:
+            gathered = distributed.gather_rows_with_gradient([own[name] for name in names])
+            of_all |= dict(zip(names, gathered, strict=True))
     features = {role: of_all[role] for role in output.features}
     known: dict[str, Any] = {
         "content": {role: of_all[f"content {role}"] for role in batch.content},
@@ -148,6 +154,10 @@ def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Tensor, L
     detached = {role: x.detach() for role, x in features.items()}
     seen = Embedded(detached, output.curv.detach(), known, bool(mean.isfinite()))
     return whole, Loss(mean, dict(zip(loss.parts, parts, strict=True))), seen
+
+
+def _of_concepts(name: str) -> bool:
+    return name == "levels" or name.rpartition(" ")[2] == CONCEPT
 
 
 def _dot(value: Tensor, gradient: Tensor) -> Tensor:
