@@ -50,7 +50,9 @@ def calibrate(
         found = [x.flatten(0, -2) for role, x in output.features.items() if kind in role]
         if not found:
             continue
-        rho = model.metric.radius(torch.cat(found), output.curv).mean()
+        points = torch.cat(found)
+        held = points.any(-1)  # the padding of boxes lies at the origin
+        rho = model.metric.radius(points[held] if held.any() else points, output.curv).mean()
         if model.metric.is_hyperbolic:
             rho = rho * output.curv.mean().sqrt()
         rho = _mean(rho)
