@@ -128,12 +128,12 @@ def test_an_order_asks_for_a_gap_of_radii():
     )
 
 
-def test_an_anchor_holds_the_mean_radius():
+def test_an_anchor_holds_each_radius():
     inputs = leaves(samples(5), CURV, {"logit_scale": 3.0})
     found = call(recipe(anchors=[{"role": "image", "radius": 2.0, "weight": 3.0}]), inputs)
     rho = torch.asinh(inputs["curv"].sqrt() * inputs["image"].norm(dim=1))
-    assert found.parts["anchor/image"].item() == pytest.approx((rho.mean() - 2).square().item(), rel=1e-12)
-    assert found.loss.item() == pytest.approx(3 * (rho.mean() - 2).square().item(), rel=1e-6)
+    assert found.parts["anchor/image"].item() == pytest.approx((rho - 2).square().mean().item(), rel=1e-12)
+    assert found.loss.item() == pytest.approx(3 * (rho - 2).square().mean().item(), rel=1e-6)
 
 
 # A taxonomy: A and B below D; D and C below E. Concepts D and C are of level 1, E of level 0.
@@ -165,7 +165,7 @@ def lineage_of(z: Tensor, entailed: list[int], wrong: list[int]) -> Tensor:
         chosen = torch.stack([z[g], *(z[w] for w in wrong)])
         contrast = torch.logsumexp(6.0 * chosen, 0) - 6.0 * z[g] if wrong else 0.0
         costs.append(contrast + softplus(-4 * z[g]))
-    others = torch.stack([softplus(4 * z[w]) for w in wrong]).mean() if wrong else 0.0
+    others = torch.stack([softplus(4 * z[w]) for w in wrong]).sum() if wrong else 0.0
     return torch.stack(costs).mean() + 2 * others
 
 
@@ -193,7 +193,7 @@ def test_lineage_is_by_level_and_leaves_out_what_is_not_known(specific):
 
 def test_lineage_of_concepts_orders_the_taxonomy_itself():
     inputs = with_concepts(2)
-    term = {"specific": "concept", "scale": 4.0, "contrast_scale": 6.0}
+    term = {"specific": "concept", "scale": 4.0, "contrast_scale": 6.0, "negatives": 2.0}
     found = call(recipe(lineage=[term]), inputs, **taxonomy_of(99, 99))
     score, c = score_in("plane"), inputs["curv"]
     want = [

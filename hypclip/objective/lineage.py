@@ -65,7 +65,6 @@ def _cost(
     contrast = softplus(rivals - logits) * (total @ levels.T > 0)
     cost = term.contrast * contrast + softplus(-term.scale * score)
     of_ancestors = (cost * held) @ levels / at_level.clamp(min=1)
-    number = wrong.double() @ levels
-    of_others = (softplus(term.scale * score) * wrong) @ levels / number.clamp(min=1)
+    of_others = (softplus(term.scale * score) * wrong) @ levels
     by_level = (of_ancestors + term.negatives * of_others) * (at_level > 0)
     return (by_level.sum(1) / (at_level > 0).sum(1).clamp(min=1)).to(points.dtype)

@@ -105,13 +105,13 @@ def _rho(points: Tensor, recipe: Recipe, batch: Inputs) -> Tensor:
 
 
 def anchor(term: Anchor, recipe: Recipe, batch: Inputs, relations: Relations) -> Tensor:
-    """Return the squared distance of the mean √c · radius of a role from where it should be, over all processes."""
+    """Return how far the points of a role are from the radius where they should be, squared and averaged."""
     if term.role == CONCEPT:
-        if batch.concepts is None:
+        concepts = batch.concepts
+        if concepts is None:
             return batch.curv.new_zeros(())
-        rho = _rho(batch.concepts.points, recipe, batch)
-        present = batch.concepts.counts
-    else:
-        rho, present = relations.radii(term.role)[0], batch.present(term.role)
-    mean = (rho * present).sum() / present.sum().clamp(min=1)
-    return torch.where(present.any(), (mean - term.radius).square(), 0).to(batch.curv.dtype)
+        off = (_rho(concepts.points, recipe, batch) - term.radius).square()
+        return torch.sum(off * concepts.counts) / concepts.counts.sum().clamp(min=1)
+    shares = batch.shares(term.role)
+    off = (relations.radii(term.role)[0][batch.local] - term.radius).square().to(shares.dtype)
+    return (off[:, : shares.shape[1]] * shares).sum()

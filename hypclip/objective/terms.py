@@ -99,7 +99,7 @@ class Order:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class Anchor:
-    """(ρ̄ − radius)² of the mean of ρ = √c · radius over a role: it holds a level where regions can be told apart."""
+    """Mean of (ρ − radius)² over a role, ρ = √c · radius: it holds a level at one radius, whatever else pulls at it."""
 
     role: Role
     radius: PositiveFloat
@@ -112,8 +112,9 @@ class Lineage:
 
     For a point s and the phrases g of one level of the taxonomy, with z(g, s) as for `Entail`: the cross-entropy of
     contrast_scale · z over the level, its own ancestor being right and its other ancestors left out, times `contrast`;
-    and softplus(−scale · z) of its ancestors, plus `negatives` times the mean of softplus(scale · z) of all others.
-    Levels weigh alike. A picture also counts as entailed by its own phrase.
+    and the mean of softplus(−scale · z) of its ancestors, plus `negatives` times the sum of softplus(scale · z) of all
+    others: with 1 the border lies where both are as likely. Levels weigh alike. A picture also counts as entailed by
+    its own phrase.
     """
 
     specific: Role
@@ -121,7 +122,7 @@ class Lineage:
     scale: PositiveFloat = 8.0
     contrast_scale: PositiveFloat = 16.0
     contrast: NonNegativeFloat = 1.0
-    negatives: NonNegativeFloat = 2.0
+    negatives: NonNegativeFloat = 0.3
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
