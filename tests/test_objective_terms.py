@@ -353,6 +353,19 @@ def test_a_loss_does_not_depend_on_the_size_of_blocks(form, monkeypatch):
     assert_same(gradients(blocks.loss, inputs), gradients(whole.loss, inputs), rtol=1e-10, atol=1e-13)
 
 
+def test_of_a_large_batch_a_general_point_meets_a_part(monkeypatch):
+    inputs = leaves(samples(7), CURV, {"logit_scale": 3.0})
+    term = {"general": "text", "specific": "image", "scale": 4.0}
+    monkeypatch.setattr("hypclip.objective.radial.MOST_NEGATIVES", 3)
+    found = call(recipe(entail=[term]), inputs)
+    score, c = score_in("plane"), inputs["curv"]
+    z = torch.stack([torch.stack([score(g, s, c) for s in inputs["image"]]) for g in inputs["text"]])
+    met = [[j for j in (0, 3, 6) if j != i] for i in range(7)]
+    others = torch.stack([softplus(4 * z[i, js]).mean() for i, js in enumerate(met)]).mean()
+    want = softplus(-4 * z.diagonal()).mean() + others
+    assert found.parts["entail/text-image"].item() == pytest.approx(want.item(), rel=1e-12)
+
+
 def test_describe_measures_each_term_and_each_level():
     inputs = with_concepts(4)
     features = {name: x.detach() for name, x in inputs.items() if name not in ("curv", "logit_scale")}

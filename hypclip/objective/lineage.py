@@ -12,7 +12,7 @@ from hypclip.objective.recipe import Recipe
 from hypclip.objective.terms import Lineage
 from hypclip.roles import CONCEPT, MISSING, SPOKEN
 
-MAX_LEVELS = 32
+MAX_LEVELS = 16
 """Levels of a taxonomy that are told apart; those below count as the last."""
 
 

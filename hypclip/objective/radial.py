@@ -16,6 +16,9 @@ from hypclip.objective.relations import Relations
 from hypclip.objective.terms import Anchor, Entail, Order
 from hypclip.roles import CONCEPT, SPOKEN, Role
 
+MOST_NEGATIVES = 256
+"""How many specific points a general one is compared with; of a larger batch, every so-manieth."""
+
 
 def entail(term: Entail, recipe: Recipe, batch: Inputs, relations: Relations, bars: Bars) -> Tensor:
     """Return the value of one entailment term; `bars` are the specific points that a general one may entail besides."""
@@ -30,17 +33,23 @@ def entail(term: Entail, recipe: Recipe, batch: Inputs, relations: Relations, ba
     target = rows if specific.shape[1] == boxes else rows // boxes
     form, offset, sides, radii = _rows(recipe, batch, relations, term.general, term.specific)
     own = rows if general.shape[1] == boxes else rows // boxes  # the general point of each row
+    places = torch.arange(0, len(sides[1]), -(-len(sides[1]) // MOST_NEGATIVES), device=batch.device)
+    some = bars._replace(
+        key_ids=bars.key_ids[:, places] if bars.key_ids.numel() else bars.key_ids,
+        absent=bars.absent[places] if bars.absent.numel() else bars.absent,
+    )
     negatives = outside(
         sides[0][own],
-        sides[1],
+        sides[1][places],
         form=form,
         offset=offset[own],
         scale=shares.new_tensor(term.scale),
         weight=shares.flatten(),
         target=target,
-        bars=bars,
+        bars=some,
+        places=places,
         general_radius=None if radii is None else radii[0][own],
-        specific_radius=None if radii is None else radii[1],
+        specific_radius=None if radii is None else radii[1][places],
     )
     return value + term.negatives * negatives
 

@@ -34,6 +34,7 @@ def outside(
     weight: Tensor,
     target: Tensor,
     bars: Bars,
+    places: Tensor,
     general_radius: Tensor | None = None,
     specific_radius: Tensor | None = None,
 ) -> Tensor:
@@ -48,6 +49,7 @@ def outside(
         weight: (n,), what the mean of each row counts; a row without any j counts nothing.
         target: (n,) int64, the specific point that i does entail.
         bars: which others it entails, or which are not there; see `Bars`.
+        places: (m,) int64, what `target` calls each specific point.
         general_radius: (n,) of cones.
         specific_radius: (m,) of cones.
     """
@@ -56,7 +58,7 @@ def outside(
     y = none if specific_radius is None else specific_radius
     gradient = torch.is_grad_enabled() and any(part.requires_grad for part in (general, specific, x, y, offset, scale))
     value, *_ = _outside(
-        general.contiguous(), specific.contiguous(), x, y, offset, scale, weight, target, *bars, form, gradient
+        general.contiguous(), specific.contiguous(), x, y, offset, scale, weight, target, places, *bars, form, gradient
     )
     total: Tensor = value
     return total
@@ -64,8 +66,8 @@ def outside(
 
 _SCHEMA = (
     "(Tensor general, Tensor specific, Tensor general_radius, Tensor specific_radius, Tensor offset, Tensor scale, "
-    "Tensor weight, Tensor target, Tensor query_ids, Tensor key_ids, Tensor absent, Tensor absent_query, str form, "
-    "bool gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "Tensor weight, Tensor target, Tensor places, Tensor query_ids, Tensor key_ids, Tensor absent, Tensor absent_query, "
+    "str form, bool gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -79,6 +81,7 @@ def _outside(
     scale: Tensor,
     weight: Tensor,
     target: Tensor,
+    places: Tensor,
     query_ids: Tensor,
     key_ids: Tensor,
     absent: Tensor,
@@ -96,7 +99,7 @@ def _outside(
     for a in range(0, n, rows):
         b = min(a + rows, n)
         product = general[a:b] @ specific.T
-        entailed = _entailed(bars, target, a, b, m)
+        entailed = _entailed(bars, target, places, a, b)
         share = weight[a:b] / (m - entailed.sum(1)).clamp(min=1)
         if form in ("cone", "flat_cone"):
             parts: tuple[Tensor, Tensor, Tensor] | None
@@ -125,16 +128,16 @@ def _outside(
     return value, d_general, d_specific, d_x, d_y, d_offset, d_scale
 
 
-def _entailed(bars: Bars, target: Tensor, a: int, b: int, m: int) -> Tensor:
+def _entailed(bars: Bars, target: Tensor, places: Tensor, a: int, b: int) -> Tensor:
     """Return which specific points are no negatives of rows a to b."""
-    barred = torch.zeros(b - a, m, dtype=torch.bool, device=target.device)
+    barred = target[a:b].unsqueeze(1) == places
     for query_id, key_id in zip(bars.query_ids, bars.key_ids, strict=True):
         barred |= query_id[a:b].unsqueeze(1) == key_id
     if bars.absent.numel():
         barred |= bars.absent
     if bars.absent_query.numel():
         barred |= bars.absent_query[a:b].unsqueeze(1)
-    return barred.scatter_(1, target[a:b].unsqueeze(1), True)
+    return barred
 
 
 def _angle(cos: Tensor, x: Tensor, y: Tensor, flat: bool) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -176,7 +179,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _multiply(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Any, ...]:
     if torch.is_grad_enabled() and not torch.compiler.is_compiling() and type(upstream) is Tensor:
         raise NotImplementedError("the gradient of outside cannot be differentiated again")
-    return *(upstream * part for part in ctx.saved_tensors), *[None] * 8
+    return *(upstream * part for part in ctx.saved_tensors), *[None] * 9
 
 
 _outside.register_autograd(_multiply, setup_context=_keep)

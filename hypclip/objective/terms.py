@@ -64,9 +64,9 @@ class Entail:
 
     With z the score of a pair, how deep the specific point lies in the region of the general one (see
     `hypclip.geometry.entailment.pairwise_score`), a pair costs softplus(−scale · z), and all others of its general
-    point together `negatives` times the mean of softplus(scale · z). Equal contents are no negatives of each other, nor
-    is what the taxonomy puts below the general point. Without `negatives` a region is only asked to hold its own, which
-    is right of parts, that other wholes have too.
+    point together `negatives` times the mean of softplus(scale · z); of a large batch a part of them. Equal contents
+    are no negatives of each other, nor is what the taxonomy puts below the general point. Without `negatives` a region
+    is only asked to hold its own, which is right of parts, that other wholes have too.
     """
 
     general: Role
