@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypclip.evaluation.entailment import (
+from hypclip.evaluation.is_a import EdgeSet, Phrases, Pictures
+from hypclip.evaluation.regions import (
     containment,
     edge_measures,
     geodesic_against_cosine,
@@ -18,7 +19,6 @@ from hypclip.evaluation.entailment import (
     radii,
     transitivity,
 )
-from hypclip.evaluation.is_a import EdgeSet, Phrases, Pictures
 from hypclip.evaluation.retrieval import Pairs
 from hypclip.evaluation.zero_shot import embed_files
 from hypclip.model import HypCLIP

@@ -66,8 +66,8 @@ def asserted(
 
 
 def cosines(general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    """Return the cosine of the angle at the origin, in float64."""
-    return normalize(general.double(), dim=-1) @ normalize(specific.double(), dim=-1).T
+    """Return the cosine of the angle at the origin, to 12 decimals, so that a pair and its reverse are a tie."""
+    return (normalize(general.double(), dim=-1) @ normalize(specific.double(), dim=-1).T).round(decimals=12)
 
 
 def edge_measures(
@@ -180,7 +180,7 @@ def geodesic_against_cosine(model: HypCLIP, pool: Float[Tensor, "m d"], queries:
     return torch.tensor(found, dtype=torch.float64).nanmean().item()
 
 
-def _scaled(model: HypCLIP, x: Float[Tensor, "n d"]) -> Float[Tensor, "n factors d"]:
+def _scaled(model: HypCLIP, x: Float[Tensor, "n d"]) -> Float[Tensor, "n factors k"]:
     """Return points at curvature −1, by factors; those of flat space as they are."""
     metric, x = model.metric, x.double()
     if not metric.is_hyperbolic:
