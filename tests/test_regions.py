@@ -13,6 +13,7 @@ from hypclip.evaluation import regions
 from hypclip.evaluation.regions import (
     asserted,
     containment,
+    cosines,
     edge_measures,
     geodesic_against_cosine,
     half_spaces,
@@ -144,6 +145,13 @@ def test_half_spaces_are_counted_up_to_the_radius_at_which_merus_cones_open():
     assert half_spaces(model_at(PERFECT), points((opened - 1e-3, 1, 0), (opened + 1e-3, 0, 1), (0, 1, 0))) == 2 / 3
     flat = KnownModel({"x": (1.0, 0.0)}, {}, geometry="euclidean")
     assert half_spaces(flat, torch.tensor([[0.099, 0], [0.101, 0]])) == 0.5
+
+
+def test_a_pair_and_its_reverse_have_one_cosine():
+    x = torch.randn(60, 48, generator=torch.Generator().manual_seed(5))
+    found = cosines(x, x[:31])
+    assert torch.equal(found[:31], found[:31].T)
+    torch.testing.assert_close(found, torch.cosine_similarity(x.double()[:, None], x.double()[:31], dim=-1))
 
 
 # Transitivity ---------------------------------------------------------------------------------------------------------
