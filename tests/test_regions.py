@@ -253,3 +253,14 @@ def test_queries_that_rank_nothing_do_not_count():
     assert math.isnan(geodesic_against_cosine(model, pool[:3], torch.arange(3)))
     alone = geodesic_against_cosine(model, pool, torch.tensor([0]))
     assert alone == pytest.approx(geodesic_against_cosine(model, pool, torch.tensor([0, 3])))
+
+
+def test_of_a_large_pool_a_fixed_sample_is_ranked(monkeypatch):
+    pool = random_points(60, 6)[:, :2]
+    model, queries = model_at(PERFECT), torch.arange(20, 60)
+    whole = geodesic_against_cosine(model, pool, queries)
+    monkeypatch.setattr(regions, "_QUERIES", 10)
+    monkeypatch.setattr(regions, "_POOL", 30)
+    sampled = geodesic_against_cosine(model, pool, queries)
+    assert sampled == geodesic_against_cosine(model, pool, queries) != whole
+    assert sampled == pytest.approx(whole, abs=0.2)

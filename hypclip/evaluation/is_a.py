@@ -20,7 +20,7 @@ from hypclip.data.taxonomy import Taxonomy, same_phrase
 from hypclip.errors import DataError, first_few
 from hypclip.evaluation.zero_shot import LabelledImages
 
-MOST_PAIRS = 10_000_000
+MOST_PAIRS = 5_000_000
 """A larger set keeps all of its general phrases and a fixed random sample of what may be below them."""
 _MOST_LEVELS = 4
 """A deeper taxonomy is asked about adjacent levels alone."""

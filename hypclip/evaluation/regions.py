@@ -25,6 +25,7 @@ _BLOCK_PAIRS = 2**18
 _OWN_ROWS = 256
 _TRIPLE_PHRASES = 2_000
 _QUERIES = 100
+_POOL = 20_000
 
 
 def radii(model: HypCLIP, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
@@ -119,9 +120,7 @@ def transitivity(model: HypCLIP, phrases: Float[Tensor, "n d"]) -> float:
 
     Of more than 2,000 phrases a fixed random sample of them is taken.
     """
-    if len(phrases) > _TRIPLE_PHRASES:
-        order = torch.randperm(len(phrases), generator=torch.Generator().manual_seed(0))
-        phrases = phrases[order[:_TRIPLE_PHRASES]]
+    phrases = phrases[_sample(len(phrases), _TRIPLE_PHRASES)]
     held = asserted(model, scores(model, phrases, phrases), phrases, phrases).fill_diagonal_(False)
     triples = (held.float() @ held.float()).fill_diagonal_(0).double()
     return ((triples * held).sum() / triples.sum()).item()
@@ -149,8 +148,7 @@ def containment(
     for rows in torch.split(torch.arange(len(texts)), _OWN_ROWS):
         some, theirs = texts[rows], images[picture[rows]]
         own += int(asserted(model, scores(model, some, theirs), some, theirs).diagonal().sum())
-    most = max(1, MOST_PAIRS // len(texts))
-    columns = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:most].sort().values
+    columns = _sample(len(images), max(1, MOST_PAIRS // len(texts)))
     numbers: dict[str, int] = {}
     wording = torch.tensor([numbers.setdefault(same_phrase(caption), len(numbers)) for caption in captions])
     has = torch.zeros(len(numbers), len(images), dtype=torch.bool)
@@ -164,20 +162,25 @@ def geodesic_against_cosine(model: HypCLIP, pool: Float[Tensor, "m d"], queries:
     """Return Spearman's correlation of the model's similarity with the cosine over a pool, the mean over queries.
 
     Over points of one radius it is 1: only a pool of mixed levels tells whether radii matter. No more than 100 queries
-    take part, a fixed random sample. NaN where no query can be ranked.
+    take part, and no more than 20,000 points, fixed random samples. NaN where no query can be ranked.
 
     Args:
         model: of the embeddings.
         pool: what is ranked for each query, but for the query itself.
         queries: rows of the pool.
     """
-    chosen = torch.randperm(len(queries), generator=torch.Generator().manual_seed(0))[:_QUERIES]
-    pool = pool.double()
-    found = []
-    for row in queries[chosen].tolist():
-        query, others = pool[row : row + 1], torch.cat([pool[:row], pool[row + 1 :]])
-        found.append(rank_correlation(model.similarity(query, others)[0], cosines(query, others)[0]))
+    asking, ranked = queries[_sample(len(queries), _QUERIES)], _sample(len(pool), _POOL)
+    points, others = pool[asking].double(), pool[ranked].double()
+    rows = zip(asking.tolist(), model.similarity(points, others), cosines(points, others), strict=True)
+    found = [rank_correlation(similar[ranked != own], cosine[ranked != own]) for own, similar, cosine in rows]
     return torch.tensor(found, dtype=torch.float64).nanmean().item()
+
+
+def _sample(count: int, most: int) -> Int[Tensor, " n"]:
+    """Return all numbers below `count`, or a fixed random choice of `most` of them, in order."""
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
 
 
 def _scaled(model: HypCLIP, x: Float[Tensor, "n d"]) -> Float[Tensor, "n factors k"]:
