@@ -99,7 +99,7 @@ class Hierarchy:
         if model.metric.has_cones:
             groups = {"caption": captions, "image": images, "picture": shown}
             found |= _of_radii(model, self.phrases, texts, {name: x for name, x in groups.items() if x is not None})
-            found |= {"transitivity": transitivity(model, texts), "violated/all": 1 - edges["all/recall"]}
+            found |= {"transitivity": transitivity(model, texts), "violated/all": 1 - edges.get("all/recall", math.nan)}
             if self.captioned and images is not None and captions is not None:
                 found |= _of_captions(model, captions, images, self.captioned)
         found |= edges
