@@ -119,7 +119,7 @@ class Hierarchy:
 
 def _of_radii(model: HypCLIP, phrases: Phrases, texts: Tensor, others: Mapping[str, Tensor]) -> dict[str, int | float]:
     """Measure what needs radii alone; `others` are captions, images and pictures, those that there are."""
-    worded = torch.cat([texts, *(others[name] for name in ("caption",) if name in others)])
+    worded = torch.cat([texts, others.get("caption", texts[:0])])
     queries = others.get("image", others.get("picture", texts[:0]))
     pool = torch.cat([worded, queries])
     asking = torch.arange(len(worded), len(pool)) if len(queries) else torch.arange(len(pool))
