@@ -152,6 +152,8 @@ def _known_keys(kind: Any, path: Sequence[str]) -> list[str]:
             kind = typing.get_args(kind)[0]
         elif dataclasses.is_dataclass(kind):
             kind = typing.get_type_hints(kind).get(part)
+        elif typing.get_origin(kind) is dict:
+            kind = typing.get_args(kind)[1]
     if not dataclasses.is_dataclass(kind):
         return []
     return [field.name for field in dataclasses.fields(kind)]

@@ -141,18 +141,20 @@ class KnownModel(HypCLIP):
         texts: string → space components.
         images: (r, g, b) → space components.
         curv: of the space.
-        geometry: "lorentz" or "sphere".
+        geometry: "lorentz" or another.
+        settings: others of ModelConfig.
     """
 
     def __init__(
         self,
         texts: Mapping[str, Sequence[float]],
         images: Mapping[tuple[int, int, int], Sequence[float]],
-        curv: float = 1.0,
+        curv: float | Sequence[float] = 1.0,
         geometry: Any = "lorentz",
+        **settings: Any,
     ):
         torch.nn.Module.__init__(self)
-        self.config = ModelConfig(TOWERS, geometry)
+        self.config = ModelConfig(TOWERS, geometry, **settings)
         self.metric = self.config.metric
         self.texts, self.images = texts, images
         self.dim = len(next(iter((*texts.values(), *images.values()))))

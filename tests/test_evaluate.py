@@ -10,9 +10,11 @@ from data_helpers import tiny_model
 from PIL import Image
 
 from hypclip import checkpoint
+from hypclip.config import build, read
 from hypclip.data.quickstart.shards import write_shards
+from hypclip.evaluation.suite import EvaluationConfig
 from train import zero_shot
-from train.evaluate import main
+from train.evaluate import main, table
 
 CONFIG = """
 zero_shot:
@@ -57,6 +59,45 @@ def test_every_task_is_scored(folder: Path, capsys: pytest.CaptureFixture[str]) 
     printed = capsys.readouterr().out
     assert len(printed.splitlines()) == len(written["squares"]) + len(written["scenes"])
     assert f"{written['scenes']['image_to_text_r1']:.4f}" in printed
+
+
+def test_a_hierarchy_is_printed_as_grids(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "is_a.json").write_text('[["red", "a colour"], ["blue", "a colour"], ["a cat", "an animal"]]')
+    images = f"images: {folder}/images, classes: {folder}/classes.json"
+    assert run(folder, f"hierarchy.phrases={{taxonomy: {folder}/is_a.json, {images}}}") == 0
+    written = json.loads((folder / "metrics.json").read_text())["phrases"]
+    assert written["phrases"] == 5
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["phrases", "phrases", "5"] in lines
+    radii = lines.index(["phrases", "0", "1", "picture"])
+    assert lines[radii + 1] == ["radius", *(f"{written[f'radius/{row}']:.4f}" for row in ("0", "1", "picture"))]
+    assert lines[radii + 2] == ["order", f"{written['order/0']:.4f}"]
+    sets = next(line for line in lines if "base_rate" in line)
+    (found,) = (line for line in lines if line[:2] == ["0-1", "6"])
+    assert sets[:4] == ["phrases", "pairs", "base_rate", "ap"]
+    assert found[:4] == ["0-1", "6", f"{written['0-1/base_rate']:.4f}", f"{written['0-1/ap']:.4f}"]
+
+
+def test_a_grid_leaves_room_for_what_has_no_value() -> None:
+    scores = {"x": {"n": 3, "a/one": 0.5, "a/two": 12345, "b/two": 0.25, "c/three": 1}, "longer": {"top1": 0.125}}
+    assert table(scores).splitlines() == [
+        "x       n     3",
+        "",
+        "x       one     two",
+        "  a  0.5000   12345",
+        "  b          0.2500",
+        "",
+        "x    three",
+        "  c      1",
+        "longer  top1  0.1250",
+    ]
+
+
+def test_the_quickstarts_evaluations_can_be_read() -> None:
+    path = Path(__file__).parent.parent / "configs" / "evaluate" / "quickstart.yaml"
+    config = build(EvaluationConfig, read(path, (), EvaluationConfig))
+    assert config.names == ["fluent", "scenes", "emoji"]
+    assert (config.hierarchy["emoji"].taxonomy, config.hierarchy["emoji"].held_out) == ("emoji", "emoji-held-out")
 
 
 def test_other_scores_are_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

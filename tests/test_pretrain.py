@@ -214,6 +214,17 @@ def test_retrieval_on_held_out_shards_is_logged(config, tmp_path, shards, whole)
         )
 
 
+def test_the_hierarchy_is_logged(config, tmp_path):
+    (tmp_path / "is_a.json").write_text('[["a red square", "a shape"], ["a blue square", "a shape"]]')
+    evaluate = [f"evaluate.hierarchy.shapes.taxonomy={tmp_path}/is_a.json", "evaluate.every=2"]
+    assert run(config, *evaluate, "train.steps=2", "train.log_every=100") == 0
+    (line,) = read_log(tmp_path / "run")
+    assert line["shapes/phrases"] == 3
+    assert line["shapes/all/pairs"] == 2
+    assert line["shapes/radius/0"] > 0
+    assert 0 <= line["shapes/0-1/recall"] <= 1
+
+
 # Resuming -------------------------------------------------------------------------------------------------------------
 
 

@@ -34,10 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.output:
             check_output(arguments.output)
         config = build(EvaluationConfig, read(arguments.config, arguments.overrides, EvaluationConfig))
-        names = {*config.zero_shot, *config.retrieval}
-        if not names:
-            raise ConfigError("the config names no evaluation: expected some under zero_shot or retrieval")
-        if taken := {"model", "curv"} & names:
+        if not config.names:
+            raise ConfigError("the config names no evaluation: expected some under zero_shot, retrieval or hierarchy")
+        if taken := {"model", "curv"}.intersection(config.names):
             raise ConfigError(
                 f"evaluations need names of their own, other than model and curv, got {', '.join(sorted(taken))}"
             )
@@ -56,14 +55,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(scores: Mapping[str, Mapping[str, int | float]]) -> str:
-    """Return the scores as lines `task  measure  value`."""
+    """Return the scores as lines `task  measure  value`, and those called `row/column` as grids below a task's lines.
+
+    Rows that have a column in common are of one grid.
+    """
     task_width = max(map(len, scores))
-    name_width = max(len(name) for values in scores.values() for name in values)
-    return "\n".join(
-        f"{task:<{task_width}}  {name:<{name_width}}  {value if isinstance(value, int) else f'{value:.4f}'}"
-        for task, values in scores.items()
-        for name, value in values.items()
-    )
+    name_width = max((len(name) for values in scores.values() for name in values if "/" not in name), default=0)
+    lines = []
+    for task, values in scores.items():
+        rows: dict[str, dict[str, str]] = {}
+        for name, value in values.items():
+            row, _, column = name.partition("/")
+            if column:
+                rows.setdefault(row, {})[column] = _shown(value)
+            else:
+                lines.append(f"{task:<{task_width}}  {name:<{name_width}}  {_shown(value)}")
+        grids: list[dict[str, dict[str, str]]] = []
+        for row, cells in rows.items():
+            if not grids or not any(cells.keys() & other.keys() for other in grids[-1].values()):
+                grids.append({})
+            grids[-1][row] = cells
+        for grid in grids:
+            lines += ["", *_grid(task, grid)]
+    return "\n".join(lines)
+
+
+def _grid(title: str, rows: Mapping[str, Mapping[str, str]]) -> list[str]:
+    columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
+    widths = {c: max(len(c), *(len(cells.get(c, "")) for cells in rows.values())) for c in columns}
+    first = max(len(title), *(len(row) + 2 for row in rows))
+    heads = "".join(f"  {column:>{widths[column]}}" for column in columns)
+    return [f"{title:<{first}}{heads}"] + [
+        f"{'  ' + row:<{first}}"
+        + "".join(f"  {cells.get(column, ''):>{widths[column]}}" for column in columns).rstrip()
+        for row, cells in rows.items()
+    ]
+
+
+def _shown(value: int | float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 if __name__ == "__main__":

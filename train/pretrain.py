@@ -356,7 +356,7 @@ class Run:
         self.progress.advance()
         last = state.step == settings.steps
         evaluate = self.config.evaluate
-        evaluating = bool(evaluate.zero_shot or evaluate.retrieval) and (state.step % evaluate.every == 0 or last)
+        evaluating = bool(evaluate.names) and (state.step % evaluate.every == 0 or last)
         if state.step % settings.log_every == 0 or last or evaluating:
             self._log(loss, seen, rate, norm, evaluating)
 

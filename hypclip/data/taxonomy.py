@@ -39,13 +39,9 @@ class Taxonomy:
     """
 
     def __init__(self, edges: Iterable[Sequence[str]]):
-        self._graph = nx.DiGraph([(same_phrase(child), same_phrase(parent)) for child, parent in edges])
+        self._graph = acyclic((same_phrase(child), same_phrase(parent)) for child, parent in edges)
         if not self._graph:
             raise DataError("a taxonomy needs at least one is-a edge [child, parent], got none")
-        if not nx.is_directed_acyclic_graph(self._graph):
-            loop = nx.find_cycle(self._graph)
-            path = " → ".join([child for child, _ in loop] + [loop[0][0]])
-            raise DataError(f"the taxonomy has a cycle, in which each would be more general than itself: {path}")
         roots_first = reversed(list(nx.topological_sort(self._graph)))
         self._levels: dict[str, int] = {}
         for phrase in roots_first:
@@ -99,6 +95,20 @@ class Taxonomy:
             above = nx.descendants(self._graph, phrase) if phrase in self._graph else ()
             self._above[phrase] = tuple(sorted(above, key=lambda up: (-self._levels[up], up)))
         return self._above[phrase]
+
+
+def acyclic(edges: Iterable[Edge]) -> nx.DiGraph:
+    """Return is-a edges as a directed graph child → parent, in which a node may have several parents.
+
+    Raises:
+        DataError: a cycle; the message names what is in it.
+    """
+    graph = nx.DiGraph(list(edges))
+    if not nx.is_directed_acyclic_graph(graph):
+        loop = nx.find_cycle(graph)
+        path = " → ".join([child for child, _ in loop] + [loop[0][0]])
+        raise DataError(f"the taxonomy has a cycle: {path}, in which each would be more general than itself")
+    return graph
 
 
 def same_phrase(phrase: str) -> str:

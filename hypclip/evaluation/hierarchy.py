@@ -9,6 +9,7 @@ from pathlib import Path
 
 import networkx as nx
 
+from hypclip.data.taxonomy import acyclic
 from hypclip.errors import DataError
 from hypclip.evaluation.folders import same_form
 from hypclip.files import read_text
@@ -37,12 +38,9 @@ def build_taxonomy(edges: Iterable[Sequence[str]]) -> nx.DiGraph:
     Raises:
         DataError: no edges, or a cycle.
     """
-    graph = nx.DiGraph([(child, parent) for child, parent in edges])
+    graph = acyclic((child, parent) for child, parent in edges)
     if not graph:
         raise DataError("the taxonomy has no edges")
-    if not nx.is_directed_acyclic_graph(graph):
-        loop = " → ".join(child for child, _ in nx.find_cycle(graph))
-        raise DataError(f"the taxonomy has a cycle: {loop}")
     return graph
 
 

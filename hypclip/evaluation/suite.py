@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Annotated, TypeAlias
 
-import torch
 from annotated_types import Ge
 from pydantic.dataclasses import dataclass
 
-from hypclip.config import STRICT_KEYS, UserPath, UserPlaces
+from hypclip.config import STRICT_KEYS, UserPath, UserPlace, UserPlaces
 from hypclip.data.record import Reading
 from hypclip.data.shards import find_shards
-from hypclip.errors import ConfigError
+from hypclip.data.taxonomy import Taxonomy, load_taxonomy
+from hypclip.errors import ConfigError, DataError, first_few
 from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, require_classes, same_ancestor
+from hypclip.evaluation.instruments import Captioned, Hierarchy
+from hypclip.evaluation.is_a import Phrases, call
 from hypclip.evaluation.retrieval import read_pairs, retrieval
 from hypclip.evaluation.zero_shot import DEFAULT_TEMPLATES, check_templates, read_labelled_images, zero_shot
 from hypclip.model import HypCLIP
@@ -46,11 +49,37 @@ class RetrievalTask:
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
+class HierarchyTask:
+    """Whether is-a edges hold in the embedding; see hypclip/evaluation/instruments.py for what is measured.
+
+    `taxonomy` and `held_out` are names or JSON files, as hypclip.data.taxonomy reads them; the edges that are held out
+    are those that no training term knew, and are measured apart too. `images` and `classes` are labelled pictures, as
+    of a zero-shot task, whose class names are phrases of the taxonomy as they are, with an article or in one of the
+    `templates`. `shards` have captions and their pictures, as those of retrieval.
+    """
+
+    taxonomy: UserPlace
+    held_out: UserPlace | None = None
+    images: UserPath | None = None
+    classes: UserPath | None = None
+    templates: list[str] = field(default_factory=lambda: list(DEFAULT_TEMPLATES))
+    shards: UserPlaces | None = None
+    samples: Annotated[int, Ge(2)] = 1_000
+    caption_field: str = "caption"
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
 class EvaluationConfig:
     """Evaluations by name."""
 
     zero_shot: dict[str, ZeroShotTask] = field(default_factory=dict)
     retrieval: dict[str, RetrievalTask] = field(default_factory=dict)
+    hierarchy: dict[str, HierarchyTask] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all of them."""
+        return [*self.zero_shot, *self.retrieval, *self.hierarchy]
 
 
 def prepare(config: EvaluationConfig, warn: Callable[[str], None] = logger.warning) -> dict[str, Evaluation]:
@@ -61,18 +90,18 @@ def prepare(config: EvaluationConfig, warn: Callable[[str], None] = logger.warni
         warn: told what a person should know before believing the scores.
 
     Raises:
-        ConfigError: a name stands for two, or ancestors without a taxonomy.
+        ConfigError: a name stands for two, ancestors without a taxonomy, or images without classes.
         DataError: data that cannot be read.
     """
-    names = [*config.zero_shot, *config.retrieval]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"evaluations need names of their own, got {', '.join(names)}")
+    if len(set(config.names)) < len(config.names):
+        raise ConfigError(f"evaluations need names of their own, got {', '.join(config.names)}")
     found: dict[str, Evaluation] = {}
     for name, task in config.zero_shot.items():
         if task.ancestors and not task.taxonomy:
             raise ConfigError(f"zero_shot.{name}.ancestors needs zero_shot.{name}.taxonomy")
         found[name] = _zero_shot(name, task, warn)
-    return found | {name: _retrieval(name, task) for name, task in config.retrieval.items()}
+    found |= {name: _retrieval(name, task) for name, task in config.retrieval.items()}
+    return found | {name: _hierarchy(name, task, warn) for name, task in config.hierarchy.items()}
 
 
 def _zero_shot(name: str, task: ZeroShotTask, warn: Callable[[str], None]) -> Evaluation:
@@ -98,17 +127,58 @@ def _zero_shot(name: str, task: ZeroShotTask, warn: Callable[[str], None]) -> Ev
 
 
 def _retrieval(name: str, task: RetrievalTask) -> Evaluation:
-    records, bad = read_pairs(
-        find_shards(task.shards, f"retrieval.{name}.shards"), task.samples, Reading(task.caption_field)
-    )
-    captions = [caption for record in records for caption in record.captions]
-    picture = torch.tensor([row for row, record in enumerate(records) for _ in record.captions])
+    data = _captioned(f"retrieval.{name}.shards", task.shards, task)
 
     def evaluate(model: HypCLIP) -> dict[str, int | float]:
-        # A slice at a time: each picture is made anew from its pixels.
-        slices = [records[first : first + 128] for first in range(0, len(records), 128)]
-        images = torch.cat([model.embed_image([record.image for record in some]) for some in slices])
-        counts = {"n": len(records), "captions": len(captions), "skipped": len(bad)}
-        return {**counts, **dict(retrieval(model, images, model.embed_text(captions), picture))}
+        images, texts = data.embed(model)
+        counts = {"n": len(images), "captions": len(texts), "skipped": len(data.pairs.bad)}
+        return {**counts, **dict(retrieval(model, images, texts, data.picture))}
 
     return evaluate
+
+
+def _hierarchy(name: str, task: HierarchyTask, warn: Callable[[str], None]) -> Evaluation:
+    where = f"hierarchy.{name}"
+    if (task.images is None) != (task.classes is None):
+        raise ConfigError(f"{where}.images and {where}.classes belong together: give both or neither")
+    known = _load(f"{where}.taxonomy", task.taxonomy)
+    held_out = _load(f"{where}.held_out", task.held_out) if task.held_out else None
+    try:
+        phrases = Phrases(known, held_out)
+    except DataError as error:
+        raise DataError(f"{where}.held_out: {error}") from error
+    pictures = None
+    if task.images and task.classes:
+        data = read_labelled_images(task.images, task.classes)
+        pictures = call(data, phrases.taxonomy, check_templates(task.templates))
+        for line in data.warnings():
+            warn(f"{where}: {line}")
+        if pictures.left_out:
+            warn(
+                f"{where}: {len(pictures.left_out)} of {len(data.keys)} classes are no phrases of the taxonomy, and "
+                f"their pictures take no part: {first_few(pictures.left_out)}"
+            )
+    captioned = _captioned(f"{where}.shards", task.shards, task) if task.shards else None
+    hierarchy = Hierarchy(phrases, pictures, captioned)
+    once = functools.cache(warn)
+
+    def evaluate(model: HypCLIP) -> dict[str, int | float]:
+        if not model.metric.has_cones:
+            once(
+                f"{where}: on the sphere no point is more general than another: ap and auc are those of the cosine, "
+                "and what needs radii or regions is left out"
+            )
+        return hierarchy.measure(model)
+
+    return evaluate
+
+
+def _captioned(where: str, shards: str | list[str], task: RetrievalTask | HierarchyTask) -> Captioned:
+    return Captioned.of(read_pairs(find_shards(shards, where), task.samples, Reading(task.caption_field)))
+
+
+def _load(where: str, source: str) -> Taxonomy:
+    try:
+        return load_taxonomy(source)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
