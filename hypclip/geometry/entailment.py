@@ -18,7 +18,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from hypclip.errors import ConfigError, InputError
-from hypclip.geometry import lorentz, polar, product
+from hypclip.geometry import lorentz, planes, polar, product
 from hypclip.geometry._precision import Curv, as_curv, full_precision
 from hypclip.geometry.cones import MIN_RADIUS
 from hypclip.geometry.metric import Metric
@@ -126,6 +126,8 @@ def pairwise_score(
         curvs = product.curv_of_factors(as_curv(curv, general), general.shape[-1] // metric.factor_dim).unbind()
         scores = [pairwise_score(entailment, x, y, Metric(), c) for (x, y), c in zip(parts, curvs, strict=True)]
         return torch.stack(scores).mean(0)
+    if metric.is_hyperbolic and isinstance(entailment, Plane):  # one matmul, and no sinh of any pair
+        return planes.pairwise_height(general, specific, curv) - entailment.threshold
     c = as_curv(curv, general) if metric.is_hyperbolic else general.new_ones(())
     _, norm_x, unit_x = lorentz.polar(general, c)
     _, norm_y, unit_y = lorentz.polar(specific, c)

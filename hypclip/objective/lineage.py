@@ -54,17 +54,16 @@ def _cost(
 ) -> Tensor:
     """Return what each point costs, (n,): the mean over the levels of the phrases that entail it."""
     score = pairwise_score(recipe.rule, concepts.points, points, recipe.metric, batch.curv).T.double()
-    levels = one_hot(concepts.levels.clamp(0, MAX_LEVELS - 1), MAX_LEVELS).double()  # (C, L)
-    at_level = held.double() @ levels  # (n, L): how many ancestors there are
+    level = concepts.levels.clamp(0, MAX_LEVELS - 1)
+    of_level = one_hot(level, MAX_LEVELS).double()  # (C, L)
+    number = held.double() @ of_level  # (n, L): how many of its ancestors a point has at each level
     # What is entailed at a level says which phrases of that level are wrong; of other levels nothing is known.
-    wrong = concepts.counts & ~held & ~own & (at_level @ levels.T > 0)
+    wrong = concepts.counts & ~held & ~own & (number > 0)[:, level]
     logits = term.contrast_scale * score
     top = logits.detach().masked_fill(~(wrong | held), -torch.inf).amax(1, keepdim=True).clamp(min=-1e9)
-    total = torch.exp(torch.where(wrong, logits - top, -torch.inf)) @ levels  # (n, L)
-    rivals = (torch.log(total.clamp(min=1e-300)) + top) @ levels.T  # log Σ exp over the wrong of each one's level
-    contrast = softplus(rivals - logits) * (total @ levels.T > 0)
-    cost = term.contrast * contrast + softplus(-term.scale * score)
-    of_ancestors = (cost * held) @ levels / at_level.clamp(min=1)
-    of_others = (softplus(term.scale * score) * wrong) @ levels
-    by_level = (of_ancestors + term.negatives * of_others) * (at_level > 0)
-    return (by_level.sum(1) / (at_level > 0).sum(1).clamp(min=1)).to(points.dtype)
+    total = torch.exp(torch.where(wrong, logits - top, -torch.inf)) @ of_level  # (n, L)
+    rivals = (torch.log(total.clamp(min=1e-300)) + top)[:, level]  # log Σ exp over the wrong phrases of its level
+    contrast = softplus(rivals - logits) * (total > 0)[:, level]
+    right = (term.contrast * contrast + softplus(-term.scale * score)) / number.clamp(min=1)[:, level]
+    cost = torch.where(held, right, 0) + torch.where(wrong, term.negatives * softplus(term.scale * score), 0)
+    return (cost.sum(1) / (number > 0).sum(1).clamp(min=1)).to(points.dtype)

@@ -66,8 +66,8 @@ def outside(
 
 _SCHEMA = (
     "(Tensor general, Tensor specific, Tensor general_radius, Tensor specific_radius, Tensor offset, Tensor scale, "
-    "Tensor weight, Tensor target, Tensor places, Tensor query_ids, Tensor key_ids, Tensor absent, Tensor absent_query, "
-    "str form, bool gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "Tensor weight, Tensor target, Tensor places, Tensor query_ids, Tensor key_ids, Tensor absent, "
+    "Tensor absent_query, str form, bool gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
