@@ -59,7 +59,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Hy
     try:
         model = HypCLIP(build(ModelConfig, config["model"], "model"))
         if model.metric.has_cones and "entailment" not in config["model"]:
-            _say_what_is_assumed(folder)
+            say_what_is_assumed(folder)
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}") from error
     load_weights(model, folder)
@@ -71,7 +71,8 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Hy
 
 
 @functools.cache  # once for each
-def _say_what_is_assumed(folder: Path) -> None:
+def say_what_is_assumed(folder: str | os.PathLike[str]) -> None:
+    """Warn that a folder holds a model of before, which does not say what entails what."""
     rule = Cone()
     logger.warning(
         "%s does not say what entails what: it is taken to be by the cones of MERU, eta %g and min_radius %g",

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from hypclip.geometry.entailment import Entailment
 from hypclip.towers.image import resize_and_crop
 from hypclip.towers.text import Tokenizer
 from serve.batching import Array, Batcher, Input, Limits
@@ -60,6 +61,11 @@ class Engine(Protocol):
     @property
     def logit_scale(self) -> float:
         """The inverse temperature of class probabilities."""
+        ...
+
+    @property
+    def entailment(self) -> Entailment:
+        """The rule by which one of its points entails another, which it was trained with."""
         ...
 
     @property
@@ -143,6 +149,7 @@ class ModelEngine:
         card = engine._workers[0].card
         engine.model_id, engine.revision, engine.geometry = card.model_id, card.revision, card.geometry
         engine.curv, engine.dim, engine.logit_scale = card.curv, card.dim, card.logit_scale
+        engine.entailment = card.entailment
         engine._tokenizer = Tokenizer(card.text_cfg)
         engine._resize = resize_and_crop(card.image_size)
         limits = Limits(
@@ -162,6 +169,7 @@ class ModelEngine:
     curv: float
     dim: int
     logit_scale: float
+    entailment: Entailment
     _tokenizer: Tokenizer
     _resize: Callable[[Image.Image], Image.Image]
     _batcher: Batcher

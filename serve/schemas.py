@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from hypclip.geometry.entailment import Entailment, Plane
 from hypclip.search import Modality
 from hypclip.search.store import nesting
 from serve.coordinates import Coordinates
@@ -361,6 +362,31 @@ class DeletePointsResponse(BaseModel):
     count: int
 
 
+class ConeInfo(BaseModel):
+    """A point entails what lies in its cone: at an angle of at most eta times the half aperture.
+
+    The half aperture of x is asin(min(1, 2 · min_radius / (√curv · |x|))).
+    """
+
+    form: Literal["cone"]
+    eta: float = Field(examples=[1.0])
+    min_radius: float = Field(examples=[0.1])
+
+
+class PlaneInfo(BaseModel):
+    """A point entails what lies beyond it: threshold / √curv or more behind the plane through it across its ray."""
+
+    form: Literal["plane"]
+    threshold: float = Field(examples=[0.0])
+
+
+def rule_info(rule: Entailment) -> ConeInfo | PlaneInfo:
+    """Return a rule of entailment as responses have it."""
+    if isinstance(rule, Plane):
+        return PlaneInfo(form=rule.form, threshold=rule.threshold)
+    return ConeInfo(form=rule.form, eta=rule.eta, min_radius=rule.min_radius)
+
+
 class IndexInfo(BaseModel):
     """How the approximate search of a collection was built. `recall` was measured then, among stored points."""
 
@@ -379,6 +405,9 @@ class CollectionInfo(BaseModel):
     revision: str
     curv: float
     dim: int
+    entailment: ConeInfo | PlaneInfo = Field(
+        description="That of its model.", examples=[{"form": "plane", "threshold": 0.0}]
+    )
     index: IndexInfo | None
 
 
@@ -397,6 +426,11 @@ class ModelInfo(BaseModel):
     curv: float = Field(examples=[0.5])
     dim: int = Field(examples=[512])
     logit_scale: float = Field(examples=[14.3])
+    entailment: ConeInfo | PlaneInfo = Field(
+        description="What makes one point more general than another, as the model was trained for: the routes of the "
+        "hierarchy go by it unless a request has a `rule`.",
+        examples=[{"form": "plane", "threshold": 0.0}, {"form": "cone", "eta": 1.0, "min_radius": 0.1}],
+    )
 
 
 class Health(BaseModel):

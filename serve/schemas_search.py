@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, JsonValue, Tag, WithJsonSchema
 
+from hypclip.geometry.cones import MIN_RADIUS
+from hypclip.geometry.entailment import Cone, Plane
 from hypclip.search import Modality, Order, Where
 from hypclip.search.path import MAX_STEPS
 from hypclip.search.store import nesting
@@ -73,10 +75,61 @@ Scale: TypeAlias = Annotated[
         gt=0,
         le=1e6,
         strict=True,
-        description="η: a point is inside a cone where the angle is at most η times the half aperture. Below 1 is "
-        "stricter.",
+        description="A factor on how wide the cones are: a point is inside where the angle is at most aperture_scale · "
+        "eta · the half aperture. Below 1 is stricter. A half-space has no width: with a plane anything but 1 is "
+        "refused, and a `rule` with a larger threshold is stricter.",
     ),
 ]
+_LIMIT = 1e6  # of numbers that could be infinite otherwise; far beyond all that makes a difference
+
+
+class ConeRule(Schema):
+    """A point entails what lies in its cone: at an angle of at most eta times the half aperture.
+
+    The half aperture of x is asin(min(1, 2 · min_radius / (√curv · |x|))).
+    """
+
+    form: Literal["cone"]
+    eta: Annotated[float, Field(gt=0, le=_LIMIT, strict=True, description="Below 1 is stricter.")] = 1.0
+    min_radius: Annotated[float, Field(gt=0, le=_LIMIT, strict=True, description="Smaller is stricter.")] = MIN_RADIUS
+
+    def entailment(self) -> Cone:
+        """Return what stores search by."""
+        return Cone(self.eta, self.min_radius)
+
+
+class PlaneRule(Schema):
+    """A point entails what lies beyond it: threshold / √curv or more behind the plane through it across its ray."""
+
+    form: Literal["plane"]
+    threshold: Annotated[
+        float, Field(ge=-_LIMIT, le=_LIMIT, strict=True, description="More is stricter, below 0 is laxer.")
+    ] = 0.0
+
+    def entailment(self) -> Plane:
+        """Return what stores search by."""
+        return Plane(self.threshold)
+
+
+def _form(value: Any) -> str | None:
+    form = value.get("form") if isinstance(value, dict) else getattr(value, "form", None)
+    return f"({form})" if form in ("cone", "plane") else None
+
+
+Rule: TypeAlias = Annotated[
+    Annotated[ConeRule, Tag("(cone)")] | Annotated[PlaneRule, Tag("(plane)")],
+    Discriminator(
+        _form,
+        custom_error_type="one_of",
+        custom_error_message="expected an object of form 'cone', with eta and min_radius, or 'plane', with threshold",
+    ),
+]
+RULE = Field(
+    None,
+    description="What makes one point more general than another, in place of the rule that the model was trained for, "
+    "which is the default and which /model tells.",
+    examples=[{"form": "plane", "threshold": 0.2}, {"form": "cone", "eta": 0.8, "min_radius": 0.1}],
+)
 
 
 class _Restricted(Schema):
@@ -139,18 +192,22 @@ class ConeRequest(_Restricted):
     of: Item = Field(examples=["a photo of a dog"])
     k: K = 10
     offset: Offset = 0
+    rule: Rule | None = RULE
     aperture_scale: Scale = 1.0
     reflexive: Flag = Field(False, description="Let a point be its own ancestor and descendant.")
     order_by: Order = Field(
         "margin",
-        description="margin: deepest inside its cone first. distance: nearest first. radius: most general first.",
+        description="margin: deepest inside first. distance: nearest first. radius: most general first.",
     )
 
 
 class Related(Found):
-    """A point found by cones. Angles in radians; inside where `margin` = angle − aperture_scale · aperture ≤ 0.
+    """An ancestor or descendant: inside where `margin` ≤ 0, the deeper the smaller.
 
-    `angle` is the exterior angle at the more general of the two points, `aperture` the half aperture of its cone.
+    `angle` is the exterior angle at the more general of the two points, `aperture` the half aperture of its cone, in
+    radians, and `margin` = angle − aperture_scale · eta · aperture. By planes `aperture` is π/2, and `margin` =
+    threshold − height, where height is √curv times the distance from the hyperplane of the more general point, negative
+    before it.
     """
 
     angle: float
@@ -172,6 +229,7 @@ class CommonRequest(_Restricted):
     of: Items = Field(examples=[["a photo of a dog", "a photo of a cat"]])
     k: K = 10
     offset: Offset = 0
+    rule: Rule | None = RULE
     aperture_scale: Scale = 1.0
 
 
@@ -185,7 +243,11 @@ class TraverseRequest(_Restricted):
         description="How many places to look at, evenly spaced in the tangent space at the root, as MERU does. "
         "null looks at every place of the geodesic: no stop is missed, and `t` is where it begins.",
     )
-    entailment: Flag = Field(True, description="Only points whose cone holds the place; else simply the nearest.")
+    entailment: Flag = Field(
+        True,
+        description="Only points that entail the place; else simply the nearest, for which no `rule` can be given.",
+    )
+    rule: Rule | None = RULE
     aperture_scale: Scale = 1.0
 
 
@@ -234,12 +296,16 @@ class OrderRequest(Schema):
 
     first: Item = Field(examples=["an animal"])
     second: Item = Field(examples=["a photo of a dog"])
+    rule: Rule | None = RULE
     aperture_scale: Scale = 1.0
     collection: CollectionName = COLLECTION
 
 
 class OrderResponse(BaseModel):
-    """What the first is to the second, and by how much: margins in radians, inside the cone where ≤ 0."""
+    """What the first is to the second, and by how much: a point is inside the region of the other where a margin ≤ 0.
+
+    The margins are those of a search: radians by cones, √curv times a distance by planes.
+    """
 
     relation: Literal["general", "specific", "neither", "same"]
     first_over_second: float

@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from hypclip.errors import InputError
+from hypclip.geometry.entailment import Cone, Entailment
 from hypclip.search import (
     Collection,
-    Cone,
     Found,
     Modality,
     Order,
@@ -39,11 +39,12 @@ from serve.batching import Input
 from serve.classify import Taxonomy, probabilities, prompts, taxonomy
 from serve.data_uri import is_picture, refuse_picture
 from serve.engine import Engine
-from serve.errors import InvalidImage, LimitExceeded
+from serve.errors import InvalidImage, InvalidRequest, LimitExceeded
 from serve.fetch import Fetcher
 from serve.images import decode, is_url, open_images
 from serve.metrics import Metrics
 from serve.schemas import EmbeddingItem, EmbeddingPoint, IdItem, ImageItem, Item, Point, TextItem, Upload
+from serve.schemas_search import Rule
 from serve.settings import Settings
 from serve.timing import recorded
 
@@ -74,7 +75,29 @@ class Service:
     def space(self) -> Space:
         """The space of the engine's points."""
         engine = self.engine
-        return Space(engine.model_id, engine.curv, engine.dim, engine.revision)
+        return Space(engine.model_id, engine.curv, engine.dim, engine.revision, engine.entailment)
+
+    def entailment(self, rule: Rule | None, scale: float, *, strict: bool = True) -> Entailment:
+        """Return the rule that a request asks for: its own, or that of the model.
+
+        Args:
+            rule: of the request.
+            scale: factor on the width of cones.
+            strict: whether a point does not entail its own place.
+
+        Raises:
+            InvalidRequest: a half-space is to be scaled.
+        """
+        chosen = self.engine.entailment if rule is None else rule.entailment()
+        if isinstance(chosen, Cone):
+            return replace(chosen, eta=scale * chosen.eta, strict=strict)
+        if scale != 1:
+            raise InvalidRequest(
+                f"aperture_scale: {scale:g} is for cones, and {'the model' if rule is None else 'the rule'} entails by "
+                f"planes, which have no width: leave it at 1, and to be stricter give a rule with a larger threshold, "
+                f'such as {{"form": "plane", "threshold": {chosen.threshold + 0.1:g}}}'
+            )
+        return replace(chosen, strict=strict)
 
     async def ask(self, op: str, call: Callable[[], T]) -> T:
         """Run a call of the store off the event loop, and time it."""
@@ -185,37 +208,40 @@ class Service:
         collection: str,
         where: Where,
         *,
-        scale: float,
-        strict: bool,
+        rule: Entailment,
         order: Order,
     ) -> Found:
         """Return a page of the ancestors or descendants of an item."""
         self._check_page(k, offset)
         point = (await self._located([of], collection))[0]
-        cone = Cone(eta=scale, strict=strict)
-        search = partial(self.store.cone, collection, point, side, cone, where, order=order, limit=k, offset=offset)
+        search = partial(self.store.cone, collection, point, side, rule, where, order=order, limit=k, offset=offset)
         return await self.ask("cone", search)
 
     async def common_ancestors(
-        self, of: Sequence[Item], k: int, offset: int, collection: str, where: Where, scale: float
+        self, of: Sequence[Item], k: int, offset: int, collection: str, where: Where, rule: Entailment
     ) -> Found:
         """Return a page of the common ancestors of items."""
         self._check_page(k, offset)
         _check_count("the number of inputs", of, self.settings.max_inputs, "max_inputs")
         points = await self._located(of, collection)
         search = partial(
-            relations.common_ancestors, self.store, collection, points, Cone(scale), where, limit=k, offset=offset
+            relations.common_ancestors, self.store, collection, points, rule, where, limit=k, offset=offset
         )
         return await self.ask("common_ancestors", search)
 
     async def traverse(
-        self, source: Item, target: Item | None, steps: int | None, collection: str, where: Where, scale: float | None
+        self,
+        source: Item,
+        target: Item | None,
+        steps: int | None,
+        collection: str,
+        where: Where,
+        rule: Entailment | None,
     ) -> Traversal:
-        """Go from an item to another or to the root; among what entails the way, unless `scale` is absent."""
+        """Go from an item to another or to the root; among what entails the way, unless `rule` is absent."""
         points = await self._located([source] if target is None else [source, target], collection)
         path = Path(points[0], self.engine.curv, None if target is None else points[1], steps)
-        cone = None if scale is None else Cone(scale)
-        return await self.ask("traverse", partial(traverse, self.store, collection, path, cone, where))
+        return await self.ask("traverse", partial(traverse, self.store, collection, path, rule, where))
 
     async def mean(
         self, items: Sequence[Item], weights: Sequence[float] | None, collection: str
@@ -224,10 +250,10 @@ class Service:
         points, _ = await self.embed_inputs(items, collection)
         return relations.mean(points, self.engine.curv, weights)
 
-    async def order(self, first: Item, second: Item, collection: str, scale: float) -> relations.Ordering:
+    async def order(self, first: Item, second: Item, collection: str, rule: Entailment) -> relations.Ordering:
         """Tell which of two items is the more general."""
         points, _ = await self.embed([first, second], collection)
-        return relations.order(points[0], points[1], self.engine.curv, Cone(scale))
+        return relations.order(points[0], points[1], self.engine.curv, rule)
 
     async def classify(
         self, inputs: Sequence[Item], collection: str, labels: Sequence[str], templates: Sequence[str]

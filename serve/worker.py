@@ -31,6 +31,7 @@ from serve.errors import InputFailed, StartFailed, WorkerFailed
 
 if TYPE_CHECKING:
     from hypclip import HypCLIP
+    from hypclip.geometry.entailment import Entailment
     from serve.backends import Backend, BackendKind, Precision
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class ModelCard:
     curv: float
     dim: int
     logit_scale: float
+    entailment: Entailment
     image_size: int
     text_cfg: dict[str, Any]
     overhead_tokens: float | None  # of a batch besides its rows; None where rows are not padded
@@ -356,6 +358,7 @@ def _card(model: HypCLIP, overhead_tokens: float | None) -> ModelCard:
         curv=model.curv.mean().item(),  # of one number, but for a product, which the app refuses
         dim=model.dim,
         logit_scale=model.logit_scale.item(),
+        entailment=model.config.entailment,
         image_size=model.image_size,
         text_cfg=tower_config(model.config.towers)["text_cfg"],
         overhead_tokens=overhead_tokens,

@@ -33,14 +33,14 @@ _BODIES: dict[tuple[str, str], dict[str, Any]] = {
         "collection": "default",
     },
     ("POST", "/hierarchy/ancestors"): {
-        **{"of": "a", "k": 1, "offset": 0, "aperture_scale": 1, "reflexive": False, "order_by": "margin"},
+        **{"of": "a", "k": 1, "offset": 0, "aperture_scale": 1, "reflexive": False, "order_by": "margin", "rule": None},
         **{"collection": "default", "modality": None, "filter": None, "min_radius": 0, "max_radius": None},
     },
     ("POST", "/hierarchy/descendants"): {"of": "a", "k": 1, "aperture_scale": 1, "order_by": "radius"},
     ("POST", "/hierarchy/common_ancestors"): {"of": ["a", "b"], "k": 1, "offset": 0, "aperture_scale": 1},
     ("POST", "/hierarchy/traverse"): {
         **{"source": "a", "target": None, "steps": 5, "entailment": True, "aperture_scale": 1, "filter": None},
-        "collection": "default",
+        **{"collection": "default", "rule": {"form": "plane", "threshold": 0.1}},
     },
     ("POST", "/hierarchy/mean"): {"inputs": ["a", "b"], "weights": [1, 1], "collection": "default"},
     ("POST", "/hierarchy/order"): {"first": "a", "second": "b", "aperture_scale": 1, "collection": "default"},

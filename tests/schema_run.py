@@ -182,6 +182,7 @@ def possible(body: dict[str, Any], operation: str) -> dict[str, Any]:
         "points": _points,
         "labels": _labels,
         "taxonomy": _taxonomy,
+        "rule": _rule,
     }
     for name, step in steps.items():
         if body.get(name) is not None:
@@ -225,6 +226,13 @@ def _filter(body: dict[str, Any]) -> None:
 def _radii(body: dict[str, Any]) -> None:
     if body.get("max_radius") is not None:
         body["min_radius"], body["max_radius"] = sorted([body["min_radius"], body["max_radius"]])
+
+
+def _rule(body: dict[str, Any]) -> None:
+    if body.get("entailment") is False:
+        del body["rule"]
+    elif body["rule"]["form"] == "plane":
+        body.pop("aperture_scale", None)
 
 
 def _page(body: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from hypclip.geometry import lorentz
+from hypclip.geometry.entailment import Cone, Entailment
 from serve.app import create_app
 from serve.batching import Input
 from serve.settings import Settings
@@ -27,6 +28,7 @@ class FakeEngine:
     curv = 2.0
     dim = 12
     logit_scale = 5.0
+    entailment: Entailment = Cone()
     revision = ""
     silence_s = 0.0
     closed = False

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 import torch
 from client_helpers import BOTH, MODEL, Blocking, Script, answer, clients, error
@@ -24,9 +25,11 @@ from serve_helpers import BLUE, GREEN, RED, WHITE, FakeEngine, app_at, colours, 
 import hypclip.client as c
 from hypclip.client import routes
 from hypclip.data.picture import to_rgb
-from hypclip.geometry import lorentz
+from hypclip.geometry import lorentz, planes
+from hypclip.geometry.entailment import Plane
 
 CURV, DIM = FakeEngine.curv, FakeEngine.dim
+CONES = {"form": "cone", "eta": 1.0, "min_radius": 0.1}
 
 
 def at(radius: float, angle: float = 0.0) -> list[float]:
@@ -191,12 +194,40 @@ def test_put_and_delete_points(client, request):
 
 def test_collections(client):
     found = client.collection()
-    assert found == c.CollectionInfo("default", 5, "fake-1", "", CURV, DIM)
+    assert found == c.CollectionInfo("default", 5, "fake-1", "", CURV, DIM, entailment=CONES)
     assert found in client.collections()
 
 
 def test_model(client):
-    assert client.model() == c.ModelInfo("fake-1", "lorentz", CURV, DIM, 5.0)
+    assert client.model() == c.ModelInfo("fake-1", "lorentz", CURV, DIM, 5.0, CONES)
+
+
+def test_a_rule_of_its_own(client):
+    plane: c.PlaneRule = {"form": "plane", "threshold": 0.1}
+    up = client.ancestors(c.stored("terrier"), rule=plane)
+    assert ids(up) == ["animal", "dog", "cat"]
+    assert [hit.aperture for hit in up.hits] == [pytest.approx(torch.pi / 2)] * 3
+    dog, terrier = torch.tensor(PLACES["dog"]), torch.tensor(PLACES["terrier"])
+    assert up.hits[1].margin == pytest.approx(0.1 - float(planes.height(dog, terrier, CURV)), abs=1e-6)
+    assert ids(client.descendants(c.stored("cat"), rule=plane)) == ["terrier"]
+    assert ids(client.common_ancestors([c.stored("terrier"), c.stored("cat")], rule=plane)) == ["dog", "animal"]
+    assert client.traverse(c.stored("terrier"), rule=plane).path[0].id == "cat"
+    ordering = client.order(c.stored("cat"), c.stored("terrier"), rule=plane)
+    assert (ordering.relation, ordering.first_over_second) == ("general", pytest.approx(up.hits[2].margin))
+    assert client.order(c.stored("cat"), c.stored("terrier")).relation == "neither"
+    again = client.ancestors(c.stored("terrier"), rule=client.model().entailment)
+    assert again == client.ancestors(c.stored("terrier"))
+    wide = client.order(c.stored("cat"), c.stored("terrier"), rule=c.ConeRule(form="cone", eta=np.float32(20)))
+    assert wide.relation == "general"
+
+
+def test_a_rule_that_is_none(client):
+    with pytest.raises(c.InvalidRequest, match=r"rule: expected an object of form 'cone'.* or 'plane'"):
+        client.ancestors("a", rule={"form": "ball"})
+    with pytest.raises(c.InvalidRequest, match=r"rule\.min_radius: Input should be greater than 0"):
+        client.order("a", "b", rule={"form": "cone", "min_radius": 0})
+    with unchecked(), pytest.raises(TypeError, match=r"a Plane cannot be sent.* a rule is a mapping such as"):
+        client.order("a", "b", rule=Plane(0.1))
 
 
 def test_ready(client):
@@ -224,8 +255,9 @@ def test_the_errors_of_the_real_server(client):
 # Requests
 
 
+RULE = {"form": "cone", "eta": 0.5, "min_radius": 0.2}
 WHERE = {"collection": "c", "modality": "text", "filter": {"year": [1]}, "min_radius": 0.5, "max_radius": 2.0}
-CONE = {"k": 3, "offset": 2, "aperture_scale": 0.5, **WHERE}
+CONE = {"k": 3, "offset": 2, "aperture_scale": 0.5, "rule": RULE, **WHERE}
 SENT = {
     "embed": ("/embed", {"inputs": ["a"], "geometry": "tangent", "collection": "c"}),
     "retrieve": ("/retrieve", {"query": "a", "k": 3, "offset": 2, "max_distance": 1.5, "exact": True, **WHERE}),
@@ -235,10 +267,20 @@ SENT = {
     "common_ancestors": ("/hierarchy/common_ancestors", {"of": ["a"], **CONE}),
     "traverse": (
         "/hierarchy/traverse",
-        {"source": "a", "target": "b", "steps": None, "entailment": False, "aperture_scale": 0.5, **WHERE},
+        {"source": "a", "target": "b", "steps": None, "entailment": True, "aperture_scale": 0.5, "rule": RULE, **WHERE},
     ),
     "mean": ("/hierarchy/mean", {"inputs": ["a"], "weights": [0.5], "collection": "c"}),
-    "order": ("/hierarchy/order", {"first": "a", "second": "b", "aperture_scale": 0.5, "collection": "c"}),
+    "order": (
+        "/hierarchy/order",
+        {"first": "a", "second": "b", "aperture_scale": 0.5, "rule": RULE, "collection": "c"},
+    ),
+}
+WITHOUT_A_RULE = {
+    "ancestors": ["a"],
+    "descendants": ["a"],
+    "common_ancestors": [["a"]],
+    "traverse": ["a"],
+    "order": ["a", "b"],
 }
 
 
@@ -253,6 +295,21 @@ def test_every_argument_is_sent_by_its_name(kind, connect, name):
     assert (request.method, request.url.path) == ("POST", path)
     assert request.headers["content-type"] == "application/json"
     assert json.loads(request.content) == body
+
+
+@BOTH
+@pytest.mark.parametrize("name", WITHOUT_A_RULE)
+def test_a_server_of_before_is_not_told_of_rules(kind, connect, name):
+    server = Script(error(422))
+    with pytest.raises(c.InvalidRequest):
+        getattr(connect(kind, server), name)(*WITHOUT_A_RULE[name])
+    (request,) = server.requests
+    assert "rule" not in json.loads(request.content)
+
+
+@BOTH
+def test_a_server_of_before_has_no_rule(kind, connect):
+    assert connect(kind, Script(answer(200, MODEL))).model().entailment is None
 
 
 @pytest.mark.parametrize("name", SENT)

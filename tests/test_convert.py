@@ -20,10 +20,12 @@ from peer_helpers import (
 )
 from PIL import Image
 
+from hypclip import checkpoint
 from hypclip.convert import convert
 from hypclip.convert.keys import SIZES, Size, recognise
 from hypclip.convert.published import model_config, renamed, require_structure
 from hypclip.errors import CheckpointError, ConfigError, InputError
+from hypclip.geometry.entailment import Cone, Plane
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.objective import Objective
 from hypclip.towers.build import fix_position
@@ -167,6 +169,28 @@ def test_unchas_three_temperatures_have_the_names_of_its_recipe():
     assert scales == {ours: weights[f"{theirs}_logit_scale"].exp() for theirs, ours in names.items()}
     recipe = Objective.from_recipe("uncha").recipe
     assert scales.keys() == recipe.scales.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_published_models_keep_the_cones_of_meru(kind, tmp_path):
+    model = published(tiny(kind)).model
+    x = model.embed_text(["an animal", "a dog"])
+    if kind == "clip":
+        with pytest.raises(ConfigError, match="sphere"):
+            model.entails(x, x)
+        return
+    checkpoint.save(model, tmp_path)
+    written = "  entailment:\n    eta: 1.0\n    min_radius: 0.1\n    strict: true\n    form: cone\n"
+    assert written in (tmp_path / "config.yaml").read_text()
+    points = torch.randn(30, model.dim)
+    near = model.metric.lift(points, torch.tensor(0.2), model.curv.detach())
+    far = model.metric.lift(
+        torch.cat([points, points + 0.5 * torch.randn_like(points)]), torch.tensor(0.6), model.curv.detach()
+    )
+    found = model.entails(near, far)
+    assert found[:, :30].diagonal().all()
+    assert found.equal(model.entails(near, far, Cone(eta=1.0, min_radius=0.1)))
+    assert not found.equal(model.entails(near, far, Plane()))
 
 
 def test_pixel_statistics_are_the_files():

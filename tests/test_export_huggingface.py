@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from hypclip import checkpoint
 from hypclip.data.picture import to_rgb
 from hypclip.errors import CheckpointError, ConfigError, InputError
 from hypclip.export.huggingface import HypCLIPConfig, HypCLIPForHub, HypCLIPProcessor, export_huggingface
+from hypclip.geometry.entailment import Cone, Plane
 from train.export import main
 
 TEXTS = ["a dog", "", "a red dog and a <end_of_text> cat", "dog " * 40]
@@ -130,6 +132,66 @@ def test_the_directory_holds_data_only(folder: Path) -> None:
     assert config["dtype"] == "float32"
     assert "auto_map" not in config
     assert type(AutoConfig.from_pretrained(folder)) is HypCLIPConfig
+
+
+RULES = {
+    "cone": ({"form": "cone", "eta": 1.2, "min_radius": 0.3}, Cone(eta=1.2, min_radius=0.3)),
+    "plane": ({"form": "plane", "threshold": -0.1}, Plane(threshold=-0.1)),
+    "meru": (None, Cone()),
+}
+
+
+@pytest.mark.parametrize("space", ["lorentz", "product", "euclidean"])
+@pytest.mark.parametrize("rule", RULES)
+def test_what_entails_what_goes_along(tmp_path: Path, space: str, rule: str) -> None:
+    given, expected = RULES[rule]
+    model = tiny_model(**SPACES[space], **({} if given is None else {"entailment": given})).eval()
+    export_huggingface(model, tmp_path / "hub")
+    written = json.loads((tmp_path / "hub" / "config.json").read_text())["model"]["entailment"]
+    assert written == asdict(expected)
+    again = AutoModel.from_pretrained(tmp_path / "hub")
+    general = torch.randn(20, model.dim) / 4
+    specific = torch.cat([general, 3 * general, torch.randn(30, model.dim)])
+    found = again.entails(general, specific)
+    assert found.equal(model.entails(general, specific, expected))
+    assert 0 < found.sum() < found.numel()
+    assert not found[:, :20].diagonal().any()
+    wide = again.entails(general, specific, Plane(-1.0))
+    assert wide.equal(model.entails(general, specific, Plane(-1.0)))
+    assert not wide.equal(found)
+
+
+def test_a_directory_of_before_entails_by_the_cones_of_meru(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["model"]["entailment"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with caplog.at_level("WARNING", "hypclip"):
+        for _ in range(2):
+            assert AutoModel.from_pretrained(pretrained_model_name_or_path=folder).hypclip.config.entailment == Cone()
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("hypclip")] == [
+        f"{folder} does not say what entails what: it is taken to be by the cones of MERU, eta 1 and min_radius 0.1"
+    ]
+
+
+def test_on_the_sphere_nothing_entails_anything(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    export_huggingface(tiny_model(**SPACES["sphere"]), tmp_path / "hub")
+    model = AutoModel.from_pretrained(tmp_path / "hub")
+    with pytest.raises(ConfigError, match="sphere"):
+        model.entails(torch.eye(2, model.hypclip.dim), torch.eye(2, model.hypclip.dim))
+    config = json.loads((tmp_path / "hub" / "config.json").read_text())
+    del config["model"]["entailment"]
+    (tmp_path / "hub" / "config.json").write_text(json.dumps(config))
+    with caplog.at_level("WARNING", "hypclip"):
+        AutoModel.from_pretrained(tmp_path / "hub")
+    assert "entails" not in caplog.text  # nothing is assumed where there is nothing to say
+
+
+def test_a_rule_that_is_none_is_named(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["entailment"] = {"form": "ball", "threshold": 1.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"model\.entailment.*'ball'.*'cone', 'plane'"):
+        AutoModel.from_pretrained(folder)
 
 
 def test_half_precision_leaves_the_space_exact(folder: Path) -> None:

@@ -125,6 +125,22 @@ def test_files_give_the_embeddings_of_the_model(
     assert {key: config[key] for key in wanted} == wanted
 
 
+@pytest.mark.parametrize(
+    ("space", "rule", "expected"),
+    [
+        ("lorentz", {"form": "plane", "threshold": 0.25}, {"form": "plane", "threshold": 0.25, "strict": True}),
+        ("product", {"form": "cone", "eta": 0.7}, {"form": "cone", "eta": 0.7, "min_radius": 0.1, "strict": True}),
+        ("euclidean", None, {"form": "cone", "eta": 1.0, "min_radius": 0.1, "strict": True}),
+        ("sphere", None, None),  # where no point is more general than another
+    ],
+)
+def test_the_config_says_what_entails_what(tmp_path: Path, space: str, rule: dict | None, expected: dict) -> None:
+    model = model_of(**SPACES[space], **({} if rule is None else {"entailment": rule}))
+    model.image_tower, model.text_tower = Corner(), Words()  # type: ignore[assignment]
+    export_onnx(model, tmp_path / "onnx")
+    assert json.loads((tmp_path / "onnx" / "config.json").read_text())["entailment"] == expected
+
+
 class Corner(nn.Module):
     """Gives some of its numbers as they are."""
 

@@ -184,7 +184,10 @@ def test_calls_that_do_not_fit_are_refused_by_every_store(store):
         (lambda: list(store.scan("c", rows=2.5)), "rows must be a whole number, got float 2.5"),
         (lambda: store.cone("c", row, "up", Cone()), "side must be one of ancestors, descendants, got str 'up'"),
         (lambda: store.cone("c", row, "Ancestors", Cone()), "side must be one of .*, got str 'Ancestors'"),
-        (lambda: store.cone("c", row, "ancestors", 0.7), r"a cone is a Cone, such as Cone\(eta=0.7\), got float 0.7"),
+        (
+            lambda: store.cone("c", row, "ancestors", 0.7),
+            r"a cone is a Cone, such as Cone\(eta=0.7\), or a Plane, .*, got float 0.7",
+        ),
         (lambda: store.cone("c", row, "ancestors", Cone(), order="near"), "order must be one of distance, .*'near'"),
         (lambda: store.contenders("c", Path(row, 0.7), 0.7), "a cone is a Cone"),
         (lambda: traverse(store, "c", row, Cone()), r"a way is a Path, such as Path\(x, curv\), got ndarray"),

@@ -91,6 +91,7 @@ def test_other_engines_find_plain_columns(file: Path) -> None:
         "hypclip.revision": "0123abcd",
         "hypclip.curv": "0.7310585786300049",
         "hypclip.dim": "3",
+        "hypclip.entailment": '{"eta": 1.0, "min_radius": 0.1, "strict": true, "form": "cone"}',
     }
     expected = lorentz.radius(block(0, 5).vectors.double(), SPACE.curv)
     np.testing.assert_array_equal(table["radius"].to_numpy(), expected.numpy())

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from PIL import Image
 from serve_helpers import BLUE, RED, quadrants
 from serve_process import PATIENCE_S, TOWERS, tiny_checkpoint
 
+from hypclip.geometry.entailment import Cone
 from serve import timing
 from serve.batching import BatchDone
 from serve.engine import ModelEngine
@@ -39,7 +41,13 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(checkpoint):
-    return tiny_checkpoint(checkpoint)
+    """A model of before, whose config does not say what entails what."""
+    model = tiny_checkpoint(checkpoint)
+    config = (checkpoint / "config.yaml").read_text()
+    rule = "  entailment:\n    eta: 1.0\n    min_radius: 0.1\n    strict: true\n    form: cone\n"
+    assert rule in config
+    (checkpoint / "config.yaml").write_text(config.replace(rule, ""))
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +56,33 @@ def metrics():
 
 
 @pytest.fixture(scope="module")
-def engine(runner, model, checkpoint, metrics):
+def log(tmp_path_factory):
+    """What the workers write while they start."""
+    return tmp_path_factory.mktemp("log") / "stderr"
+
+
+@pytest.fixture(scope="module")
+def engine(runner, model, checkpoint, metrics, log):
     settings = Settings(
         checkpoint=checkpoint, workers=2, threads=1, text_cache=CACHE, max_batch_text=4, batch_wait_ms=0
     )
-    engine = runner.run(ModelEngine.start(settings, metrics, pytest.fail))
+    with written_to(log):
+        engine = runner.run(ModelEngine.start(settings, metrics, pytest.fail))
     yield engine
     runner.run(engine.aclose())
+
+
+@contextlib.contextmanager
+def written_to(file):
+    """Have this process and those that it starts write their stderr to a file."""
+    before = os.dup(2)
+    with file.open("wb") as output:
+        os.dup2(output.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def total(metric, name):
@@ -90,6 +118,11 @@ def test_it_says_what_it_serves(engine, model):
     assert engine.curv == pytest.approx(model.curv.item())
     assert engine.logit_scale == pytest.approx(model.logit_scale.item())
     assert len(set(engine.pids)) == 2
+
+
+def test_a_model_of_before_has_the_cones_of_meru_which_is_said_once(engine, log):
+    assert engine.entailment == Cone()
+    assert log.read_text().count("does not say what entails what: it is taken to be by the cones of MERU") == 1
 
 
 def test_texts_are_what_the_model_makes_of_them(runner, engine, model):
@@ -247,6 +280,7 @@ class FakeProcess:
         curv=1.0,
         dim=1,
         logit_scale=1.0,
+        entailment=Cone(),
         image_size=32,
         text_cfg=TOWERS["text_cfg"],
         overhead_tokens=32.0,

@@ -16,6 +16,7 @@ from test_serve_backends import pictures, pillow, worst
 
 import hypclip
 from hypclip.errors import MissingExtraError
+from hypclip.geometry.entailment import Cone, Plane
 from serve import backends
 from serve.backends import load_backend
 from serve.exports import Contents, Exports
@@ -177,9 +178,22 @@ def test_what_decides_a_graph_is_in_its_name(place, monkeypatch):
     towers = {**model.config.towers, "quick_gelu": True}  # the same weights, another function
     object.__setattr__(model.config, "towers", towers)
     names.add(backends._contents(model, "float32", False).name)
+    for rule in (Plane(), Plane(threshold=0.5), Cone(eta=0.5)):
+        object.__setattr__(model.config, "entailment", rule)
+        names.add(backends._contents(model, "float32", False).name)
     monkeypatch.setattr(backends, "version", lambda package: "2.0" if package == "torch" else "1.0")
     names.add(backends._contents(model, "float32", False).name)
-    assert len(names) == 6
+    assert len(names) == 9
+
+
+def test_the_same_weights_with_another_rule_are_exported_anew(place, written):
+    revision = start(place).revision
+    first = entries(place.with_name(".model.onnx"))
+    tiny_checkpoint(place, entailment={"form": "plane"})
+    assert start(place).revision == revision
+    assert len(written) == 4
+    (left,) = entries(place.with_name(".model.onnx"))
+    assert left not in first
 
 
 def test_a_folder_that_cannot_be_written_is_no_failure(place, written, caplog):

@@ -168,7 +168,9 @@ def test_points_are_replaced_listed_and_deleted(client):
     assert client.put(path, json={"points": [{"id": "a", "text": "x"}, {"id": "b", "text": "y"}]}).json()["count"] == 2
     assert client.put(path, json={"points": [{"id": "a", "text": "z"}]}).json() == {"upserted": 1, "count": 2}
     assert post(client, "/retrieve", query="z", k=1, collection="scratch")["hits"][0]["distance"] == 0.0
+    cones = {"form": "cone", "eta": 1.0, "min_radius": 0.1}
     info = {"name": "scratch", "count": 2, "model": "fake-1", "revision": "", "curv": CURV, "dim": 12, "index": None}
+    info["entailment"] = cones
     assert client.get("/collections/scratch").json() == info
     assert client.get("/collections").json()["collections"][-1] == info
     assert client.request("DELETE", path, json={"ids": ["a", "nothing"]}).json() == {"deleted": 1, "count": 1}
@@ -200,6 +202,7 @@ def test_model_health_and_readiness(client):
         "curv": CURV,
         "dim": 12,
         "logit_scale": FakeEngine.logit_scale,
+        "entailment": {"form": "cone", "eta": 1.0, "min_radius": 0.1},
     }
     assert client.get("/model").json() == model
     assert client.get("/healthz").json() == {"status": "ok"}
@@ -248,3 +251,10 @@ def test_the_examples_of_the_docs_work(client):
     assert post(client, "/hierarchy/mean", inputs=example("MeanRequest", "inputs"))["radius"] > 0
     both = {field: example("OrderRequest", field) for field in ("first", "second")}
     assert post(client, "/hierarchy/order", **both)["relation"] in ("general", "specific", "neither")
+    rules = schemas["OrderRequest"]["properties"]["rule"]["examples"]
+    assert [rule["form"] for rule in rules] == ["plane", "cone"]
+    for rule in rules:
+        assert post(client, "/hierarchy/order", **both, rule=rule)["relation"] in ("general", "specific", "neither")
+    for name in ("ModelInfo", "CollectionInfo"):  # what is answered can be sent
+        for rule in schemas[name]["properties"]["entailment"]["examples"]:
+            assert post(client, "/hierarchy/order", **both, rule=rule)

@@ -15,6 +15,7 @@ import uvloop
 from serve_helpers import quadrants
 from serve_process import PATIENCE_S, eventually, is_running, tiny_checkpoint, worker_processes
 
+from hypclip.geometry.entailment import Plane
 from hypclip.towers.image import resize_and_crop
 from serve import backends
 from serve.batching import Batcher, Input, Limits
@@ -54,7 +55,7 @@ def runner():
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("worker") / "checkpoint"
-    model = tiny_checkpoint(folder)
+    model = tiny_checkpoint(folder, entailment={"form": "plane", "threshold": 0.25})
     model.folder = folder
     return model
 
@@ -127,6 +128,7 @@ def test_the_card_says_what_the_model_is(shared, model):
     assert (card.geometry, card.dim, card.image_size) == ("lorentz", 16, 32)
     assert card.curv == pytest.approx(model.curv.item())
     assert card.logit_scale == pytest.approx(model.logit_scale.item())
+    assert card.entailment == Plane(threshold=0.25)
     assert card.text_cfg["context_length"] == 16
     assert card.overhead_tokens >= 32
 

@@ -252,8 +252,8 @@ def _is_done(part: Path, space: Space) -> bool:
         return False
     if not found.same_as(space):
         raise ConfigError(
-            f"{part} holds points of {found}, this is {space}: use another folder, or add --replace, which moves "
-            f"{part.parent} to a dated name beside it"
+            f"{part} holds points of {found.beside(space)}, this is {space.beside(found)}: use another folder, or add "
+            f"--replace, which moves {part.parent} to a dated name beside it"
         )
     return True
 
@@ -289,7 +289,10 @@ def _import_files(arguments: argparse.Namespace) -> None:
     spaces = [parquet.read_space(file, given) for file in files]
     for file, space in zip(files, spaces, strict=True):
         if not space.same_as(spaces[0]):
-            raise DataError(f"{file} holds points of {space}, and {files[0]} of {spaces[0]}: import them separately")
+            raise DataError(
+                f"{file} holds points of {space.beside(spaces[0])}, and {files[0]} of {spaces[0].beside(space)}: "
+                "import them separately"
+            )
     _make_way(arguments, spaces[0])
     _import(arguments, files, spaces[0])
 

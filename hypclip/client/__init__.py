@@ -25,7 +25,7 @@ from .errors import (
     Unavailable,
     UnusableProxy,
 )
-from .items import Item, image, point, stored
+from .items import ConeRule, Item, PlaneRule, Rule, image, point, stored
 from .results import (
     ClassResult,
     CollectionInfo,
@@ -47,6 +47,7 @@ __all__ = [
     "ClassResult",
     "Client",
     "CollectionInfo",
+    "ConeRule",
     "Conflict",
     "DeadlineExceeded",
     "Deleted",
@@ -62,7 +63,9 @@ __all__ = [
     "Ordering",
     "Overloaded",
     "Page",
+    "PlaneRule",
     "Related",
+    "Rule",
     "Stop",
     "Unauthorized",
     "Unavailable",

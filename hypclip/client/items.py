@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, SupportsFloat, TypeAlias, TypedDict, runtime_checkable
+from typing import Any, Literal, NotRequired, Protocol, SupportsFloat, TypeAlias, TypedDict, runtime_checkable
 
 Item: TypeAlias = str | Mapping[str, Any]
 """A text, or what `image`, `stored` or `point` returns."""
@@ -120,15 +120,42 @@ class Where(TypedDict, total=False):
     max_radius: float | None
 
 
+class ConeRule(TypedDict):
+    """A point entails what lies in its cone: at an angle of at most `eta` times its half aperture.
+
+    The half aperture of x is asin(min(1, 2 · min_radius / (√curv · |x|))). `eta` is 1 if absent, `min_radius` 0.1.
+    """
+
+    form: Literal["cone"]
+    eta: NotRequired[float]
+    min_radius: NotRequired[float]
+
+
+class PlaneRule(TypedDict):
+    """A point entails what lies beyond it: `threshold` / √curv or more behind the plane through it across its ray.
+
+    `threshold` is 0 if absent; more is stricter.
+    """
+
+    form: Literal["plane"]
+    threshold: NotRequired[float]
+
+
+Rule: TypeAlias = ConeRule | PlaneRule
+"""What makes one point more general than another."""
+
+
 class Cone(Where, total=False):
     """Which ancestors or descendants to return.
 
-    `offset` is how many to pass over, for the next page. A point is inside a cone where the angle is at most
-    `aperture_scale`, 1 if absent, times the half aperture: below 1 is stricter. `reflexive` lets a point be its own
-    ancestor. `order_by` puts first what is deepest inside its cone (the default), nearest, or most general.
+    `offset` is how many to pass over, for the next page. `rule` is in place of that of the model, such as
+    {"form": "plane", "threshold": 0.2} or {"form": "cone", "eta": 0.8}. `aperture_scale`, 1 if absent, makes cones so
+    much wider: below 1 is stricter. `reflexive` lets a point be its own ancestor. `order_by` puts first what is deepest
+    inside (the default), nearest, or most general.
     """
 
     offset: int
+    rule: Rule | None
     aperture_scale: float
     reflexive: bool
     order_by: Literal["margin", "distance", "radius"]

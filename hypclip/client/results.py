@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Generic, Self, TypeVar
 
+from .items import Rule
+
 
 @dataclass(frozen=True)
 class Result:
@@ -43,7 +45,11 @@ class Hit(Result):
 
 @dataclass(frozen=True)
 class Related(Hit):
-    """An ancestor or descendant. Radians; inside the cone where margin = angle − aperture_scale · aperture ≤ 0."""
+    """An ancestor or descendant: inside where `margin` ≤ 0, the deeper the smaller.
+
+    By cones margin = angle − aperture_scale · eta · aperture, in radians. By planes it is threshold − height, √curv
+    times a distance, and aperture is π/2.
+    """
 
     angle: float
     aperture: float
@@ -114,7 +120,7 @@ class ClassResult(Result):
 class Ordering(Result):
     """What the first point is to the second: "general", "specific", "neither" or "same".
 
-    The margins are in radians: the first holds the second where `first_over_second` ≤ 0.
+    The first entails the second where `first_over_second` ≤ 0. The margins are those of `Related`.
     """
 
     relation: str
@@ -151,7 +157,10 @@ class IndexInfo(Result):
 
 @dataclass(frozen=True)
 class CollectionInfo(Result):
-    """A collection, and the model its points belong to. Without an `index` every search of it is exact."""
+    """A collection, and the model its points belong to. Without an `index` every search of it is exact.
+
+    `entailment` is what makes one point more general than another: see ModelInfo.
+    """
 
     name: str
     count: int
@@ -160,6 +169,7 @@ class CollectionInfo(Result):
     curv: float
     dim: int
     index: IndexInfo | None = None
+    entailment: Rule | None = None
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> Self:
@@ -170,10 +180,15 @@ class CollectionInfo(Result):
 
 @dataclass(frozen=True)
 class ModelInfo(Result):
-    """The model: its space has curvature −curv, and its points have `dim` space components."""
+    """The model: its space has curvature −curv, and its points have `dim` space components.
+
+    `entailment` is what makes one of them more general than another, in the form of a `rule` of a request:
+    {"form": "plane", "threshold": …} or {"form": "cone", "eta": …, "min_radius": …}; None where the server is older.
+    """
 
     model: str
     geometry: str
     curv: float
     dim: int
     logit_scale: float
+    entailment: Rule | None = None

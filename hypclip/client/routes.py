@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx2
 
 from .errors import no_answer, refusal, server_error
-from .items import Cone, Item, Where
+from .items import Cone, Item, Rule, Where
 from .results import (
     ClassResult,
     CollectionInfo,
@@ -118,17 +118,24 @@ class Routes:
         return self._ask("POST", "/classify", _json(body), _rows(ClassResult, "data"))
 
     def ancestors(self, of: Item, k: int = 10, **cone: Unpack[Cone]) -> Returning[Page[Related]]:
-        """Find the first `k` of the stored points whose cones hold an item: what it is an instance of."""
+        """Find the first `k` of the stored points that entail an item: what it is an instance of."""
         return self._ask("POST", "/hierarchy/ancestors", _json({"of": of, "k": k, **cone}), partial(Page.of, Related))
 
     def descendants(self, of: Item, k: int = 10, **cone: Unpack[Cone]) -> Returning[Page[Related]]:
-        """Find the first `k` of the stored points that the cone of an item holds: its instances."""
+        """Find the first `k` of the stored points that an item entails: its instances."""
         return self._ask("POST", "/hierarchy/descendants", _json({"of": of, "k": k, **cone}), partial(Page.of, Related))
 
     def common_ancestors(
-        self, of: Iterable[Item], k: int = 10, *, offset: int = 0, aperture_scale: float = 1.0, **where: Unpack[Where]
+        self,
+        of: Iterable[Item],
+        k: int = 10,
+        *,
+        offset: int = 0,
+        rule: Rule | None = None,
+        aperture_scale: float = 1.0,
+        **where: Unpack[Where],
     ) -> Returning[Page[Related]]:
-        """Find the stored points whose cones hold all of the items, the most specific first.
+        """Find the stored points that entail all of the items, the most specific first.
 
         Of a hit, `distance` is to the farthest item; `angle` and `margin` are of the item that is held least.
 
@@ -136,10 +143,11 @@ class Routes:
             of: items.
             k: how many.
             offset: how many to pass over, for the next page.
-            aperture_scale: how wide the cones are; below 1 is stricter.
+            rule: what makes one point more general than another; None is the rule of the model.
+            aperture_scale: a factor on how wide cones are; below 1 is stricter.
             **where: what to search.
         """
-        body = {"of": list(_several("of", of)), "k": k, "offset": offset, "aperture_scale": aperture_scale, **where}
+        body = {"of": list(_several("of", of)), "k": k, "offset": offset, **_cones(rule, aperture_scale), **where}
         return self._ask("POST", "/hierarchy/common_ancestors", _json(body), partial(Page.of, Related))
 
     def traverse(
@@ -149,6 +157,7 @@ class Routes:
         steps: int | None = 50,
         *,
         entailment: bool = True,
+        rule: Rule | None = None,
         aperture_scale: float = 1.0,
         **where: Unpack[Where],
     ) -> Returning[Way]:
@@ -158,12 +167,13 @@ class Routes:
             source: from where.
             target: to where; None is the root.
             steps: how many places to look at; None looks at all of the geodesic.
-            entailment: only points whose cone holds the place; else simply the nearest.
-            aperture_scale: how wide the cones are; below 1 is stricter.
+            entailment: only points that entail the place; else simply the nearest.
+            rule: what makes one point more general than another; None is the rule of the model.
+            aperture_scale: a factor on how wide cones are; below 1 is stricter.
             **where: what to search.
         """
-        cone = {"entailment": entailment, "aperture_scale": aperture_scale}
-        body = {"source": source, "target": target, "steps": steps, **cone, **where}
+        cones = {"entailment": entailment, **_cones(rule, aperture_scale)}
+        body = {"source": source, "target": target, "steps": steps, **cones, **where}
         return self._ask("POST", "/hierarchy/traverse", _json(body), Way.of)
 
     def mean(
@@ -181,10 +191,24 @@ class Routes:
         return self._ask("POST", "/hierarchy/mean", _json(body), Embedding.of)
 
     def order(
-        self, first: Item, second: Item, aperture_scale: float = 1.0, collection: str = "default"
+        self,
+        first: Item,
+        second: Item,
+        aperture_scale: float = 1.0,
+        collection: str = "default",
+        *,
+        rule: Rule | None = None,
     ) -> Returning[Ordering]:
-        """Tell which of two items is the more general; `aperture_scale` below 1 is stricter."""
-        body = {"first": first, "second": second, "aperture_scale": aperture_scale, "collection": collection}
+        """Tell which of two items is the more general, by the rule of the model or by another.
+
+        Args:
+            first: an item.
+            second: an item.
+            aperture_scale: a factor on how wide cones are; below 1 is stricter.
+            collection: where the items given by `stored` are.
+            rule: what makes one point more general than another; None is the rule of the model.
+        """
+        body = {"first": first, "second": second, **_cones(rule, aperture_scale), "collection": collection}
         return self._ask("POST", "/hierarchy/order", _json(body), Ordering.of)
 
     def put_points(
@@ -282,6 +306,11 @@ def _collection(name: str) -> str:
     return f"/collections/{quote(name, safe='')}"
 
 
+def _cones(rule: Rule | None, aperture_scale: float) -> dict[str, Any]:
+    """Return the fields of what entails what; servers of before know no `rule`."""
+    return {"aperture_scale": aperture_scale, **({} if rule is None else {"rule": rule})}
+
+
 def _json(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
@@ -297,7 +326,8 @@ def _plain(value: Any) -> Any:
         return value.item()
     raise TypeError(
         f"a {type(value).__name__} cannot be sent: an item is a text or what image(…), point(…) or stored(…) returns, "
-        "metadata are texts, numbers, lists and mappings"
+        "metadata are texts, numbers, lists and mappings, a rule is a mapping such as "
+        '{"form": "plane", "threshold": 0.2}'
     )
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hypclip.checkpoint import atomic_directory
+from hypclip.checkpoint import atomic_directory, say_what_is_assumed
 from hypclip.config import build
 from hypclip.errors import CheckpointError, InputError, MissingExtraError, first_few
+from hypclip.geometry.entailment import Entailment
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.towers.build import tower_config
 
@@ -127,11 +128,13 @@ class HypCLIPForHub(PreTrainedModel):  # type: ignore[misc]
         problems += [f"{name} is not in this model" for name in sorted(info["unexpected_keys"])]
         problems += [f"{entry[0]} has another shape" for entry in sorted(info["mismatched_keys"])]
         if problems:
-            raise CheckpointError(f"{args[0]} holds other towers than its config: {first_few(problems)}")
+            raise CheckpointError(f"{model.name_or_path} holds other towers than its config: {first_few(problems)}")
         for name, value in model._unsaved.items():
             model.hypclip.get_buffer(name).copy_(value)
         for name in model._fixed:  # loaded as one to learn
             model.hypclip.get_parameter(name).requires_grad_(False)
+        if model.hypclip.metric.has_cones and "entailment" not in model.config.model:
+            say_what_is_assumed(model.name_or_path)
         return (model, info) if with_info else model
 
     def get_image_features(self, pixel_values: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n d"]:
@@ -188,6 +191,25 @@ class HypCLIPForHub(PreTrainedModel):  # type: ignore[misc]
         logits = self.hypclip.similarity(image, text) * self.hypclip.logit_scale
         output = HypCLIPOutput(logits_per_image=logits, logits_per_text=logits.T, text_embeds=text, image_embeds=image)
         return output if return_dict else output.to_tuple()
+
+    def entails(
+        self,
+        general: Float[Tensor, "n d"],
+        specific: Float[Tensor, "m d"],
+        entailment: Entailment | None = None,
+    ) -> Bool[Tensor, "n m"]:
+        """Return whether each of the first is more general than each of the second, by the rule in config.json.
+
+        Args:
+            general: features (N, D) of texts or pictures.
+            specific: features (M, D).
+            entailment: another rule, a Cone or a Plane of hypclip.geometry.entailment.
+
+        Raises:
+            InputError: they are no features of the model's, or the rule is none.
+            ConfigError: the model lives on the sphere, where no point is more general than another.
+        """
+        return self.hypclip.entails(general, specific, entailment)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HypCLIPForHub:
         """Move and convert, as `half` and `to` do, but for the learned scalars, which stay float32."""

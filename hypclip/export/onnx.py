@@ -9,6 +9,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -42,7 +43,9 @@ def export_onnx(model: HypCLIP, folder: Path) -> None:
 
     Inputs are `pixels` (N, 3, S, S) float32, normalised, and `tokens` (N, L) int64, padded with pad_id to the longest
     row, or to the context length where the config has pad_to_context. The output `embedding` (N, D) is float32 space
-    components. Weights beyond what one file can hold stand beside it in *.onnx.data.
+    components. Weights beyond what one file can hold stand beside it in *.onnx.data. What a program must know of the
+    points is in config.json: the space, and as `entailment` what makes one of them more general than another, which is
+    null on the sphere and in files of before, whose models entail by the cones of MERU.
 
     Args:
         model: its weights, scales and curvature are taken as they are; it stays as it is.
@@ -219,6 +222,7 @@ def _config(model: HypCLIP) -> dict[str, Any]:
         "distance": config.distance,
         "factor_dim": config.factor_dim,
         "curv": model.curv.flatten().tolist() if model.metric.is_hyperbolic else [],
+        "entailment": asdict(config.entailment) if model.metric.has_cones else None,
         "logit_scale": model.logit_scale.item(),
         "dim": model.dim,
         "image_size": model.image_size,

@@ -1,6 +1,6 @@
 """Vector stores: points of hyperbolic space with metadata, on disk, searched by distance, by cones, along geodesics."""
 
-from hypclip.geometry.entailment import Cone
+from hypclip.geometry.entailment import Cone, Entailment, Plane
 from hypclip.search.errors import ModelMismatch, Unavailable, UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.local import LocalStore
 from hypclip.search.path import Path
@@ -11,6 +11,7 @@ __all__ = [
     "ANYTHING",
     "Collection",
     "Cone",
+    "Entailment",
     "Found",
     "Hit",
     "Index",
@@ -19,6 +20,7 @@ __all__ = [
     "ModelMismatch",
     "Order",
     "Path",
+    "Plane",
     "Points",
     "Side",
     "Space",

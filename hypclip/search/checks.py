@@ -6,7 +6,7 @@ import re
 from typing import get_args
 
 from hypclip.errors import InputError
-from hypclip.geometry.entailment import Cone
+from hypclip.geometry.entailment import Cone, Plane
 from hypclip.search.given import as_whole, shown
 from hypclip.search.store import Order, Points, Side
 
@@ -26,13 +26,15 @@ def check_page(limit: int, offset: int) -> None:
 
 
 def check_cone(cone: object) -> None:
-    """Refuse what is no `Cone`, such as its eta alone.
+    """Refuse what is neither a `Cone` nor a `Plane`, such as an eta alone.
 
     Raises:
         InputError: the message says how to write it.
     """
-    if not isinstance(cone, Cone):
-        raise InputError(f"a cone is a Cone, such as Cone(eta=0.7), got {shown(cone)}")
+    if not isinstance(cone, Cone | Plane):
+        raise InputError(
+            f"a cone is a Cone, such as Cone(eta=0.7), or a Plane, such as Plane(threshold=0.1), got {shown(cone)}"
+        )
 
 
 def check_cone_search(side: object, cone: object, order: object) -> None:

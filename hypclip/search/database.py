@@ -18,18 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypclip.errors import InputError, StoreError
+from hypclip.geometry.entailment import Cone
 from hypclip.search.cells import Stored
+from hypclip.search.rules import as_text, of_text
 from hypclip.search.store import Space
 from hypclip.search.where import Condition, Equal, Modality, Within, is_number
 
 FILE = "points.sqlite3"
-FORMAT = 2
+FORMAT = 3
 _APPLICATION_ID = 0x48595043  # "HYPC" in the header of the file
 _BLOCK_ROWS = 4096
 _MAX_PARAMETERS = 10_000  # SQLite takes 32,766
 _SCHEMA = (
     "CREATE TABLE collections (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, model_id TEXT NOT NULL, "
-    "revision TEXT NOT NULL, curv REAL NOT NULL, dim INTEGER NOT NULL) STRICT",
+    "revision TEXT NOT NULL, curv REAL NOT NULL, dim INTEGER NOT NULL, entailment TEXT NOT NULL) STRICT",
     # AUTOINCREMENT: the key of a deleted point is never given again.
     "CREATE TABLE points (key INTEGER PRIMARY KEY AUTOINCREMENT, collection INTEGER NOT NULL REFERENCES collections, "
     "id TEXT NOT NULL, vector BLOB NOT NULL, modality TEXT NOT NULL, metadata TEXT NOT NULL, "
@@ -41,6 +43,11 @@ _SCHEMA = (
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {FORMAT}",
 )
+_OF_BEFORE = {
+    # Until format 3 all models entailed by the cones of MERU.
+    2: f"ALTER TABLE collections ADD COLUMN entailment TEXT NOT NULL DEFAULT '{as_text(Cone())}'",
+}
+"""What makes of an older format the next one."""
 _BOUND = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
@@ -134,18 +141,23 @@ class Database:
     def collections(self) -> list[tuple[int, str, Space, set[str]]]:
         """Return (number, name, space, metadata fields) of every collection."""
         with self.reading() as connection:
-            rows = connection.execute("SELECT id, name, model_id, curv, dim, revision FROM collections").fetchall()
+            rows = connection.execute(
+                "SELECT id, name, model_id, curv, dim, revision, entailment FROM collections"
+            ).fetchall()
             fields: dict[int, set[str]] = {}
             for number, name in connection.execute("SELECT collection, name FROM fields"):
                 fields.setdefault(number, set()).add(name)
-        return [(number, name, Space(*space), fields.get(number, set())) for number, name, *space in rows]
+        return [
+            (number, name, Space(*space, entailment=of_text(rule)), fields.get(number, set()))
+            for number, name, *space, rule in rows
+        ]
 
     def add_collection(self, name: str, space: Space) -> int:
         """Write a collection and return its number."""
         with self.transaction() as connection:
             number = connection.execute(
-                "INSERT INTO collections (name, model_id, curv, dim, revision) VALUES (?, ?, ?, ?, ?)",
-                (name, space.model_id, space.curv, space.dim, space.revision),
+                "INSERT INTO collections (name, model_id, curv, dim, revision, entailment) VALUES (?, ?, ?, ?, ?, ?)",
+                (name, space.model_id, space.curv, space.dim, space.revision, as_text(space.entailment)),
             ).lastrowid
         assert number is not None
         return number
@@ -266,7 +278,7 @@ class Database:
             connection.execute("COMMIT")
 
     def _open(self, create: bool) -> None:
-        empty = self._check_format()
+        empty, version = self._check_format()
         if empty and not create:
             raise StoreError(f"there is no index in {self.file.parent}: {FILE} is empty")
         self._writer.execute("PRAGMA journal_mode = WAL")
@@ -276,22 +288,27 @@ class Database:
             with self.transaction() as connection:
                 for statement in _SCHEMA:
                     connection.execute(statement)
+        elif version < FORMAT:
+            with self.transaction() as connection:
+                for older in range(version, FORMAT):
+                    connection.execute(_OF_BEFORE[older])
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
 
-    def _check_format(self) -> bool:
-        """Refuse what is not ours, before anything is changed; return whether the file is new."""
+    def _check_format(self) -> tuple[bool, int]:
+        """Refuse what is not ours, before anything is changed; return whether the file is new, and its format."""
         (application,) = self._writer.execute("PRAGMA application_id").fetchone()
         (version,) = self._writer.execute("PRAGMA user_version").fetchone()
         (tables,) = self._writer.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application == 0 and tables == 0:
-            return True
+            return True, FORMAT
         if application != _APPLICATION_ID:
             raise StoreError(f"{self.file} is a database of something else, not an index of hypclip")
-        if version != FORMAT:
+        if version != FORMAT and version not in _OF_BEFORE:
             raise StoreError(
                 f"{self.file} has format {version}; this version of hypclip reads format {FORMAT}: embed its contents "
                 "again with train/embed.py"
             )
-        return False
+        return False, version
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ def space_of(model: HypCLIP) -> Space:
             f"model {model.model_id!r} has geometry {model.config.geometry!r}; an index needs 'lorentz', because "
             "distances, radii and cones are those of hyperbolic space"
         )
-    return Space(model.model_id, model.curv.item(), model.dim, getattr(model, "revision", ""))
+    return Space(model.model_id, model.curv.item(), model.dim, getattr(model, "revision", ""), model.config.entailment)
 
 
 def embed_unit(model: HypCLIP, unit: Unit, tally: Tally, batch_size: int = 128, threads: int = 4) -> Iterator[Points]:

@@ -27,11 +27,11 @@ class UnknownPoint(StoreError):
 
 
 class ModelMismatch(StoreError):
-    """The points of a collection were made by another model; distances to them would mean nothing."""
+    """The points of a collection were made by another model, or by one that entails by another rule: see Space."""
 
     def __init__(self, name: str, stored: Space, asked: Space):
         super().__init__(
-            f"collection {name!r} holds points of {stored}, this is {asked}: "
+            f"collection {name!r} holds points of {stored.beside(asked)}, this is {asked.beside(stored)}: "
             "search it with the model that made it, or embed its contents again into a new collection"
         )
         self.name, self.stored, self.asked = name, stored, asked

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hypclip.geometry import lorentz, polar
-from hypclip.geometry.entailment import Cone
+from hypclip.geometry.entailment import Entailment, Plane
 from hypclip.search.store import Order, Side
 
 _BLOCK = 2**15 - 1
@@ -39,7 +41,7 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Measures:
-    """What is known of n candidates, each a tensor (n,) in float64. The last three are there for cones only."""
+    """What is known of n candidates, each a tensor (n,) in float64. The last three are of searches by cones only."""
 
     distance: Tensor
     radius: Tensor
@@ -47,14 +49,10 @@ class Measures:
     aperture: Tensor | None = None
     margin: Tensor | None = None
 
-    def __getitem__(self, rows: Tensor) -> Measures:
-        """Return those of some candidates."""
-        cone = (None if column is None else column[rows] for column in (self.angle, self.aperture, self.margin))
-        return Measures(self.distance[rows], self.radius[rows], *cone)
-
-    def columns(self) -> dict[str, list[float]]:
-        """Return what there is as numbers, by name."""
-        return {name: column.tolist() for name, column in vars(self).items() if column is not None}
+    def columns(self, rows: Sequence[int]) -> dict[str, list[float]]:
+        """Return what there is of some candidates as numbers, by name."""
+        at = np.asarray(rows, np.intp)
+        return {name: column.numpy()[at].tolist() for name, column in vars(self).items() if column is not None}
 
     def by(self, order: Order) -> Tensor:
         """Return what to sort by, ascending."""
@@ -73,14 +71,17 @@ def measure(x: Float[Tensor, "n d"], query: Float[Tensor, " d"], curv: float) ->
 
 
 def measure_cone(
-    x: Float[Tensor, "n d"], of: Float[Tensor, " d"], side: Side, cone: Cone, curv: float
+    x: Float[Tensor, "n d"], of: Float[Tensor, " d"], side: Side, cone: Entailment, curv: float
 ) -> tuple[Measures, Tensor]:
     """Return the distances, radii and angles of points, and which of them are ancestors or descendants: a mask (n,).
 
-    The margin φ − η ω is that of the general point's cone: of x among ancestors, of the query among descendants.
+    The margin, φ − η ω of a cone and threshold − height of a half-space, is that of the general point's: of x among
+    ancestors, of the query among descendants. The half aperture of a half-space is π/2.
 
     Numerics: distances to 2e-14 of the unit 1/√c up to √c r = 5 and 1e-9 at 15, copies exactly 0 apart.
     """
+    if isinstance(cone, Plane):
+        return _measure_plane(x, of, side, cone, curv)
     root = math.sqrt(curv)
     _, sinh_q, unit_q = lorentz.polar(of.double().unsqueeze(0), curv)
     found = []
@@ -97,6 +98,45 @@ def measure_cone(
     assert measures.margin is not None
     inside = measures.margin <= 0
     return measures, inside & (measures.distance > 0) if cone.strict else inside
+
+
+def _measure_plane(
+    x: Float[Tensor, "n d"], of: Float[Tensor, " d"], side: Side, plane: Plane, curv: float
+) -> tuple[Measures, Tensor]:
+    """Return the same of half-spaces, in numpy: for a few rows torch takes longer to begin than to compute.
+
+    Every quantity follows from the two radii and the gap between the directions, as in geometry/polar.py.
+    """
+    root, q = math.sqrt(curv), of.double().numpy()
+    sinh_q = root * math.sqrt(float(q @ q))
+    unit_q = q * (root / sinh_q) if sinh_q > 0 else q
+    columns: list[tuple[NDArray[np.float64], ...]] = []
+    for block in _blocks(x):
+        b = block.numpy()
+        norms = np.sqrt(np.einsum("nd,nd->n", b, b))
+        sinh = root * norms
+        units = b / np.where(norms > 0, norms, 1)[:, None]
+        ahead, opposite = units - unit_q, units + unit_q
+        om, op = np.einsum("nd,nd->n", ahead, ahead) / 2, np.einsum("nd,nd->n", opposite, opposite) / 2
+        apart = (b != q).any(1)
+        columns.append((sinh, om, op, apart))
+    sinh, om, op, apart = (np.concatenate(column) for column in zip(*columns, strict=True))
+    rho, rho_q = np.arcsinh(sinh), math.asinh(sinh_q)
+    near = 2 * np.arcsinh(np.sqrt(np.sinh((rho - rho_q) / 2) ** 2 + sinh * sinh_q * om / 2)) / root
+    general, specific = (
+        (sinh, np.full_like(sinh, sinh_q)) if side == "ancestors" else (np.full_like(sinh, sinh_q), sinh)
+    )
+    outwards = rho_q - rho if side == "ancestors" else rho - rho_q
+    along = np.sinh(outwards) - np.sqrt(1 + general**2) * specific * om
+    # At the origin there is no ray, and copies lie on their own hyperplane.
+    seen = apart & (general > 0)
+    angle = np.where(seen, np.arctan2(specific * np.sqrt(om * op), along), 0)
+    margin = plane.threshold - np.where(seen, np.arcsinh(along), 0)
+    inside = margin <= 0
+    if plane.strict:
+        inside &= apart
+    found = (np.where(apart, near, 0), rho / root, angle, np.full_like(angle, math.pi / 2), margin)
+    return Measures(*map(torch.from_numpy, found)), torch.from_numpy(inside)
 
 
 def _blocks(x: Tensor) -> list[Tensor]:

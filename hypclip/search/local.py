@@ -18,8 +18,8 @@ from torch import Tensor
 
 from hypclip.checkpoint import atomic_directory
 from hypclip.errors import InputError, MissingExtraError, StoreError
-from hypclip.geometry.entailment import Cone
-from hypclip.search import cells, scan
+from hypclip.geometry.entailment import Entailment, Plane
+from hypclip.search import cells, half_spaces, scan
 from hypclip.search.checks import check_cone, check_cone_search, check_name, check_page, check_points, check_rows
 from hypclip.search.database import Database, Row, fields_of
 from hypclip.search.errors import UnknownCollection, UnknownField, UnknownPoint
@@ -248,7 +248,7 @@ class LocalStore:
         name: str,
         of: Vectors,
         side: Side,
-        cone: Cone,
+        cone: Entailment | None = None,
         where: Where = ANYTHING,
         *,
         order: Order = "margin",
@@ -257,21 +257,26 @@ class LocalStore:
     ) -> Found:
         """Return the ancestors or the descendants of a point, always exactly; see VectorStore."""
         held = self._find(name)
-        check_cone_search(side, cone, order)
+        rule = held.space.entailment if cone is None else cone
+        check_cone_search(side, rule, order)
         q = held.space.point(of)
         check_page(limit, offset)
 
         def search() -> list[_Ranked]:
             snapshot, masks = self._select(name, held, where)
-            rows = list(scan.cone(snapshot, masks, q.numpy(), side, cone, held.space.curv))
+            what, curv, more = (snapshot, masks, q.numpy(), side), held.space.curv, 0
+            if isinstance(rule, Plane):
+                rows, more = half_spaces.search(*what, rule, curv, order, limit + offset)
+            else:
+                rows = list(scan.cone(*what, rule, curv))
             near = gather(snapshot, rows, held.space.dim)
-            found, inside = measure_cone(torch.from_numpy(near.vectors), q, side, cone, held.space.curv)
-            return [_Ranked(near, found, order, inside)]
+            found, inside = measure_cone(torch.from_numpy(near.vectors), q, side, rule, curv)
+            return [_Ranked(near, found, order, inside, more=more)]
 
         return self._answer(search, limit, offset)[0]
 
     def contenders(
-        self, name: str, path: Path, cone: Cone | None = None, where: Where = ANYTHING
+        self, name: str, path: Path, cone: Entailment | None = None, where: Where = ANYTHING
     ) -> tuple[Points, bool]:
         """Return the points that may be nearest to some place of a path, always all of them; see VectorStore."""
         held = self._find(name)
@@ -285,6 +290,8 @@ class LocalStore:
             snapshot, masks = self._select(name, held, where)
             if cone is None:
                 rows = scan.along(snapshot, masks, path, curv)
+            elif isinstance(cone, Plane):
+                rows = list(half_spaces.on_path(snapshot, masks, path, cone, curv))
             elif path.end is None:
                 rows = list(scan.cone(snapshot, masks, path.start.numpy(), "ancestors", cone, curv))
             else:
@@ -387,7 +394,7 @@ class LocalStore:
     def _label(self, ranked: _Ranked, limit: int, offset: int) -> Found | None:
         """Return a page of what was found, sorted by value and id; None where a point of it is no more."""
         rows = np.arange(len(ranked.near)) if ranked.inside is None else np.flatnonzero(ranked.inside.numpy())
-        total = None if ranked.inside is None else len(rows)
+        total = None if ranked.inside is None else len(rows) + ranked.more
         values = ranked.measures.by(ranked.order).numpy()[rows]
         if len(rows) > offset + limit:  # all that tie with the last one stay, for their ids decide
             last = np.partition(values, offset + limit - 1)[offset + limit - 1]
@@ -401,7 +408,7 @@ class LocalStore:
         rounded = [float(f"{value:.12e}") for value in values.tolist()]
         ordered = sorted(zip(rounded, (labels[key][0] for key in keys), keys, rows.tolist(), strict=True))
         page = ordered[offset : offset + limit]
-        columns = ranked.measures[torch.tensor([row for *_, row in page], dtype=torch.long)].columns()
+        columns = ranked.measures.columns([row for *_, row in page])
         hits = [
             Hit(
                 point_id,
@@ -467,10 +474,14 @@ class LocalStore:
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Candidates, what was measured of them, what to sort by, and which are answers: all where `inside` is absent."""
+    """Candidates, what was measured of them, what to sort by, and which are answers: all where `inside` is absent.
+
+    So many `more` answers come after these.
+    """
 
     near: Candidates
     measures: Measures
     order: Order
     inside: Tensor | None = None
     exact: bool = True
+    more: int = 0

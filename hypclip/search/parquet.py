@@ -8,10 +8,10 @@ One row a point, in the columns
     radius    float64                       distance from the root, for the other engines; not read back
     metadata  string                        JSON, an object
 
-The key-value metadata of the file names the space: hypclip.format, .model_id, .revision, .curv, .dim; and in
-hypclip.source the data that the points were made of. A file of another engine may leave these out, and the columns
-modality, radius and metadata; its vectors may be lists of any float type. Its other columns, such as caption and url,
-become fields of the metadata, see hypclip/search/columns.py.
+The key-value metadata of the file names the space: hypclip.format, .model_id, .revision, .curv, .dim, .entailment
+(JSON; the cones of MERU where it is absent); and in hypclip.source the data that the points were made of. A file of
+another engine may leave these out, and the columns modality, radius and metadata; its vectors may be lists of any float
+type. Its other columns, such as caption and url, become fields of the metadata, see hypclip/search/columns.py.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from torch import Tensor
 from hypclip.checkpoint import sync
 from hypclip.errors import DataError, HypclipError, InputError, MissingExtraError
 from hypclip.geometry import lorentz
+from hypclip.geometry.entailment import Cone
+from hypclip.search.rules import as_text, of_text
 from hypclip.search.store import Points, Space, encode_metadata, join
 from hypclip.search.where import MODALITIES
 
@@ -58,7 +60,7 @@ def write_points(file: str | os.PathLike[str], space: Space, blocks: Iterable[Po
     """
     pa = _arrow()
     entries = {"format": FORMAT, "model_id": space.model_id, "revision": space.revision, "curv": repr(space.curv)}
-    entries |= {"dim": space.dim} | ({"source": source} if source else {})
+    entries |= {"dim": space.dim, "entailment": as_text(space.entailment)} | ({"source": source} if source else {})
     schema = pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -297,11 +299,12 @@ def _space(file: str | os.PathLike[str], parquet: Any, given: Space | None) -> S
         raise DataError(f"{file} has format {entries['hypclip.format']!r}; this version reads format {FORMAT}")
     try:
         numbers = float(entries["hypclip.curv"]), int(entries["hypclip.dim"])
-        named = Space(entries["hypclip.model_id"], *numbers, entries["hypclip.revision"])
+        rule = of_text(entries["hypclip.entailment"]) if "hypclip.entailment" in entries else Cone()
+        named = Space(entries["hypclip.model_id"], *numbers, entries["hypclip.revision"], rule)
     except ValueError as error:
         raise DataError(f"{file}: its key-value metadata names no space: {error}") from error
     if given is not None and not named.same_as(given):
-        raise DataError(f"{file} holds points of {named}, not of {given}")
+        raise DataError(f"{file} holds points of {named.beside(given)}, not of {given.beside(named)}")
     return named
 
 

@@ -3,16 +3,17 @@
 A collection becomes one Qdrant collection with three vectors a point: `tangent` (log_0, Euclidean) finds candidates by
 a graph; `lorentz` (space components, then time) gives Lorentz products as dot products, and has no graph, since one
 made from dot products of points finds next to nothing; `direction` (cosine) finds cones, which seen from the root lie
-within a range of cosines, and needs no graph. Whatever the engine selects is measured again from the float32
-coordinates, in float64.
+within a range of cosines, and needs no graph. Where the model entails by half-spaces there is a fourth without a graph,
+`general`: see qdrant_planes.py. Whatever the engine selects is measured again from the float32 coordinates, in float64.
 
 Cluster: a collection is cut into `shards`, each kept `replicas` times; a write waits for most replicas and is ordered
 by the leader of its shard. Take 2 shards a node for room to grow, 2 replicas to outlive a node, 3 to write without one.
 Memory for a million points and one replica: 4 (3 D + 1) MB of vectors and about 0.15 GB of one graph (m = 16), computed
-and not measured: 6.3 GB at D = 512, 1.7 GB at D = 128; as much again for a moment while segments merge. Payloads stay
-on disk, the metadata twice: for filters, and as the text that comes back. Planned for 1 to 50 million points of up to
-1,024 dimensions. Exact searches read 4 (D + 1) MB a million points, on all nodes at once; of a ball or a cone all
-candidates travel to the client, whatever the page. Collections need Qdrant 1.16 or later, which keeps their metadata.
+and not measured: 6.3 GB at D = 512, 1.7 GB at D = 128, a third more with `general`; as much again for a moment while
+segments merge. Payloads stay on disk, the metadata twice: for filters, and as the text that comes back. Planned for 1
+to 50 million points of up to 1,024 dimensions. Exact searches read 4 (D + 1) MB a million points, on all nodes at once;
+of a ball or a cone all candidates travel to the client, whatever the page. Collections need Qdrant 1.16 or later, which
+keeps their metadata.
 
 Run so far: local mode, and REST against a scripted server on top of it. No Qdrant server and no cluster was run.
 """
@@ -31,28 +32,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.errors import InputError, MissingExtraError, StoreError
-from hypclip.geometry.entailment import Cone
+from hypclip.geometry.entailment import Cone, Entailment, Plane
 from hypclip.search.checks import check_cone, check_cone_search, check_name, check_page, check_points, check_rows
 from hypclip.search.errors import Unavailable, UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import measure_cone
 from hypclip.search.given import Vectors, as_ids, as_number
 from hypclip.search.path import Path
-from hypclip.search.store import (
-    Collection,
-    Found,
-    Hit,
-    Order,
-    Points,
-    Side,
-    Space,
-    encode_metadata,
-)
+from hypclip.search.store import Collection, Found, Hit, Order, Points, Side, Space, encode_metadata
 from hypclip.search.where import ANYTHING, Where
 
 try:
     from qdrant_client import QdrantClient, models
 
     from hypclip.search import qdrant_filter as said
+    from hypclip.search import qdrant_planes
     from hypclip.search.qdrant_link import Link
 except ImportError as missing:
     raise MissingExtraError(f"{missing}: it comes with an extra, run pip install 'hypclip[search]'") from missing
@@ -279,7 +272,7 @@ class QdrantStore:
         name: str,
         of: Vectors,
         side: Side,
-        cone: Cone,
+        cone: Entailment | None = None,
         where: Where = ANYTHING,
         *,
         order: Order = "margin",
@@ -288,34 +281,42 @@ class QdrantStore:
     ) -> Found:
         """Return the ancestors or the descendants of a point, a page of them; see VectorStore."""
         space = self._find(name)
-        check_cone_search(side, cone, order)
+        rule = space.entailment if cone is None else cone
+        check_cone_search(side, rule, order)
         q = space.point(of)
         check_page(limit, offset)
-        match side:
-            case "ancestors":
-                blocks = self._ancestors(name, space, q.unsqueeze(0), cone, where)
-            case "descendants":
-                blocks = self._descendants(name, space, q, cone, where)
+        if isinstance(rule, Plane):
+            asked = qdrant_planes.ancestors if side == "ancestors" else qdrant_planes.descendants
+            blocks = self._blocks(name, space, where, *asked(space, q, rule, where))
+        elif side == "ancestors":
+            blocks = self._ancestors(name, space, q.unsqueeze(0), rule, where)
+        else:
+            search = said.descendant_search(space, q, rule, where)
+            shells, searches = (None, []) if search is None else ([0], [search])
+            blocks = self._blocks(name, space, where, shells, searches)
         hits = []
         for block in blocks:
-            hits += said.to_hits(block, *measure_cone(block.vectors, q, side, cone, space.curv))
+            hits += said.to_hits(block, *measure_cone(block.vectors, q, side, rule, space.curv))
         return self._page(name, where, hits, order, limit, offset)
 
     def contenders(
-        self, name: str, path: Path, cone: Cone | None = None, where: Where = ANYTHING
+        self, name: str, path: Path, cone: Entailment | None = None, where: Where = ANYTHING
     ) -> tuple[Points, bool]:
         """Return the points that may be nearest to some place of a path, and whether none is missing; see VectorStore.
 
         With a cone there may be points among them that hold no place. Where there are no steps, 64 places stand for
-        the way and points may be missing; not so with a cone and the root as the end, for what holds a place on that
-        way holds the start.
+        the way and points may be missing; not so with half-spaces, nor with a cone and the root as the end, for what
+        holds a place on that way holds the start.
         """
         space = self._find(name)
         space.check_path(path)
         if cone is not None:
             check_cone(cone)
         fractions = torch.linspace(0, 1, _PLACES, dtype=torch.float64) if path.steps is None else path.fractions()
-        if cone is not None:
+        if isinstance(cone, Plane):
+            asked = qdrant_planes.ancestors_on_path(space, path, cone, where)
+            found, exact = self._blocks(name, space, where, *asked), True
+        elif cone is not None:
             places = path.start.unsqueeze(0) if path.end is None else path.places(fractions)
             found, exact = self._ancestors(name, space, places, cone, where), path.end is None or path.steps is not None
         else:
@@ -350,20 +351,19 @@ class QdrantStore:
             blocks = self._scroll(name, space, where)
         return said.hits_within(space, blocks, query, distance)
 
-    def _descendants(self, name: str, space: Space, q: Tensor, cone: Cone, where: Where) -> Iterator[Points]:
-        """Yield all points in a cone, and more."""
-        search = said.descendant_search(space, q, cone, where)
-        if search is None:
-            return self._scroll(name, space, where)
-        root = self._scroll(name, space, where, said.equals("shell", 0))
-        return itertools.chain(root, self._fetch(name, space, self._above(name, [search]), where))
-
     def _ancestors(
         self, name: str, space: Space, places: Float[Tensor, "n d"], cone: Cone, where: Where
     ) -> Iterator[Points]:
         """Yield all points whose cone holds one of the places, each once, and more."""
-        whole, searches = said.ancestor_searches(space, places, cone, where)
-        inner = self._scroll(name, space, where, said.one_of("shell", whole))
+        return self._blocks(name, space, where, *said.ancestor_searches(space, places, cone, where))
+
+    def _blocks(
+        self, name: str, space: Space, where: Where, shells: list[int] | None, searches: list[models.QueryRequest]
+    ) -> Iterator[Points]:
+        """Yield the points of some shells, or all of them, and what searches find in others."""
+        if shells is None:
+            return self._scroll(name, space, where)
+        inner = self._scroll(name, space, where, said.one_of("shell", shells)) if shells else iter(())
         return itertools.chain(inner, self._fetch(name, space, self._above(name, searches), where))
 
     def _page(self, name: str, where: Where, hits: list[Hit], order: Order, limit: int, offset: int) -> Found:
@@ -473,7 +473,7 @@ class QdrantStore:
         create = partial(
             self._client.create_collection,
             self._prefix + name,
-            said.vectors(space.dim),
+            said.vectors(space),
             shard_number=self._shards,
             replication_factor=self._replicas,
             write_consistency_factor=self._replicas // 2 + 1,

@@ -22,9 +22,10 @@ from qdrant_client import models
 from torch import Tensor
 
 from hypclip.errors import StoreError
-from hypclip.geometry import cones, lorentz
-from hypclip.geometry.entailment import Cone
+from hypclip.geometry import cones, lorentz, planes
+from hypclip.geometry.entailment import Cone, Plane
 from hypclip.search.exact import Measures, measure
+from hypclip.search.rules import as_entry, of_entry
 from hypclip.search.store import MAX_SINH_RADIUS, Hit, Order, Points, Space, join
 from hypclip.search.where import (
     ANYTHING,
@@ -107,23 +108,24 @@ def both(found: Sequence[models.Condition]) -> models.Filter | None:
     return models.Filter(must=list(found)) if found else None
 
 
-def vectors(dim: int) -> dict[str, models.VectorParams]:
-    """Return the vectors of a collection.
+def vectors(space: Space) -> dict[str, models.VectorParams]:
+    """Return the vectors of a collection; `general` where half-spaces are searched, see qdrant_planes.py.
 
     A graph on `lorentz` would spoil even the rescoring of candidates; cones are always found exactly, without one.
     """
-    flat = models.HnswConfigDiff(m=0)
+    flat, dim = models.HnswConfigDiff(m=0), space.dim
+    general = models.VectorParams(size=dim + 1, distance=models.Distance.DOT, hnsw_config=flat)
     return {
         "tangent": models.VectorParams(size=dim, distance=models.Distance.EUCLID),
         "lorentz": models.VectorParams(size=dim + 1, distance=models.Distance.DOT, hnsw_config=flat),
         "direction": models.VectorParams(size=dim, distance=models.Distance.COSINE, hnsw_config=flat),
-    }
+    } | ({"general": general} if isinstance(space.entailment, Plane) else {})
 
 
 def own_metadata(space: Space) -> dict[str, Any]:
     """Return what a Qdrant collection says about itself if it is ours."""
     ours = {"model_id": space.model_id, "revision": space.revision, "curv": space.curv, "dim": space.dim}
-    return {"hypclip": {"format": FORMAT, **ours}}
+    return {"hypclip": {"format": FORMAT, **ours, "entailment": as_entry(space.entailment)}}
 
 
 def is_ours(info: models.CollectionInfo) -> bool:
@@ -144,11 +146,12 @@ def space_of(name: str, info: models.CollectionInfo) -> Space:
         found = ours.get("format") if isinstance(ours, dict) else ours
         raise StoreError(f"collection {name!r} has format {found}; this version of hypclip reads format {FORMAT}")
     try:
-        space = Space(ours["model_id"], float(ours["curv"]), int(ours["dim"]), ours["revision"])
+        rule = of_entry(ours["entailment"]) if "entailment" in ours else Cone()
+        space = Space(ours["model_id"], float(ours["curv"]), int(ours["dim"]), ours["revision"], rule)
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"the metadata of collection {name!r} is damaged: {error!r}") from error
     there = info.config.params.vectors
-    for vector, wanted in vectors(space.dim).items():
+    for vector, wanted in vectors(space).items():
         found = there.get(vector) if isinstance(there, dict) else None
         if found is None:
             raise StoreError(f"collection {name!r} lacks its {vector!r} vectors: make it again from its points")
@@ -172,9 +175,10 @@ def point_uuid(point_id: str) -> str:
 def request_ends(space: Space, texts: Sequence[str]) -> list[int]:
     """Cut the points with these metadata into requests, and return where each ends."""
     ends, size = [], 0
+    numbers = sum(vector.size for vector in vectors(space).values())
     for row, text in enumerate(texts):
         # At most 22 characters a number, and the metadata twice.
-        own = 22 * (3 * space.dim + 1) + 2 * len(text.encode()) + 1024
+        own = 22 * numbers + 2 * len(text.encode()) + 1024
         if row and size + own > REQUEST_BYTES:
             ends.append(row)
             size = 0
@@ -193,6 +197,8 @@ def to_structs(space: Space, points: Points, texts: Sequence[str], start: int, e
         "lorentz": torch.cat([x, lorentz.time_component(x, space.curv)], dim=1).float().tolist(),
         "direction": unit.float().tolist(),
     }
+    if isinstance(space.entailment, Plane):
+        columns["general"] = planes.as_general(x, space.curv).float().tolist()
     radius = lorentz.radius(x, space.curv).tolist()
     structs = []
     for row, (point_id, text, modality) in enumerate(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz
-from hypclip.geometry.entailment import Cone
+from hypclip.geometry.entailment import Entailment
 from hypclip.search.checks import check_cone, check_page
 from hypclip.search.exact import measure_cone
 from hypclip.search.given import Vectors, as_number, as_vectors, shown
@@ -30,8 +30,9 @@ class Ordering:
 
     Args:
         relation: of the first to the second.
-        first_over_second: margin φ − η ω of the second in the cone of the first, in radians; inside where ≤ 0.
-        second_over_first: margin of the first in the cone of the second.
+        first_over_second: margin of the second in the cone or half-space of the first, as `Hit.margin`; inside where
+            ≤ 0.
+        second_over_first: margin of the first in that of the second.
         distance: between the two.
     """
 
@@ -41,16 +42,17 @@ class Ordering:
     distance: float
 
 
-def order(first: Vectors, second: Vectors, curv: float, cone: Cone) -> Ordering:
-    """Tell which of two points is the more general: the one whose cone holds the other.
+def order(first: Vectors, second: Vectors, curv: float, cone: Entailment) -> Ordering:
+    """Tell which of two points is the more general: the one whose cone, or half-space, holds the other.
 
-    Near the root, and for η > 1, each may hold the other; then the one that holds it deeper is the more general.
+    Near the root, for η > 1 and for thresholds below 0, each may hold the other; then the one that holds it deeper is
+    the more general.
 
     Args:
         first: space components (D,).
         second: space components (D,).
         curv: c > 0.
-        cone: how wide cones are.
+        cone: a `Cone` or a `Plane`.
 
     Raises:
         InputError: one of them is no point, or they have unequal lengths.
@@ -108,7 +110,7 @@ def common_ancestors(
     store: VectorStore,
     name: str,
     of: Vectors,
-    cone: Cone,
+    cone: Entailment | None = None,
     where: Where = ANYTHING,
     *,
     limit: int = 10,
@@ -116,16 +118,19 @@ def common_ancestors(
 ) -> Found:
     """Return the stored points whose cones hold all of some points, the most specific, furthest out, first.
 
-    Of a hit, `distance` is to the farthest of the points, and angle and margin are of the one that is held least.
+    `cone` is a `Cone` or a `Plane`; the rule of the collection's space when absent. Of a hit, `distance` is to the
+    farthest of the points, and angle and margin are of the one that is held least.
 
     Raises:
         UnknownCollection: there is none of this name.
         InputError: no points, or some that are none of the collection's space.
     """
     check_page(limit, offset)
-    check_cone(cone)
+    if cone is not None:
+        check_cone(cone)
     x = _several(of, "common ancestors are those")
-    curv = store.describe(name).space.curv
+    space = store.describe(name).space
+    curv, cone = space.curv, space.entailment if cone is None else cone
     points, exact = store.contenders(name, Path(x[0], curv), cone, where)
     common = torch.ones(len(points.ids), dtype=torch.bool)
     measured = []

@@ -163,9 +163,9 @@ def within(
     q_time = math.sqrt(1 / curv + float(query @ query))
     reach = math.sqrt(curv) * distance
     limit = math.cosh(reach) / curv * (1 + 1e-6) if reach < 80 else math.inf
-    for i, rows, product in _products(snapshot, query):
+    for i, rows, product in products(snapshot, query):
         low = snapshot[i].columns.times[rows] * np.float32(q_time * (1 - share)) - product
-        yield i, _kept(low <= np.float32(limit), rows, masks[i])
+        yield i, kept_rows(low <= np.float32(limit), rows, masks[i])
 
 
 def cone(
@@ -185,7 +185,7 @@ def cone(
         angle = _cone_angle(norm, cone, curv)
         cosines, outwards = np.array([math.cos(_root_angle(norm, angle, curv))]), angle <= math.pi / 2
     first = ((cosines - share - 1e-6) * norm).astype(np.float32)
-    for i, rows, product in _products(snapshot, of):
+    for i, rows, product in products(snapshot, of):
         columns = snapshot[i].columns.take(rows)
         shells = columns.shells if side == "ancestors" else np.zeros(1, np.uint16)
         marks = product >= first.take(shells, mode="clip") * columns.norms
@@ -193,7 +193,7 @@ def cone(
             marks &= columns.times <= np.float32(q_time * (1 + 1e-6))
         elif outwards:
             marks &= columns.times >= np.float32(q_time * (1 - 1e-6))
-        kept = _kept(marks, rows, masks[i])
+        kept = kept_rows(marks, rows, masks[i])
         if len(kept) > _FEW:
             kept = kept[_may_hold(snapshot[i].columns.vectors, kept, of, side, cone, curv)]
         yield i, kept
@@ -235,14 +235,17 @@ def arc(
     start, end = path.start.numpy(), path.target.numpy()
     first, second, angle = _plane(start, end)
     thresholds = (shell_cosines(cone) - 2 * kappa(len(start)) - 1e-6).astype(np.float32)
-    for i, rows, product in _products(snapshot, np.stack([first, second])):
+    for i, rows, product in products(snapshot, np.stack([first, second])):
         a, b = product
         turned = a * np.float32(math.cos(angle)) + b * np.float32(math.sin(angle))
         behind = np.arctan2(b, a)
         between = (behind >= 0) & (behind <= angle)
         cosine = np.where(between, np.hypot(a, b), np.maximum(a, turned))
         segment = snapshot[i]
-        yield i, _kept(cosine >= thresholds[segment.columns.shells[rows]] * segment.columns.norms[rows], rows, masks[i])
+        yield (
+            i,
+            kept_rows(cosine >= thresholds[segment.columns.shells[rows]] * segment.columns.norms[rows], rows, masks[i]),
+        )
 
 
 def along(snapshot: Snapshot, masks: Sequence[Mask | None], path: Path, curv: float) -> Places:
@@ -359,7 +362,7 @@ class _Places:
 def _features(snapshot: Snapshot, masks: Sequence[Mask | None], ends: Doubles) -> list[tuple[int, int, Floats]]:
     """Return (segment, first row, features (3, n)) a block; rows that do not count are infinitely far."""
     held = []
-    for i, rows, product in _products(snapshot, ends):
+    for i, rows, product in products(snapshot, ends):
         mask = masks[i]
         times = snapshot[i].columns.times[rows]
         wanted = times if mask is None else np.where(mask[rows], times, np.float32(np.inf))
@@ -409,7 +412,7 @@ def _plane(start: Doubles, end: Doubles) -> tuple[Doubles, Doubles, float]:
     return first, second, math.atan2(width, float(end @ first)) if end.any() and start.any() else 0.0
 
 
-def _products(snapshot: Snapshot, with_: Doubles) -> Iterator[tuple[int, slice, Floats]]:
+def products(snapshot: Snapshot, with_: Doubles) -> Iterator[tuple[int, slice, Floats]]:
     """Yield x·q for all rows, in blocks: (n,) of one query, (Q, n) of several, which are few."""
     q = with_.astype(np.float32)
     for i, segment in enumerate(snapshot):
@@ -427,7 +430,8 @@ def _blocks(rows: int, queries: int) -> Iterator[slice]:
         yield slice(start, min(start + size, rows))
 
 
-def _kept(marks: Mask, rows: slice, mask: Mask | None) -> Rows:
+def kept_rows(marks: Mask, rows: slice, mask: Mask | None) -> Rows:
+    """Return which rows of a slice are marked and wanted."""
     if mask is not None:
         marks = marks & mask[rows]
     found: Rows = np.flatnonzero(marks) + rows.start

@@ -15,17 +15,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.errors import InputError
-from hypclip.geometry.entailment import Cone
+from hypclip.geometry.entailment import Cone, Entailment, Plane
 from hypclip.search.errors import ModelMismatch
 from hypclip.search.given import Vectors, as_ids, as_metadata, as_number, as_vectors, as_whole, shown
 from hypclip.search.path import Path
+from hypclip.search.rules import described, same_rule
 from hypclip.search.where import ANYTHING, Modality, Where, check_modality
 
 Side = Literal["ancestors", "descendants"]
-"""Which way to look along cones: points whose cone holds the query, or points in the query's cone."""
+"""Which way to look: points whose cone or half-space holds the query, or points in that of the query."""
 
 Order = Literal["distance", "margin", "radius"]
-"""What comes first: the nearest; the deepest inside its cone; the most general."""
+"""What comes first: the nearest; the deepest inside its cone or half-space; the most general."""
 
 MAX_METADATA_BYTES = 2**16
 """Most bytes of a point's metadata as JSON."""
@@ -47,12 +48,15 @@ class Space:
         curv: c > 0.
         dim: D, the number of space components.
         revision: which weights of it, where the name does not say so already.
+        entailment: what makes one point more general than another, as the model was trained: by default what searches
+            by cones go by. The cones of MERU where a collection of before does not say.
     """
 
     model_id: str
     curv: float
     dim: int
     revision: str = ""
+    entailment: Entailment = Cone()  # noqa: RUF009, it is frozen
 
     def __post_init__(self) -> None:
         for name in ("model_id", "revision"):
@@ -64,16 +68,26 @@ class Space:
             raise InputError(f"curv must be positive and finite (the sectional curvature is −curv), got {self.curv}")
         if self.dim < 1:
             raise InputError(f"dim must be at least 1, got {self.dim}")
+        if not isinstance(self.entailment, Cone | Plane):
+            raise InputError(f"entailment of a space must be a Cone or a Plane, got {shown(self.entailment)}")
 
     def __str__(self) -> str:
+        return self._named("")
+
+    def beside(self, other: Space) -> str:
+        """Name the space, and its rule of entailment where that is not the other's."""
+        same = same_rule(self.entailment, other.entailment)
+        return self._named("" if same else f", entailment by {described(self.entailment)}")
+
+    def _named(self, rule: str) -> str:
         revision = f"revision {self.revision[:12]}, " if self.revision else ""
-        return f"model {self.model_id!r} ({revision}curv {self.curv:.6g}, {self.dim} dimensions)"
+        return f"model {self.model_id!r} ({revision}curv {self.curv:.6g}, {self.dim} dimensions{rule})"
 
     def same_as(self, other: Space) -> bool:
         """Tell whether points of both can be compared; exp(log c) may differ in the last bits between machines."""
         same_curv = math.isclose(self.curv, other.curv, rel_tol=1e-6)
         same_name = self.model_id == other.model_id and self.revision == other.revision
-        return same_name and self.dim == other.dim and same_curv
+        return same_name and self.dim == other.dim and same_curv and same_rule(self.entailment, other.entailment)
 
     def check_points(self, x: Tensor) -> None:
         """Refuse what is no point of this space.
@@ -88,6 +102,10 @@ class Space:
             raise InputError(f"points must be float32 or float64, got {x.dtype}")
         if x.shape[-1] != self.dim:
             raise InputError(f"an embedding of {self} has {self.dim} space components, got {x.shape[-1]}")
+        if x.dim() == 1 and x.device.type == "cpu":  # a query: torch takes longer to begin than to compute
+            one = x.detach().numpy().astype(np.float64, copy=False)
+            if np.abs(one).max() <= 1e150 and math.sqrt(self.curv * float(one @ one)) <= MAX_SINH_RADIUS:
+                return
         if not torch.isfinite(x).all():
             raise InputError("an embedding has components that are NaN or infinite")
         sinh = math.sqrt(self.curv) * torch.linalg.vector_norm(x.double(), dim=-1)
@@ -147,7 +165,7 @@ class Collection:
         """Refuse the points of another model.
 
         Raises:
-            ModelMismatch: the model, its curvature or its dimension differ.
+            ModelMismatch: the model, its curvature, its dimension or its rule of entailment differ.
         """
         if not self.space.same_as(space):
             raise ModelMismatch(self.name, self.space, space)
@@ -208,7 +226,9 @@ class Hit:
     """A point found: its distance from the query, and its radius, the distance from the root.
 
     Of a search by cones also `angle`, the exterior angle φ; `aperture`, the half aperture ω, not multiplied by η; and
-    `margin` = φ − η ω, which is 0 on the border of the cone and negative inside. Radians.
+    `margin` = φ − η ω, which is 0 on the border of the cone and negative inside. Radians. Of a search by half-spaces
+    `angle` is φ too and `aperture` π/2; `margin` = threshold − height, √c times a distance, is 0 where the half-space
+    ends and negative inside.
     """
 
     id: str
@@ -332,7 +352,7 @@ class VectorStore(Protocol):
         """Create a collection, or return the one of this name if it is of the same space.
 
         Raises:
-            ModelMismatch: there is one, of another model.
+            ModelMismatch: there is one, of another model or another rule of entailment.
             InputError: the name has other characters than letters, digits, dot, underscore and hyphen.
         """
         ...
@@ -415,25 +435,36 @@ class VectorStore(Protocol):
         name: str,
         of: Vectors,
         side: Side,
-        cone: Cone,
+        cone: Entailment | None = None,
         where: Where = ANYTHING,
         *,
         order: Order = "margin",
         limit: int = 1000,
         offset: int = 0,
     ) -> Found:
-        """Return the ancestors or the descendants of a point, a page of them; `total` counts them all."""
+        """Return the ancestors or the descendants of a point, a page of them; `total` counts them all.
+
+        Args:
+            name: the collection.
+            of: space components (D,) of the point.
+            side: which of the two.
+            cone: a `Cone` or a `Plane`; the rule of the collection's space when absent.
+            where: what may be returned.
+            order: what comes first; then by id.
+            limit: of the page, at least 1.
+            offset: how many to pass over.
+        """
         ...
 
     def contenders(
-        self, name: str, path: Path, cone: Cone | None = None, where: Where = ANYTHING
+        self, name: str, path: Path, cone: Entailment | None = None, where: Where = ANYTHING
     ) -> tuple[Points, bool]:
         """Return the points that may be nearest to some place of a path, and whether none is missing.
 
         Args:
             name: the collection.
             path: from where to where, in steps or without.
-            cone: at each place only points whose cone holds it count; all points where absent.
+            cone: at each place only points whose cone or half-space holds it count; all points where absent.
             where: which points count at all.
         """
         ...

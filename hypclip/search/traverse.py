@@ -3,8 +3,8 @@
 Two forms. With steps, the algorithm of Desai et al. 2023 (arXiv:2304.09172): at every step the nearest point whose cone
 holds the place; the root, whose cone holds everything, is always there. Without, the same along the whole geodesic: at
 the place (1 − r) S + r E of the ambient space, −<z, x>_L of a point is a line in r but for a factor of the place, and
-its cone meets the geodesic where a quadratic in r has its sign. So the answer is the lower envelope of lines that are
-valid on intervals, and every place where the nearest changes is found, between steps too.
+its cone, or half-space, meets the geodesic where a quadratic in r has its sign. So the answer is the lower envelope of
+lines that are valid on intervals, and every place where the nearest changes is found, between steps too.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hypclip.geometry import cones, lorentz, polar
-from hypclip.geometry.entailment import Cone
+from hypclip.geometry import cones, lorentz, planes, polar
+from hypclip.geometry.entailment import Entailment, Plane
 from hypclip.search.exact import one_thread
 from hypclip.search.path import Path
 from hypclip.search.store import VectorStore
@@ -30,6 +30,8 @@ ROOT = "[ROOT]"
 
 _PARALLEL = 1e-3
 _PAIRS = 2**16
+_FARTHEST = 40.0
+"""No height is as large: see MAX_SINH_RADIUS."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,18 @@ class Traversal:
     exact: bool
 
 
-def traverse(store: VectorStore, name: str, path: Path, cone: Cone | None = None, where: Where = ANYTHING) -> Traversal:
+def traverse(
+    store: VectorStore, name: str, path: Path, cone: Entailment | None = None, where: Where = ANYTHING
+) -> Traversal:
     """Go along a path through the points of a collection and the root.
 
     Args:
         store: where the points are.
         name: the collection.
         path: from where to where, in steps or along the geodesic.
-        cone: only points whose cone holds a place may be the nearest of it; all points where absent. With `strict` a
-            point does not entail its own place.
+        cone: only points whose cone or half-space holds a place may be the nearest of it; all points where absent.
+            That of the collection is store.describe(name).space.entailment. With `strict` a point does not entail its
+            own place.
         where: which points take part at all.
 
     Raises:
@@ -92,7 +97,7 @@ def traverse(store: VectorStore, name: str, path: Path, cone: Cone | None = None
     return Traversal(stops, exact)
 
 
-def _steps(x: Float[Tensor, "n d"], path: Path, cone: Cone | None) -> list[tuple[float, int]]:
+def _steps(x: Float[Tensor, "n d"], path: Path, cone: Entailment | None) -> list[tuple[float, int]]:
     """Return (fraction, row) of the nearest at every step, each row where it comes first. The last row is the root."""
     fractions = path.fractions()
     places = path.places(fractions)
@@ -108,7 +113,9 @@ def _steps(x: Float[Tensor, "n d"], path: Path, cone: Cone | None) -> list[tuple
     return [(t, row) for row, t in first.items()]
 
 
-def _entails(x: Float[Tensor, "n d"], places: Float[Tensor, "s d"], path: Path, cone: Cone) -> Bool[Tensor, "n s"]:
+def _entails(
+    x: Float[Tensor, "n d"], places: Float[Tensor, "s d"], path: Path, cone: Entailment
+) -> Bool[Tensor, "n s"]:
     """Tell which points entail which places."""
     _, sinh_x, unit_x = lorentz.polar(x, path.curv)
     _, sinh_z, unit_z = lorentz.polar(places, path.curv)
@@ -117,9 +124,15 @@ def _entails(x: Float[Tensor, "n d"], places: Float[Tensor, "s d"], path: Path, 
         om, op = gap.square() / 2, sum_.square() / 2
     else:
         om, op = _one_minus_plus_cosine(unit_x, unit_z)
-    angles = polar.exterior_angle(sinh_x, sinh_z.T, om, op)
-    apertures = cones.half_aperture(x, path.curv, cone.min_radius).unsqueeze(1)
-    entails = angles <= cone.eta * apertures
+    if isinstance(cone, Plane):
+        along = (
+            torch.sinh(torch.asinh(sinh_z).T - torch.asinh(sinh_x)) - torch.sqrt(1 + sinh_x.square()) * sinh_z.T * om
+        )
+        entails = torch.where(sinh_x > 0, torch.asinh(along), 0) >= cone.threshold
+    else:
+        angles = polar.exterior_angle(sinh_x, sinh_z.T, om, op)
+        apertures = cones.half_aperture(x, path.curv, cone.min_radius).unsqueeze(1)
+        entails = angles <= cone.eta * apertures
     if cone.strict:
         for at in (0, -1):  # stored points may be the ends; what lies between was computed
             entails[(x == places[at]).all(1), at] = False
@@ -139,7 +152,7 @@ def _one_minus_plus_cosine(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> 
     return found[0], found[1]
 
 
-def _geodesic(x: Float[Tensor, "n d"], path: Path, cone: Cone | None) -> list[tuple[float, int]]:
+def _geodesic(x: Float[Tensor, "n d"], path: Path, cone: Entailment | None) -> list[tuple[float, int]]:
     """Return (fraction, row) wherever another row becomes the nearest. The last row is the root."""
     root = math.sqrt(path.curv)
     ends = root * torch.stack([path.start, path.target])
@@ -158,22 +171,27 @@ def _geodesic(x: Float[Tensor, "n d"], path: Path, cone: Cone | None) -> list[tu
 
 
 def _intervals(
-    x: Float[Tensor, "n d"], ends: Float[Tensor, "2 d"], lines: Float[Tensor, "2 n"], cone: Cone
+    x: Float[Tensor, "n d"], ends: Float[Tensor, "2 d"], lines: Float[Tensor, "2 n"], cone: Entailment
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (rows, low, high): the intervals of r in which points entail the place, at curvature −1.
 
     Seen from X, with e the unit tangent vector outwards, cos φ = p / sqrt(a² − n) with p = <Z, e>_L, a = −<Z, X>_L and
-    n = −<Z, Z>_L for any multiple Z of the place. So the border of the cone is p² = cos²α (a² − n), a quadratic in r.
-    Between its roots, and that of p, nothing changes, and the exact angle in the middle decides.
+    n = −<Z, Z>_L for any multiple Z of the place. So the border of the cone is p² = cos²α (a² − n), a quadratic in r;
+    and since sinh height = p/√n, that of a half-space is p² = sinh² t n, t its threshold.
+    Between its roots, and that of p, nothing changes, and the exact angle or height in the middle decides.
     """
-    angles = torch.clamp(cone.eta * cones.half_aperture(x, 1.0, cone.min_radius), max=math.pi)
     _, sinh, unit = lorentz.polar(x, 1.0)
     times, end_times = lorentz.time_component(x, 1.0), lorentz.time_component(ends, 1.0)
     p = ((times * unit) @ ends.T - sinh * end_times.T).T
     length = -lorentz.inner(ends[0], ends[1], 1.0)
     r = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64).unsqueeze(1)
     n = (1 - r) ** 2 + r**2 + 2 * r * (1 - r) * length
-    f = ((1 - r) * p[0] + r * p[1]) ** 2 - torch.cos(angles) ** 2 * (((1 - r) * lines[0] + r * lines[1]) ** 2 - n)
+    if isinstance(cone, Plane):
+        behind = math.sinh(max(-_FARTHEST, min(_FARTHEST, cone.threshold))) ** 2 * n
+    else:
+        angles = torch.clamp(cone.eta * cones.half_aperture(x, 1.0, cone.min_radius), max=math.pi)
+        behind = torch.cos(angles) ** 2 * (((1 - r) * lines[0] + r * lines[1]) ** 2 - n)
+    f = ((1 - r) * p[0] + r * p[1]) ** 2 - behind
     a, b = 2 * (f[0] + f[2] - 2 * f[1]), 4 * f[1] - 3 * f[0] - f[2]
     q = -(b + torch.where(b < 0, -1, 1) * torch.sqrt(torch.clamp(b * b - 4 * a * f[0], min=0))) / 2
     cuts = torch.stack([q / a, f[0] / q, p[0] / (p[0] - p[1])])
@@ -183,8 +201,12 @@ def _intervals(
     middle = (low + high) / 2
     place = (1 - middle).unsqueeze(-1) * ends[0] + middle.unsqueeze(-1) * ends[1]
     norm = (1 - middle) ** 2 + middle**2 + 2 * middle * (1 - middle) * length
-    angle = cones.oxy_angle(x.expand_as(place), place / norm.sqrt().unsqueeze(-1), 1.0)
-    inside = (angle <= angles) & (high > low)
+    place = place / norm.sqrt().unsqueeze(-1)
+    if isinstance(cone, Plane):
+        holds = planes.height(x.expand_as(place), place, 1.0) >= cone.threshold
+    else:
+        holds = cones.oxy_angle(x.expand_as(place), place, 1.0) <= angles
+    inside = holds & (high > low)
     inside[:, -1] = high[:, -1] > low[:, -1]  # the root
     which, rows = torch.nonzero(inside, as_tuple=True)
     return rows, low[which, rows], high[which, rows]

@@ -17,6 +17,7 @@ from serve.schemas import (
     IndexInfo,
     PutPointsRequest,
     PutPointsResponse,
+    rule_info,
 )
 
 router = APIRouter(tags=["collections"])
@@ -64,5 +65,6 @@ def _info(collection: Collection) -> CollectionInfo:
         revision=space.revision,
         curv=space.curv,
         dim=space.dim,
+        entailment=rule_info(space.entailment),
         index=None if index is None else IndexInfo(**vars(index)),
     )

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from hypclip.geometry import lorentz
 from hypclip.search import Found, Side
+from serve.errors import InvalidRequest
 from serve.routes.running import Running
 from serve.schemas_search import (
     CommonRequest,
@@ -27,24 +28,25 @@ router = APIRouter(prefix="/hierarchy", tags=["hierarchy"])
 
 @router.post("/ancestors", summary="Find what is more general")
 async def ancestors(request: ConeRequest, service: Running) -> ConeResponse:
-    """Return the stored points whose cones hold a point: what it is an instance of."""
+    """Return the stored points that entail a point, whose cones or half-spaces hold it: what it is an instance of."""
     return await _cone(request, "ancestors", service)
 
 
 @router.post("/descendants", summary="Find what is more specific")
 async def descendants(request: ConeRequest, service: Running) -> ConeResponse:
-    """Return the stored points that the cone of a point holds: its instances."""
+    """Return the stored points that a point entails, which its cone or half-space holds: its instances."""
     return await _cone(request, "descendants", service)
 
 
 @router.post("/common_ancestors", summary="Find what several points have in common")
 async def common_ancestors(request: CommonRequest, service: Running) -> ConeResponse:
-    """Return the stored points whose cones hold all of the points, the most specific first.
+    """Return the stored points that entail all of the points, the most specific first.
 
     Of a hit, `distance` is to the farthest of the points; `angle` and `margin` are of the one that is held least.
     """
+    rule = service.entailment(request.rule, request.aperture_scale)
     found = await service.common_ancestors(
-        request.of, request.k, request.offset, request.collection, request.where(), request.aperture_scale
+        request.of, request.k, request.offset, request.collection, request.where(), rule
     )
     return _related(found)
 
@@ -52,13 +54,15 @@ async def common_ancestors(request: CommonRequest, service: Running) -> ConeResp
 @router.post("/traverse", summary="Go towards the root, or towards another point")
 async def traverse(request: TraverseRequest, service: Running) -> TraverseResponse:
     """Return what is nearest on the way from a point to the root, or to a target: from the specific to the general."""
+    if request.rule and not request.entailment:
+        raise InvalidRequest("rule: with entailment false no rule is asked: leave one of the two out")
     way = await service.traverse(
         request.source,
         request.target,
         request.steps,
         request.collection,
         request.where(),
-        request.aperture_scale if request.entailment else None,
+        service.entailment(request.rule, request.aperture_scale) if request.entailment else None,
     )
     path = [Stop(**{**vars(stop), "metadata": dict(stop.metadata)}) for stop in way.stops]
     return TraverseResponse(path=path, exact=way.exact)
@@ -75,8 +79,9 @@ async def mean(request: MeanRequest, service: Running) -> MeanResponse:
 
 @router.post("/order", summary="Tell which of two points is the more general")
 async def order(request: OrderRequest, service: Running) -> OrderResponse:
-    """Return whether the first is general (its cone holds the second), specific, or neither."""
-    found = await service.order(request.first, request.second, request.collection, request.aperture_scale)
+    """Return whether the first is general (it entails the second), specific, or neither."""
+    rule = service.entailment(request.rule, request.aperture_scale)
+    found = await service.order(request.first, request.second, request.collection, rule)
     return OrderResponse(**vars(found))
 
 
@@ -88,8 +93,7 @@ async def _cone(request: ConeRequest, side: Side, service: Service) -> ConeRespo
         request.offset,
         request.collection,
         request.where(),
-        scale=request.aperture_scale,
-        strict=not request.reflexive,
+        rule=service.entailment(request.rule, request.aperture_scale, strict=not request.reflexive),
         order=request.order_by,
     )
     return _related(found)

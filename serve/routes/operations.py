@@ -11,7 +11,7 @@ from hypclip.errors import HypclipError
 from serve.metrics import CONTENT_TYPE
 from serve.routes.running import Running
 from serve.runtime import Runtime
-from serve.schemas import Health, ModelInfo
+from serve.schemas import Health, ModelInfo, rule_info
 from serve.service import Service
 
 router = APIRouter(tags=["server"])
@@ -81,4 +81,5 @@ def _info(service: Service) -> ModelInfo:
         curv=engine.curv,
         dim=engine.dim,
         logit_scale=engine.logit_scale,
+        entailment=rule_info(engine.entailment),
     )

@@ -1,6 +1,6 @@
 """How fast searches are, beside faiss and beside one product of matrix and vector, and whether they are right.
 
-python tests/benchmarks/bench_search.py [exact] [cones] [real] [index] [write] [kill] [memory]
+python tests/benchmarks/bench_search.py [exact] [cones] [planes] [real] [index] [write] [kill] [memory]
 
 Every timing is a ratio of medians taken in turns. The index is the store as a user calls it: ids and metadata included,
 hits and all. faiss runs with one and with two threads, and the faster counts.
@@ -25,8 +25,8 @@ import faiss
 import numpy as np
 import torch
 
-from hypclip.geometry import cones, lorentz
-from hypclip.search import Cone, LocalStore, Path, Points, Space
+from hypclip.geometry import cones, lorentz, planes
+from hypclip.search import Cone, LocalStore, Path, Plane, Points, Space
 from hypclip.search.traverse import ROOT, traverse
 
 CURV = 1.0
@@ -179,6 +179,60 @@ def bench_cones() -> None:
         points = hierarchy(100_000, dim, 1)
         with stored(points) as store:
             cone_rows(store, points, CURV, f"D = {dim}")
+
+
+def bench_planes() -> None:
+    """Half-spaces, both ways, over one product of matrix and vector; the last line is of as many points as the demo."""
+    print(
+        "\nhalf-spaces, pages of 10: median time over that of one float32 product of matrix and vector, taken in turns"
+    )
+    for count, dim in ((100_000, 512), (100_000, 128), (5_000, 128)):
+        points = hierarchy(count, dim, 1)
+        with stored(points) as store:
+            plane_rows(store, points, f"{count:,} x {dim}")
+
+
+def plane_rows(store: LocalStore, points: torch.Tensor, title: str) -> None:
+    """Print times and mismatches of ancestors and descendants, of queries that few and that many points belong to."""
+    matrix, count = points.numpy(), len(points)
+    order = torch.argsort(lorentz.radius(points, CURV))
+    leaves = points[order[-count // 2 :: max(1, count // 40)][:20]]
+    inner = points[order[20 : count // 50 : max(1, count // 1100)][:20]]
+    # Half of all points lie in the half-space of one so near the root.
+    wide = 1e-3 * points[order[: 20 * 4 : 4]]
+    for name, side, queries, rule in (
+        ("ancestors", "ancestors", leaves, Plane()),
+        ("descendants", "descendants", inner, Plane()),
+        ("ancestors, half of all", "ancestors", inner, Plane(-2.3)),
+        ("descendants, half of all", "descendants", wide, Plane()),
+    ):
+        wrong, totals = 0, []
+        for q in queries:
+            found = store.cone("c", q, side, rule, limit=10)  # type: ignore[arg-type]
+            x, y = points.double(), q.double().expand_as(points)
+            height = planes.height(*((x, y) if side == "ancestors" else (y, x)), CURV)
+            inside = (height >= rule.threshold) & (points != q).any(1)
+            first = (height * inside).topk(min(10, int(inside.sum()))).values if inside.any() else height[:0]
+            best = torch.tensor([rule.threshold - hit.margin for hit in found.hits], dtype=torch.float64)
+            if rule.threshold < 0:
+                first = torch.where(inside, height, -torch.inf).topk(min(10, int(inside.sum()))).values
+            wrong += found.total != int(inside.sum()) or not torch.allclose(best, first, rtol=1e-9, atol=1e-12)
+            totals.append(int(inside.sum()))
+        # One query, one product, and so on.
+        times: dict[str, list[float]] = {"ask": [], "product": []}
+        for _ in range(6):
+            for q in queries:
+                ask = lambda q=q, side=side, rule=rule: store.cone("c", q, side, rule, limit=10)  # noqa: E731
+                vector = q.numpy()
+                for what, call in (("ask", ask), ("product", lambda vector=vector: matrix @ vector)):
+                    start = time.perf_counter()
+                    call()
+                    times[what].append(time.perf_counter() - start)
+        asked, product = (float(np.median(times[what])) for what in ("ask", "product"))
+        print(
+            f"{title:<14} {name:<25} {asked / product:>5.2f} x   {1e3 * asked:.2f} ms; "
+            f"{wrong} of {len(queries)} differ from float64; {np.median(totals):.0f} found (median)"
+        )
 
 
 def bench_real() -> None:
