@@ -27,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "phyclip-l2": {"base": "phyclip", "factor_dim": FACTOR_DIM, "distance": "l2"},
     "uncha": "uncha",
     "argent": "argent",
+    "hypclip": "hypclip",
 }
 """Every published recipe and its variants, for points of DIM components."""
 BOXED = tuple(name for name in SETTINGS if name not in ("clip", "euclip", "euclip-geodesic", "meru"))
@@ -271,6 +272,9 @@ def textbook(name: str, inputs: Mapping[str, Tensor], weight: Tensor | None = No
         entail = a / 2 + b / 2 + (part_image / 2 + part_text / 2) / 2 + 10 * sum(calibrations.values())
         return pairs + sum(boxes.values()) / 2 + 0.2 * entail, parts | boxes | residual | calibrations
 
+    if name == "hypclip":
+        return directed(inputs, (image, text, box_image, box_text), owner, share)
+
     parts["contrast/box_image-text"] = cross_entropy(box_image, text, s, similarity, own=owner, weight=share)
     parts["contrast/box_text-image"] = cross_entropy(box_text, image, s, similarity, own=owner, weight=share)
     contrast = sum(parts.values()) / 4
@@ -286,3 +290,55 @@ def textbook(name: str, inputs: Mapping[str, Tensor], weight: Tensor | None = No
         return contrast + 0.1 * inter + 0.05 * intra + 0.01 * sum(norms.values()), parts | found | norms
     found = four(cone(0.7), cone(1.2))
     return contrast + 0.2 * 0.5 * sum(found.values()), parts | found
+
+
+def height(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+    """√c times the signed distance of y to the hyperplane through x across its ray."""
+    rho, unit = torch.asinh(c.sqrt() * x.norm()), x / x.norm()
+    return torch.asinh(c.sqrt() * (torch.cosh(rho) * (unit @ y) - torch.sinh(rho) * time_of(y, c)))
+
+
+def directed(
+    inputs: Mapping[str, Tensor], rows: Sequence[Sequence[Tensor]], owner: Sequence[int], share: Sequence[Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return loss and parts of hypclip; a box has an owner and a share."""
+    c, s = inputs["curv"], inputs["logit_scale"]
+    image, text, box_image, box_text = rows
+
+    def chord(x: Tensor, y: Tensor) -> Tensor:
+        return -(x / x.norm() - y / y.norm()).norm()
+
+    def logistic(
+        general: Sequence[Tensor], specific: Sequence[Tensor], own: Sequence[int], weight: Any, times: float
+    ) -> Tensor:
+        softplus = torch.nn.functional.softplus
+        terms = []
+        for i, g in enumerate(general):
+            others = [softplus(8 * height(g, y, c)) for j, y in enumerate(specific) if j != own[i]]
+            negatives = times * torch.stack(others).mean() if times and others else 0.0
+            terms.append(softplus(-8 * height(g, specific[own[i]], c)) + negatives)
+        return mean(terms, weight)
+
+    def outwards(general: Sequence[Tensor], specific: Sequence[Tensor], weight: Any) -> Tensor:
+        rho = [[torch.asinh(c.sqrt() * x.norm()) for x in side] for side in (general, specific)]
+        return mean((hinge(g - y + 0.1) for g, y in zip(*rho, strict=True)), weight)
+
+    whole, boxes = list(range(len(image))), list(range(len(box_image)))
+    its_text = [text[i] for i in owner]
+    parts = {
+        "contrast/image-text": cross_entropy(image, text, s, chord),
+        "contrast/text-image": cross_entropy(text, image, s, chord),
+        "contrast/box_image-box_text": cross_entropy(box_image, box_text, s, chord, weight=share),
+        "contrast/box_text-box_image": cross_entropy(box_text, box_image, s, chord, weight=share),
+        "entail/text-image": logistic(text, image, whole, None, 2),
+        "entail/box_text-box_image": logistic(box_text, box_image, boxes, share, 2),
+        "entail/box_image-image": logistic(box_image, image, owner, share, 0),
+        "entail/box_text-text": logistic(box_text, text, owner, share, 0),
+        "order/text-image": outwards(text, image, None),
+        "order/box_text-box_image": outwards(box_text, box_image, share),
+        "order/box_text-text": outwards(box_text, its_text, share),
+        "anchor/image": mean((torch.asinh(c.sqrt() * x.norm()) - 2).square() for x in image),
+        "anchor/box_image": mean(((torch.asinh(c.sqrt() * x.norm()) - 2).square() for x in box_image), share),
+    }
+    weights = [0.35, 0.35, 0.75, 0.75, 0.1, 0.03, 0.03, 0.03, 1, 1, 1, 10, 10]
+    return sum(w * part for w, part in zip(weights, parts.values(), strict=True)), parts

@@ -154,7 +154,9 @@ def test_parts_are_unweighted_and_carry_no_gradient(name):
     recipe = made(name).recipe
     loss = apply(made(name), leaves(samples(4), curvs(name)))
     weights = {f"contrast/{t.query}-{t.key}": t.weight for t in recipe.contrast}
-    weights |= {f"entail/{t.general}-{t.specific}": t.weight for t in recipe.edges}
+    weights |= {f"entail/{t.general}-{t.specific}": t.weight for t in (*recipe.edges, *recipe.entail)}
+    weights |= {f"order/{t.general}-{t.specific}": t.weight for t in recipe.order}
+    weights |= {f"anchor/{t.role}": t.weight for t in recipe.anchors}
     weights |= {f"calibrate/{t.general}-{t.specific}": t.calibration for t in recipe.edges if t.calibration}
     weights |= {f"{t.kind}/{t.role}": t.weight for t in recipe.regularisers}
     assert loss.parts.keys() == weights.keys()

@@ -434,3 +434,9 @@ def test_concepts_need_an_id_a_level_and_ancestors_each():
     wrong = {**inputs, "concept": inputs["concept"][:, :3]}
     with pytest.raises(InputError, match=r"features\['concept'\] must be \(C, 6\)"):
         call(terms, wrong, **known)
+
+
+def test_a_pair_has_one_term_of_entailment():
+    pair = {"general": "text", "specific": "image"}
+    with pytest.raises(ConfigError, match="edges and entail lists text-image twice"):
+        recipe(edges=[pair], entail=[pair])

@@ -29,7 +29,9 @@ def parts_of(recipe: Recipe) -> set[str]:
     """The names of the terms of a loss, as the log has them."""
     return (
         {f"contrast/{term.query}-{term.key}" for term in recipe.contrast}
-        | {f"entail/{edge.general}-{edge.specific}" for edge in recipe.edges}
+        | {f"entail/{edge.general}-{edge.specific}" for edge in (*recipe.edges, *recipe.entail)}
+        | {f"order/{order.general}-{order.specific}" for order in recipe.order}
+        | {f"anchor/{anchor.role}" for anchor in recipe.anchors}
         | {f"calibrate/{edge.general}-{edge.specific}" for edge in recipe.edges if edge.calibration}
         | {f"{term.kind}/{term.role}" for term in recipe.regularisers}
     )
@@ -41,8 +43,11 @@ def test_every_recipe_trains_by_its_name_alone(name, config, tmp_path):
     assert run(config, f"objective={name}", "train.steps=3", "data.workers=0") == 0
     recipe = recipe_from(name)
     lines = read_log(tmp_path / "run")
-    always = {"step", "loss", "lr", "curv", "logit_scale", "grad_norm", *CLOCK}
-    seen = {f"{figure}/{e.general}-{e.specific}" for figure in ("violation", "margin", "clamped") for e in recipe.edges}
+    always = {"step", "loss", "lr", "curv", "logit_scale", "logit_scale_per_rho", "grad_norm", *CLOCK}
+    figures = ("violation", "margin", "cosine", "gap")
+    related = (*recipe.edges, *recipe.entail)
+    seen = {f"{figure}/{e.general}-{e.specific}" for figure in figures for e in related}
+    seen |= {f"clamped/{e.general}-{e.specific}" for e in recipe.edges}
     if recipe.metric.has_cones:
         seen |= {f"radius/{role}/q{percent}" for role in recipe.roles for percent in ("05", "50", "95")}
     numbers = always | parts_of(recipe) | recipe.scales.keys() | seen
@@ -51,7 +56,7 @@ def test_every_recipe_trains_by_its_name_alone(name, config, tmp_path):
         assert line.keys() == numbers | {"skipped", "damaged_shards", "warnings"}
         assert {field for field in numbers if type(line[field]) not in (int, float)} == set()
         assert line["warnings"] == []
-    assert (lines[-1]["curv"] != 1.0) == recipe.metric.is_hyperbolic
+    assert (lines[-1]["curv"] != 1.0) == (recipe.metric.is_hyperbolic and recipe.learn_curv)
 
     model = hypclip.load(tmp_path / "run" / "checkpoint")
     assert model.metric == recipe.metric

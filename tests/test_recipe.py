@@ -97,7 +97,8 @@ def test_argent_has_angles_and_no_apertures():
 def test_what_recipes_have_in_common(name):
     recipe = recipe_from(name)
     assert recipe.min_radius == 0.1
-    assert not recipe.skip_duplicates  # duplicates count as negatives
+    ours = name == "hypclip"
+    assert (recipe.skip_duplicates, recipe.skip_related, recipe.learn_curv) == (ours, ours, not ours)
     assert recipe.max_boxes == (5 if name == "uncha" else 1)
 
 
@@ -263,7 +264,7 @@ def meru(**changes: object) -> dict[str, object]:
         (meru(contrast=[{"query": "image"}]), "lacks 'objective.contrast.0.key'"),
         (meru(contrast=[CONTRAST, CONTRAST]), "contrast lists image-text twice"),
         (meru(contrast=[{**CONTRAST, "wieght": 1}]), "'objective.contrast.0.wieght', did you mean 'weight'"),
-        (meru(edges=[EDGE, {**EDGE, "weight": 2}]), "edges lists text-image twice"),
+        (meru(edges=[EDGE, {**EDGE, "weight": 2}]), "edges and entail lists text-image twice"),
         (meru(edges=[EDGE, {**EDGE, "etta": 1}]), "'objective.edges.1.etta', did you mean 'eta'"),
         (meru(edges=[EDGE, {**EDGE, "x": 1}]), "'objective.edges.1.x', known: general, specific, eta"),
         (meru(edges=[{**EDGE, "general": "image"}]), "objective.edges.0: .*two roles"),

@@ -123,7 +123,8 @@ def test_a_model_follows_its_objective(name):
     assert recipe == recipe_from(name)
     assert config.model.metric == recipe.metric
     assert {"logit_scale": config.model.logit_scale_init, **config.model.other_scales} == recipe.scales
-    assert (config.model.curv_init, config.model.learn_curv) == (1.0, True)
+    assert (config.model.curv_init, config.model.learn_curv) == (1.0, name != "hypclip")
+    assert config.model.entailment == recipe.rule
     assert config.train == build(RunConfig, LEAST).train
 
 

@@ -37,7 +37,7 @@ class Recipe:
     distance: the contrast then turns points about the origin, and radii are left to the other terms.
 
     `entailment` is the rule that `entail` and `lineage` train, and the one the model answers by; absent, it is the cone
-    of the `edges`.
+    of the `edges`. `learn_curv` is what the model does unless its config says otherwise.
 
     `max_boxes` is how many boxes of an image take part: 1 is drawn by score, more are the best by score, and weigh in
     proportion to it. `scales` has the initial value of every inverse temperature that a contrast names. For `geometry`,
@@ -59,6 +59,7 @@ class Recipe:
     min_radius: PositiveFloat = MIN_RADIUS
     entailment: Annotated[Cone | Plane, Field(discriminator="form")] | None = None
     contrast_of: Literal["points", "directions"] = "points"
+    learn_curv: bool = True
     skip_duplicates: bool = False
     skip_related: bool = False
 
@@ -87,10 +88,10 @@ class Recipe:
                 raise ConfigError("soften needs another geometry than sphere, where every point has length 1")
         if unused := sorted(self.scales.keys() - {term.scale for term in self.contrast}):
             raise ConfigError(f"no contrast names the scale {', '.join(unused)}: remove it from scales")
+        entailed = [(e.general, e.specific) for e in self.edges] + [(e.general, e.specific) for e in self.entail]
         for kind, names in (
             ("contrast", [f"{t.query}-{t.key}" for t in self.contrast]),
-            ("edges", [f"{e.general}-{e.specific}" for e in self.edges]),
-            ("entail", [f"{e.general}-{e.specific}" for e in self.entail]),
+            ("edges and entail", [f"{general}-{specific}" for general, specific in entailed]),
             ("order", [f"{o.general}-{o.specific}" for o in self.order]),
             ("lineage", [str(term.specific) for term in self.lineage]),
             ("anchors", [str(anchor.role) for anchor in self.anchors]),
@@ -98,9 +99,8 @@ class Recipe:
         ):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ConfigError(f"{kind} lists {', '.join(twice)} twice")
-        flat = [(c.query, c.key) for c in self.contrast] + [(e.general, e.specific) for e in self.edges]
-        flat += [(e.general, e.specific) for e in self.entail]
-        if any(CONCEPT in pair for pair in flat) or any(r.role == CONCEPT for r in self.regularisers):
+        of_samples = [(c.query, c.key) for c in self.contrast] + entailed
+        if any(CONCEPT in pair for pair in of_samples) or any(r.role == CONCEPT for r in self.regularisers):
             raise ConfigError("the role concept belongs to lineage, to anchors, and to order as what is general")
         if any(o.specific == CONCEPT != o.general for o in self.order):
             raise ConfigError(
@@ -142,7 +142,7 @@ class Recipe:
         return Metric(self.geometry, self.distance, self.factor_dim)
 
 
-RECIPES = ("clip", "euclip", "meru", "hycoclip", "hce", "phyclip", "uncha", "argent")
+RECIPES = ("clip", "euclip", "meru", "hycoclip", "hce", "phyclip", "uncha", "argent", "hypclip")
 """Names of the recipes that come with the library."""
 
 

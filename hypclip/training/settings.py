@@ -199,6 +199,7 @@ def configure(settings: Mapping[str, Any], *, resume: bool = False) -> RunPlan:
     }
     if recipe.metric.has_cones:
         wanted["entailment"] = asdict(recipe.rule)
+        wanted["learn_curv"] = recipe.learn_curv
     if LOGIT_SCALE in recipe.scales:
         wanted["logit_scale_init"] = recipe.scales[LOGIT_SCALE]
     for name in ("geometry", "distance", "factor_dim"):
