@@ -39,8 +39,8 @@ def of_entry(entry: object) -> Entailment:
         raise InputError(f"the rule of entailment {dict(entry)!r} has not the entries {', '.join(sorted(wanted))}")
     if form == "plane":
         return Plane(as_number(entry["threshold"], "threshold of a plane"), entry["strict"])
-    numbers = (as_number(entry[name], f"{name} of a cone") for name in ("eta", "min_radius"))
-    return Cone(*numbers, strict=entry["strict"])
+    eta, min_radius = (as_number(entry[name], f"{name} of a cone") for name in ("eta", "min_radius"))
+    return Cone(eta, min_radius, entry["strict"])
 
 
 def of_text(text: str) -> Entailment:
