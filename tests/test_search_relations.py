@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hypclip.errors import InputError
-from hypclip.geometry import cones, lorentz
-from hypclip.search import Cone, LocalStore, Points, Space, Where
+from hypclip.geometry import cones, lorentz, planes
+from hypclip.search import Cone, LocalStore, Plane, Points, Space, Where
 from hypclip.search.relations import common_ancestors, mean, order
 
 CURV = 0.8
@@ -30,30 +30,35 @@ def store(tmp_path):
         yield store
 
 
-def expected(store, of, eta):
+def expected(store, of, cone):
     found = {}
     for block in store.scan("c"):
         for point_id, x in zip(block.ids, block.vectors.double(), strict=True):
-            margins = [cones.oxy_angle(x, y.double(), CURV) - eta * cones.half_aperture(x, CURV) for y in of]
+            if isinstance(cone, Plane):
+                margins = [cone.threshold - planes.height(x, y.double(), CURV) for y in of]
+            else:
+                wide = cone.eta * cones.half_aperture(x, CURV)
+                margins = [cones.oxy_angle(x, y.double(), CURV) - wide for y in of]
             if all(m <= 0 for m in margins) and all((x != y.double()).any() for y in of):
                 found[point_id] = (float(lorentz.radius(x, CURV)), float(max(margins)))
     return sorted(found, key=lambda name: -found[name][0]), found
 
 
-@pytest.mark.parametrize("eta", [0.7, 1.0, 1.4])
+@pytest.mark.parametrize("cone", [Cone(0.7), Cone(), Cone(1.4), Plane(-0.2), Plane(), Plane(0.2)], ids=str)
 @pytest.mark.parametrize("places", [[(2.0, 0.1)], [(2.0, 0.1), (1.5, 0.4)], [(2.0, 0.0), (2.5, 0.8), (1.0, -0.5)]])
-def test_common_ancestors_are_those_of_every_point(store, eta, places):
+def test_common_ancestors_are_those_of_every_point(store, cone, places):
     of = torch.stack([ray(*place) for place in places])
-    names, facts = expected(store, of, eta)
+    names, facts = expected(store, of, cone)
     assert names
-    found = common_ancestors(store, "c", of, Cone(eta), limit=1000)
+    found = common_ancestors(store, "c", of, cone, limit=1000)
     assert [hit.id for hit in found.hits] == names
     assert (found.total, found.exact) == (len(names), True)
     for hit in found.hits:
         assert hit.radius == pytest.approx(facts[hit.id][0], rel=1e-9)
         assert hit.margin == pytest.approx(facts[hit.id][1], abs=1e-9)
-        assert hit.angle - eta * hit.aperture == pytest.approx(hit.margin, abs=1e-12)
-    page = common_ancestors(store, "c", of, Cone(eta), limit=2, offset=1)
+        if isinstance(cone, Cone):
+            assert hit.angle - cone.eta * hit.aperture == pytest.approx(hit.margin, abs=1e-12)
+    page = common_ancestors(store, "c", of, cone, limit=2, offset=1)
     assert [hit.id for hit in page.hits] == names[1:3]
 
 
@@ -117,6 +122,30 @@ def test_order(first, second, relation):
     for margin, a, b in ((found.first_over_second, x, y), (found.second_over_first, y, x)):
         assert margin == pytest.approx(float(cones.oxy_angle(a, b, CURV) - cones.half_aperture(a, CURV)), abs=1e-12)
     assert found.distance == pytest.approx(float(lorentz.dist(x, y, CURV)), abs=1e-12)
+
+
+def test_order_by_half_spaces():
+    low, high, aside = ray(0.5), ray(2.0, 0.05), ray(1.0, 2.0)
+    found = order(low, high, CURV, Plane(0.1))
+    assert found.relation == "general"
+    assert found.first_over_second == pytest.approx(0.1 - float(planes.height(low, high, CURV)), abs=1e-7)
+    assert order(high, low, CURV, Plane(0.1)).relation == "specific"
+    assert order(low, aside, CURV, Plane()).relation == "neither"
+    assert order(low, low, CURV, Plane(-1.0)).relation == "same"
+    # 1.5 apart along one ray: a stricter rule leaves them unordered.
+    assert order(ray(0.5), ray(2.0), CURV, Plane(1.5 * CURV**0.5 - 1e-3)).relation == "general"
+    assert order(ray(0.5), ray(2.0), CURV, Plane(1.5 * CURV**0.5 + 1e-3)).relation == "neither"
+
+
+@pytest.mark.parametrize("rule", [Cone(0.8), Plane(0.1)], ids=str)
+def test_common_ancestors_go_by_the_rule_of_the_collection(store, rule):
+    store.create_collection("ruled", Space("m", CURV, 3, entailment=rule))
+    for block in store.scan("c"):
+        store.upsert("ruled", block)
+    of = torch.stack([ray(2.0, 0.1), ray(1.5, 0.4)])
+    found = common_ancestors(store, "ruled", of, limit=1000)
+    assert [hit.id for hit in found.hits] == expected(store, of, rule)[0]
+    assert len(found.hits) > 0
 
 
 def test_where_both_hold_each_other_the_deeper_counts():

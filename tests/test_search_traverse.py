@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hypclip.errors import InputError
 from hypclip.geometry import cones, lorentz
-from hypclip.search import Cone, LocalStore, Path, Points, Space, UnknownCollection, Where
+from hypclip.search import Cone, LocalStore, Path, Plane, Points, Space, UnknownCollection, Where
 from hypclip.search.traverse import ROOT, traverse
 
 N = 600
@@ -44,8 +44,8 @@ def names(n: int) -> list[str]:
     return [f"{i:04}" for i in range(n)]
 
 
-def published(pool, start, end, curv, eta, steps):
-    """The algorithm of arXiv:2304.09172 in float64, in its own formulas; the end log-mapped. No filter without eta."""
+def published(pool, start, end, curv, cone, steps):
+    """The algorithm of arXiv:2304.09172 in float64, in its own formulas; the end log-mapped. No filter without cone."""
     tangents = [lorentz.log_map0(x, curv) for x in (start, end)]
     weights = torch.linspace(0, 1, steps, dtype=torch.float64)
     places = lorentz.exp_map0(torch.stack([torch.lerp(*tangents, w) for w in weights]), curv)
@@ -53,17 +53,29 @@ def published(pool, start, end, curv, eta, steps):
     pool_time = torch.sqrt(1 / curv + (pool**2).sum(1))
     place_time = torch.sqrt(1 / curv + (places**2).sum(1))
     inner = places @ pool.T - place_time[:, None] * pool_time
-    if eta is not None:
+    if isinstance(cone, Plane):
+        outside = heights(pool, places, curv) < math.sinh(cone.threshold)
+        outside[:, -1] = False
+        inner[outside] = -1e12
+    elif cone is not None:
         c_inner, norm = curv * inner, pool.norm(dim=1)
         along = place_time[:, None] + c_inner * pool_time
         angle = torch.acos((along / (norm * torch.sqrt((c_inner**2 - 1).clamp(min=1e-300)))).clamp(-1, 1))
-        outside = angle > eta * torch.asin((0.2 / (math.sqrt(curv) * norm)).clamp(max=1))
+        outside = angle > cone.eta * torch.asin((0.2 / (math.sqrt(curv) * norm)).clamp(max=1))
         outside[:, -1] = False
         inner[outside] = -1e12
     found = inner.argmax(1).tolist()
     return list(dict.fromkeys(ROOT if i == len(pool) - 1 else f"{i:04}" for i in found))
 
 
+def heights(pool, places, curv):
+    """sinh of the height of each place over each point, (places, points); 0 over the root."""
+    norm, out = pool.norm(dim=1), math.sqrt(curv)
+    along = torch.sqrt(1 + curv * norm**2) * out * (places @ pool.T) / norm.clamp(min=1e-300)
+    return torch.where(norm > 0, along - out * norm * torch.sqrt(1 + curv * (places**2).sum(1))[:, None], 0)
+
+
+RULES = [None, Cone(0.7), Cone(), Cone(1.5), Plane(-0.3), Plane(), Plane(0.3)]
 CASES = [(seed, curv, dim) for seed, curv, dim in ((0, 1.0, 3), (1, 0.3, 8), (2, 2.5, 32), (3, 0.1, 16))]
 
 
@@ -76,36 +88,37 @@ def ends(pool, curv):
 
 
 @pytest.mark.parametrize(("seed", "curv", "dim"), CASES)
-@pytest.mark.parametrize("eta", [None, 0.7, 1.0, 1.5])
+@pytest.mark.parametrize("cone", RULES, ids=str)
 @pytest.mark.parametrize("to_root", [True, False])
-def test_steps_are_the_published_algorithm(pool, seed, curv, dim, eta, to_root):
+def test_steps_are_the_published_algorithm(pool, seed, curv, dim, cone, to_root):
     store, points = pool(seed, curv, dim)
     start, target = ends(points, curv)
     end = None if to_root else target
-    cone = None if eta is None else Cone(eta)
     for steps in (2, 7, 50):
         found = traverse(store, "c", Path(start, curv, end, steps), cone)
-        expected = published(points, start, torch.zeros_like(start) if to_root else target, curv, eta, steps)
+        expected = published(points, start, torch.zeros_like(start) if to_root else target, curv, cone, steps)
         assert [stop.id for stop in found.stops] == expected
         assert found.exact
 
 
 @pytest.mark.parametrize(("seed", "curv", "dim"), CASES)
-@pytest.mark.parametrize("eta", [None, 0.7, 1.0, 1.8])
+@pytest.mark.parametrize("cone", [*RULES, Cone(1.8)], ids=str)
 @pytest.mark.parametrize("to_root", [True, False])
-def test_without_steps_no_change_is_missed(pool, seed, curv, dim, eta, to_root):
+def test_without_steps_no_change_is_missed(pool, seed, curv, dim, cone, to_root):
     store, points = pool(seed, curv, dim)
     start, target = ends(points, curv)
-    cone = None if eta is None else Cone(eta)
     path = Path(start, curv, None if to_root else target)
     found = {stop.id: stop.t for stop in traverse(store, "c", path, cone).stops}
     fractions = torch.linspace(0, 1, 3001, dtype=torch.float64)
     places = path.places(fractions)
     everything = torch.cat([points, torch.zeros(1, dim, dtype=torch.float64)])
     inner = lorentz.pairwise_inner(places, everything, curv)
-    if eta is not None:
-        angles = cones.pairwise_oxy_angle(everything, places, curv).T
-        outside = angles > eta * cones.half_aperture(everything, curv)
+    if cone is not None:
+        if isinstance(cone, Plane):
+            outside = heights(everything, places, curv) < math.sinh(cone.threshold)
+        else:
+            angles = cones.pairwise_oxy_angle(everything, places, curv).T
+            outside = angles > cone.eta * cones.half_aperture(everything, curv)
         outside[:, -1] = False
         inner[outside] = -torch.inf
     first: dict[str, float] = {}

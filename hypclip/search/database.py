@@ -148,8 +148,8 @@ class Database:
             for number, name in connection.execute("SELECT collection, name FROM fields"):
                 fields.setdefault(number, set()).add(name)
         return [
-            (number, name, Space(*space, entailment=of_text(rule)), fields.get(number, set()))
-            for number, name, *space, rule in rows
+            (number, name, Space(model_id, curv, dim, revision, of_text(rule)), fields.get(number, set()))
+            for number, name, model_id, curv, dim, revision, rule in rows
         ]
 
     def add_collection(self, name: str, space: Space) -> int:

@@ -87,8 +87,8 @@ class Border:
         line += np.float32(limit + e * (1 + abs(limit) + self.cosh))
         line *= norms
         line += sign * _TINY
-        marks = product * times >= line
-        return marks
+        above: Mask = product * times >= line
+        return above
 
     def heights(self, product: Floats, norms: Floats, times: Floats) -> tuple[Floats, Floats]:
         """Return sinh of the heights, and how far off they may be, margins that tie in 12 digits included."""

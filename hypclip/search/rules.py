@@ -10,6 +10,7 @@ from typing import Any
 
 from hypclip.errors import InputError
 from hypclip.geometry.entailment import Cone, Entailment, Plane
+from hypclip.search.given import as_number
 
 _FORMS: dict[str, type[Cone] | type[Plane]] = {"cone": Cone, "plane": Plane}
 
@@ -36,7 +37,10 @@ def of_entry(entry: object) -> Entailment:
     wanted = {field.name for field in fields(_FORMS[form])}
     if entry.keys() != wanted or not isinstance(entry["strict"], bool):
         raise InputError(f"the rule of entailment {dict(entry)!r} has not the entries {', '.join(sorted(wanted))}")
-    return _FORMS[form](**entry)
+    if form == "plane":
+        return Plane(as_number(entry["threshold"], "threshold of a plane"), entry["strict"])
+    eta, min_radius = (as_number(entry[name], f"{name} of a cone") for name in ("eta", "min_radius"))
+    return Cone(eta, min_radius, entry["strict"])
 
 
 def of_text(text: str) -> Entailment:
