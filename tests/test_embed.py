@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -78,6 +79,22 @@ def test_shards_and_folders_become_points_at_their_embeddings(
     )
     torch.testing.assert_close(found.vectors, expected, atol=1e-6, rtol=1e-5)
     assert not (tmp_path / "index" / "parts").exists()
+
+
+def test_the_general_phrases_of_a_taxonomy_become_text_points(folder: Path, tmp_path: Path) -> None:
+    edges = tmp_path / "is_a.json"
+    edges.write_text(json.dumps([["a red square", "a square"], ["a square", "a shape"], ["a disc", "a shape"]]))
+    assert call(folder, "--index", tmp_path / "index", "--taxonomy", edges) == 0
+    found = points_in(tmp_path / "index")
+    assert {point_id: (modality, more) for point_id, (_, modality, more) in found.items()} == {
+        "concept/a shape": ("text", {"phrase": "a shape", "level": 0}),
+        "concept/a square": ("text", {"phrase": "a square", "level": 1}),
+    }
+    wanted = hypclip.load(folder / "checkpoint").embed_text(["a square"])[0]
+    assert found["concept/a square"][0] == pytest.approx(wanted.tolist(), abs=1e-6)
+    assert call(folder, "--index", tmp_path / "emoji", "--taxonomy", "emoji") == 0
+    assert len(points_in(tmp_path / "emoji")) == 77
+    assert call(folder, "--index", tmp_path / "none", "--taxonomy", "animals") == 1
 
 
 def test_embedding_again_replaces_points(folder: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -81,7 +81,7 @@ class _Asked:
         point = self.model.embed_text([text])[0]
         for modality in ("text", "image"):
             found = self.store.cone(self.collection, point, "descendants", where=Where(modality=modality), limit=self.k)
-            _heading(f"{text!r} entails, of {modality}s,", found.total)
+            _heading(f"{text!r} entails, of {modality}s", found.total)
             for hit in found.hits:
                 _line(hit)
 
@@ -97,19 +97,16 @@ class _Asked:
 
 
 def _heading(what: str, total: int | None) -> None:
-    print(f"\n{what} {total} in all:" if total else f"\n{what} nothing")
+    print(f"\n{what}, {total} in all:" if total else f"\n{what}, nothing")
 
 
 def _line(hit: Hit) -> None:
     print(f"  {hit.radius:6.3f}  {_name(hit.id, hit.metadata)}")
 
 
-def _name(point_id: str, metadata: object) -> str:
-    known = metadata if isinstance(metadata, dict) else {}
-    for field in ("phrase", "caption", "class"):
-        if field in known:
-            return f"{known[field]}  ({point_id})" if known[field] != point_id else point_id
-    return Path(point_id).name if "/" in point_id and not known else point_id
+def _name(point_id: str, metadata: Mapping[str, Any]) -> str:
+    """Return what a text says; a picture has its id."""
+    return str(next((metadata[field] for field in ("phrase", "caption") if field in metadata), point_id))
 
 
 if __name__ == "__main__":

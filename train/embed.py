@@ -7,7 +7,8 @@ accelerate launch --config_file configs/accelerate/gpu_8.yaml train/embed.py --c
 python train/embed.py --from-parquet DIR --index runs/x/index
 
 Each sample of a shard becomes two points, KEY/image and KEY/text, and of several captions KEY/text/2 and so on; each
-picture ROOT/<class key>/... one point, named by its way from ROOT; each name of classes.json one text point. Every
+picture ROOT/<class key>/... one point, named by its way from ROOT; each name of classes.json one text point; and each
+phrase of a --taxonomy that stands above another one text point, concept/PHRASE. Every
 process writes the points of a shard to a Parquet file once it is through, and passes over shards whose file is there;
 in the end the first process puts all of them into the collection. A shard that changed (path, size or time; of a URL,
 the address) is embedded again. Processes on several machines need a --work or --parquet folder that all of them see.
@@ -41,6 +42,7 @@ from hypclip.console import escape_unprintable
 from hypclip.data.record import Reading
 from hypclip.data.shards import find_shards
 from hypclip.data.tally import Tally
+from hypclip.data.taxonomy import load_taxonomy
 from hypclip.errors import ConfigError, DataError, HypclipError, InputError
 from hypclip.evaluation.zero_shot import read_labelled_images
 from hypclip.files import expand_home, set_aside, user_path
@@ -84,6 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=user_path, help="folder with one folder of pictures a class; needs --classes")
     parser.add_argument("--classes", type=user_path, help="JSON, class key to its name or names")
     parser.add_argument(
+        "--taxonomy", type=expand_home, help="emoji, or JSON of is-a edges over phrases: those above others are points"
+    )
+    parser.add_argument(
         "--from-parquet", type=user_path, nargs="+", metavar="PATH",
         help="embed nothing, import these files and folders of files; --checkpoint for files that name no model",
     )  # fmt: skip
@@ -121,14 +126,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    embedding = arguments.shards or arguments.images or arguments.classes
+    embedding = arguments.shards or arguments.images or arguments.classes or arguments.taxonomy
     if arguments.from_parquet and (embedding or arguments.parquet or arguments.work):
         raise ConfigError("--from-parquet imports and does nothing else: leave out what to embed, --parquet and --work")
     if not arguments.from_parquet:
         if (arguments.images is None) != (arguments.classes is None):
             raise ConfigError("--images and --classes belong together")
         if not embedding:
-            raise ConfigError("nothing to embed: give --shards, --images with --classes, or both")
+            raise ConfigError("nothing to embed: give --shards, --images with --classes, or --taxonomy")
         if arguments.checkpoint is None:
             raise ConfigError("give the model to embed with: --checkpoint DIR")
         if arguments.qdrant and not arguments.work:
@@ -237,7 +242,16 @@ def _units(arguments: argparse.Namespace, model: HypCLIP) -> list[Unit]:
             data.root, data.files, [{"class": data.names[i][0]} for i in data.labels], model.transform
         )
         texts = [(f"{key}/{name}", name) for key, name in named]
-        units.append(text_unit(arguments.classes, texts, [{"class": name} for _, name in named]))
+        classes: Path = arguments.classes
+        about: list[dict[str, Any]] = [{"class": name} for _, name in named]
+        units.append(text_unit(classes.stem, str(classes.absolute()), texts, about))
+    if arguments.taxonomy:
+        taxonomy = load_taxonomy(arguments.taxonomy)
+        about = [{"phrase": phrase, "level": taxonomy.level(phrase)} for phrase in taxonomy.general]
+        file = Path(arguments.taxonomy)
+        texts = [(f"concept/{phrase}", phrase) for phrase in taxonomy.general]
+        source = str(file.absolute()) if file.is_file() else arguments.taxonomy
+        units.append(text_unit(file.stem, source, texts, about))
     return units
 
 

@@ -254,13 +254,11 @@ def picture_units(
     return units
 
 
-def text_unit(file: Path, texts: Sequence[tuple[str, str]], metadata: Sequence[Mapping[str, Any]]) -> Unit:
-    """Return the work of texts of a file: a point of each pair of an id and a text."""
+def text_unit(name: str, source: str, texts: Sequence[tuple[str, str]], metadata: Sequence[Mapping[str, Any]]) -> Unit:
+    """Return the work of texts: a point of each pair of an id and a text; for name and source see `Unit`."""
     items = [Item(point_id, text, more) for (point_id, text), more in zip(texts, metadata, strict=True)]
     versions = [(item.id, item.content, item.metadata) for item in items]
-    source = str(file.absolute())
-    part = _part_name(file.stem, source, versions)
-    return Unit(file.stem, part, source, functools.partial(iter, items), lambda item: [item])
+    return Unit(name, _part_name(name, source, versions), source, functools.partial(iter, items), lambda item: [item])
 
 
 def _file_id(file: Path, root: Path) -> str:
