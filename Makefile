@@ -19,14 +19,17 @@ help:  ## list the targets
 
 install: .venv/.installed  ## create .venv with everything
 
-demo: install  ## scenes → training → scores on an unseen art style → an index ready to serve, on the CPU
+demo: install  ## scenes → training → an index ready to serve → scores on an unseen art style and three questions, on the CPU
 	$(BIN)/python train/prepare_data.py quickstart --output $(RUN)/data --overwrite
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml --num_cpu_threads_per_process $(THREADS) \
 	    train/pretrain.py --config configs/quickstart.yaml $(START)
 	$(BIN)/python train/embed.py --checkpoint $(RUN)/checkpoint --index $(RUN)/index \
-	    --shards $(RUN)/data/validation --images $(RUN)/data/zero_shot/images --classes $(RUN)/data/zero_shot/classes.json --replace
+	    --shards $(RUN)/data/validation --images $(RUN)/data/zero_shot/images --classes $(RUN)/data/zero_shot/classes.json \
+	    --taxonomy emoji --replace
 	$(BIN)/python train/evaluate.py --checkpoint $(RUN)/checkpoint --config configs/evaluate/quickstart.yaml \
 	    --output $(RUN)/metrics.json
+	$(BIN)/python train/ask.py --checkpoint $(RUN)/checkpoint --index $(RUN)/index \
+	    --picture $(RUN)/data/zero_shot/images/1F34E/fluent.png --below "an animal" --way "a red apple"
 
 serve: install  ## serve the demo's model on 127.0.0.1:8000
 	$(BIN)/python -m serve --checkpoint $(RUN)/checkpoint --index $(RUN)/index --host 127.0.0.1 --port 8000
