@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hypclip.data.augment import AugmentConfig
 from hypclip.data.shards import find_shards
 from hypclip.model import HypCLIP
 from hypclip.objective import recipe_from
+from hypclip.training.calibration import FirstRadii
 from hypclip.training.optim import learning_rate_at
 from hypclip.training.settings import RunPlan, TrainConfig, configure
 
@@ -67,7 +69,21 @@ def millions(module: torch.nn.Module) -> float:
 
 
 def test_there_is_a_config_for_every_recipe_and_size():
-    assert sorted(PRETRAIN.rglob("*.yaml")) == sorted([*(file_of(*name) for name in NAMES), REPRODUCE])
+    ours = [file_of("hypclip", size) for size in "sb"]
+    assert sorted(PRETRAIN.rglob("*.yaml")) == sorted([*(file_of(*name) for name in NAMES), *ours, REPRODUCE])
+
+
+@pytest.mark.parametrize("size", ["s", "b"])
+def test_our_recipe_has_the_towers_and_the_schedule_of_hycoclip(size, shards):
+    ours, theirs = (plan_of(file_of(recipe, size), shards) for recipe in ("hypclip", "hycoclip"))
+    assert ours.config.name == f"hypclip_vit_{size}"
+    assert ours.objective.recipe == recipe_from("hypclip")
+    assert ours.config.model.towers == theirs.config.model.towers
+    assert ours.config.model.learn_curv is False
+    assert ours.config.model.entailment == ours.objective.recipe.rule
+    changed = {"first_radii": FirstRadii(image=1.5, text=0.6), "clip_norm": 1.0}
+    assert ours.config.train == replace(theirs.config.train, **changed)
+    assert ours.taxonomy is None
 
 
 @each_config
@@ -192,7 +208,7 @@ def test_a_header_says_how_and_how_well_and_that_it_was_not_run(path):
     assert f"--config {path.relative_to(ROOT)} data.shards='" in text
     assert text.index("accelerate launch --multi_gpu --num_processes ") < text.index("train/pretrain.py --config")
     processes = int(text.partition("--num_processes ")[2].split()[0])
-    assert processes == (4 if path.stem.startswith(("hycoclip", "uncha")) else 8)
+    assert processes == (4 if path.stem.startswith(("hycoclip", "hypclip", "uncha")) else 8)
     assert read(path)["train"]["batch_size"] % processes == 0
 
 
