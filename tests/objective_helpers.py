@@ -314,9 +314,9 @@ def directed(
         softplus = torch.nn.functional.softplus
         terms = []
         for i, g in enumerate(general):
-            others = [softplus(8 * height(g, y, c)) for j, y in enumerate(specific) if j != own[i]]
+            others = [softplus(10 * height(g, y, c)) for j, y in enumerate(specific) if j != own[i]]
             negatives = times * torch.stack(others).mean() if times and others else 0.0
-            terms.append(softplus(-8 * height(g, specific[own[i]], c)) + negatives)
+            terms.append(softplus(-10 * height(g, specific[own[i]], c)) + negatives)
         return mean(terms, weight)
 
     def outwards(general: Sequence[Tensor], specific: Sequence[Tensor], weight: Any) -> Tensor:
@@ -337,8 +337,8 @@ def directed(
         "order/text-image": outwards(text, image, None),
         "order/box_text-box_image": outwards(box_text, box_image, share),
         "order/box_text-text": outwards(box_text, its_text, share),
-        "anchor/image": mean((torch.asinh(c.sqrt() * x.norm()) - 2).square() for x in image),
-        "anchor/box_image": mean(((torch.asinh(c.sqrt() * x.norm()) - 2).square() for x in box_image), share),
+        "anchor/image": mean((torch.asinh(c.sqrt() * x.norm()) - 1.3).square() for x in image),
+        "anchor/box_image": mean(((torch.asinh(c.sqrt() * x.norm()) - 1.3).square() for x in box_image), share),
     }
-    weights = [0.35, 0.35, 0.75, 0.75, 0.1, 0.03, 0.03, 0.03, 1, 1, 1, 10, 10]
+    weights = [0.5, 0.5, 1, 1, 0.1, 0.03, 0.03, 0.03, 5, 5, 5, 10, 10]
     return sum(w * part for w, part in zip(weights, parts.values(), strict=True)), parts
