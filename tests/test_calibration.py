@@ -1,12 +1,18 @@
-"""Where points lie when training begins."""
+"""Where points lie when training begins, and the threshold of half-spaces when it ends."""
+
+import math
 
 import pytest
 import torch
-from training_helpers import HIERARCHY, make_batch, tiny_model, with_taxonomy
+from training_helpers import HIERARCHY, TOWERS, make_batch, tiny_model, with_taxonomy
 
+from hypclip.data.taxonomy import Taxonomy
 from hypclip.errors import TrainingError
+from hypclip.geometry import planes
+from hypclip.geometry.entailment import Plane
+from hypclip.model import HypCLIP, ModelConfig
 from hypclip.objective import Objective
-from hypclip.training.calibration import FirstRadii, calibrate
+from hypclip.training.calibration import FirstRadii, best_threshold, calibrate, calibrate_threshold
 
 
 @pytest.mark.parametrize("space", [{}, {"curv_init": 3.0}, {"geometry": "euclidean"}])
@@ -39,3 +45,67 @@ def test_features_of_no_length_are_named():
         model.text_tower.text_projection.zero_()
     with pytest.raises(TrainingError, match=r"text features of mean √c · radius 0"):
         calibrate(FirstRadii(1.0, 1.0), model, model, Objective.from_recipe("hycoclip"), make_batch(), "fp32")
+
+
+# The threshold --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("score", "true", "wanted"),
+    [
+        ([3.0, 2.0, 1.0, 0.0], [1, 1, 0, 0], 1.5),  # apart: halfway between
+        ([3.0, 2.0, 1.0, 0.0], [1, 0, 1, 0], 0.5),  # F1 of .67, .5, .8, .67
+        ([0.0, 3.0, 1.0, 2.0], [0, 1, 0, 1], 1.5),  # in any order
+        ([2.0, 2.0, 2.0, 0.0], [1, 0, 1, 0], 1.0),  # ties stand or fall together
+        ([2.0, 1.0], [1, 1], 1.0),  # all are true: what holds all of them
+    ],
+)
+def test_the_threshold_has_the_best_f1(score, true, wanted):
+    assert best_threshold(torch.tensor(score), torch.tensor(true, dtype=torch.bool)) == wanted
+
+
+PLACES = {"a shape": (0.3, 0.0), "a square": (0.6, 0.2), "a red square": (0.8, 0.4), "a disc": (0.7, -0.9)}
+
+
+class Known(HypCLIP):
+    """A model that looks phrases up."""
+
+    def embed_text(self, texts, batch_size: int = 256) -> torch.Tensor:
+        rows = torch.zeros(len(texts), self.dim)
+        for row, text in zip(rows, texts, strict=True):
+            radius, angle = PLACES[text]
+            row[:2] = math.sinh(radius) * torch.tensor([math.cos(angle), math.sin(angle)])
+        return rows
+
+
+def test_the_threshold_of_a_model_parts_what_is_above_from_what_is_not():
+    model = Known(ModelConfig(towers=TOWERS, entailment=Plane(threshold=9.0)))
+    taxonomy = Taxonomy([("a square", "a shape"), ("a red square", "a square"), ("a disc", "a shape")])
+    calibrate_threshold(model, taxonomy)
+    heights = {
+        (general, specific): planes.height(*model.embed_text([general, specific]).double(), 1.0).item()
+        for general in ("a shape", "a square")
+        for specific in PLACES
+        if general != specific
+    }
+    true = {(g, s) for g, s in heights if g in taxonomy.ancestors(s)}
+    assert len(true) == 4
+    lowest, highest = min(heights[pair] for pair in true), max(z for pair, z in heights.items() if pair not in true)
+    assert lowest > highest  # they can be told apart
+    threshold = model.config.entailment.threshold
+    assert threshold == pytest.approx((lowest + highest) / 2, abs=1e-6)
+    found = model.entails(model.embed_text(["a shape"]), model.embed_text(list(PLACES)))
+    assert found.tolist() == [[False, True, True, True]]
+
+
+def test_of_a_large_taxonomy_a_part_takes_part(monkeypatch):
+    seen = []
+    model = Known(ModelConfig(towers=TOWERS, entailment=Plane()))
+    monkeypatch.setattr("hypclip.training.calibration.MOST_PHRASES", 1)
+    monkeypatch.setattr(
+        Known, "embed_text", lambda self, texts: seen.append(list(texts)) or torch.eye(len(texts), self.dim)
+    )
+    calibrate_threshold(model, Taxonomy([("a red square", "a square"), ("a square", "a shape"), ("a disc", "a shape")]))
+    (phrases,) = seen
+    assert 1 < len(phrases) < 4
+    assert "a shape" in phrases

@@ -11,7 +11,9 @@ from pretrain_helpers import assert_same_run, config_of, rewind, run
 from training_helpers import COLOURS, HIERARCHY, read_log
 
 import hypclip
+from hypclip.data.taxonomy import load_taxonomy
 from hypclip.geometry.entailment import Plane
+from hypclip.training.calibration import calibrate_threshold
 
 LINEAGE = {"lineage/box_text", "lineage/box_image", "lineage/concept", "order/concept-box_text", "anchor/concept"}
 
@@ -30,7 +32,8 @@ def config(folder: Path, shards: Path, **changes: object) -> Path:
 
 
 def test_a_run_with_a_taxonomy_learns_and_tells_its_levels(tmp_path, shards):
-    assert run(config(tmp_path, shards, train__steps=30), f"data.taxonomy={edges(tmp_path)}") == 0
+    given = config(tmp_path, shards, train__steps=30, train__calibrate_threshold=True)
+    assert run(given, f"data.taxonomy={edges(tmp_path)}") == 0
     lines = read_log(tmp_path / "run")
     for line in lines:
         assert line.keys() > LINEAGE
@@ -42,7 +45,10 @@ def test_a_run_with_a_taxonomy_learns_and_tells_its_levels(tmp_path, shards):
     assert first["radius/image/q50"] == pytest.approx(1.5, abs=0.3)
     assert first["radius/text/q50"] == pytest.approx(0.5, abs=0.2)
     model = hypclip.load(tmp_path / "run" / "checkpoint")
-    assert model.config.entailment == Plane()
+    again = hypclip.load(tmp_path / "run" / "checkpoint")
+    calibrate_threshold(again, load_taxonomy(tmp_path / "is_a.json"))
+    assert model.config.entailment == again.config.entailment != Plane()
+    assert run(given, f"data.taxonomy={edges(tmp_path)}", "--resume") == 0  # and nothing changes
     shape, square = model.embed_text(["a shape", "a square"])
     assert shape.norm() < square.norm()
 
@@ -90,3 +96,10 @@ def test_a_taxonomy_that_cannot_be_used_is_named_before_anything_is_made(tmp_pat
     assert run(config(tmp_path, shards), f"data.taxonomy={given}") == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("objective", [HIERARCHY, "hycoclip"])
+def test_a_threshold_is_calibrated_on_a_taxonomy_and_of_half_spaces_only(tmp_path, shards, objective, capsys):
+    more = [] if objective is HIERARCHY else [f"data.taxonomy={edges(tmp_path)}"]
+    assert run(config(tmp_path, shards, objective=objective), "train.calibrate_threshold=true", *more) == 1
+    assert "calibrate_threshold needs data.taxonomy, and entailment: {form: plane}" in capsys.readouterr().err

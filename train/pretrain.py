@@ -464,6 +464,8 @@ class Run:
             try:
                 self.saver.close()
                 done = self.is_first and self.state.step >= self.settings.steps
+                if done and self.settings.calibrate_threshold and self.plan.taxonomy is not None:
+                    calibration.calibrate_threshold(model, self.plan.taxonomy)
                 if done and (aside := earlier.write_model(model, self.config.output_dir, self._notes())):
                     self.progress.say(f"the model that was there is now {aside}")
             except (HypclipError, OSError) as error:

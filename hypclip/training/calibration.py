@@ -1,22 +1,30 @@
-"""Where points lie when training begins: the scales of the lift, set on the first batch."""
+"""What is set by measuring: where points lie when training begins, and the threshold of half-spaces when it ends."""
 
 from __future__ import annotations
 
 import math
+import random
+from dataclasses import replace
 
 import torch
+from jaxtyping import Bool, Float
 from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hypclip.config import STRICT_KEYS
 from hypclip.data.batch import Batch
+from hypclip.data.taxonomy import Taxonomy
 from hypclip.errors import TrainingError
+from hypclip.geometry.entailment import Plane, pairwise_score
 from hypclip.model import HypCLIP
 from hypclip.objective import Objective
 from hypclip.training import distributed
 from hypclip.training.precision import Precision
 from hypclip.training.step import embed
+
+MOST_PHRASES = 2_000
+"""How many phrases of a taxonomy a threshold is calibrated on."""
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
@@ -63,3 +71,41 @@ def calibrate(
 
 def _mean(value: Tensor) -> Tensor:
     return distributed.gather_rows(value.view(1, 1)).mean()
+
+
+@torch.no_grad()
+def calibrate_threshold(model: HypCLIP, taxonomy: Taxonomy) -> None:
+    """Set the threshold of the model's half-spaces to the one with the best F1 on the pairs of a taxonomy.
+
+    A pair is a phrase and one that stands above another; it is true where the second stands above the first. Of a
+    taxonomy of more than `MOST_PHRASES` a fixed sample of phrases takes part, with all that stands above them.
+    """
+    rule = model.config.entailment
+    assert isinstance(rule, Plane)
+    phrases = list(taxonomy.phrases)
+    if len(phrases) > MOST_PHRASES:
+        drawn = random.Random(0).sample(phrases, MOST_PHRASES)
+        phrases = sorted({up for phrase in drawn for up in (phrase, *taxonomy.ancestors(phrase))})
+    place = {phrase: row for row, phrase in enumerate(phrases)}
+    above = sorted({place[up] for phrase in phrases for up in taxonomy.ancestors(phrase)})
+    column = {row: at for at, row in enumerate(above)}
+    true = torch.zeros(len(above), len(phrases), dtype=torch.bool)
+    for phrase, row in place.items():
+        for up in taxonomy.ancestors(phrase):
+            true[column[place[up]], row] = True
+    other = torch.tensor(above).unsqueeze(1) != torch.arange(len(phrases))
+    x = model.embed_text(phrases).double()
+    score = pairwise_score(Plane(), x[above], x, model.metric, model.curv.detach().cpu())
+    threshold = best_threshold(score[other], true[other])
+    model.config = replace(model.config, entailment=replace(rule, threshold=threshold))
+
+
+def best_threshold(score: Float[Tensor, " n"], true: Bool[Tensor, " n"]) -> float:
+    """Return the threshold t for which score ≥ t has the best F1, halfway between two scores."""
+    ranked, order = score.double().sort(descending=True)
+    hits = true[order].cumsum(0)
+    found = torch.arange(1, len(ranked) + 1)
+    f1 = 2 * hits / (found + hits[-1])
+    apart = torch.cat([ranked[1:] < ranked[:-1], torch.ones(1, dtype=torch.bool)])  # ties stand or fall together
+    last = int(f1.where(apart, -1).argmax())
+    return float(ranked[last : last + 2].mean())

@@ -18,6 +18,7 @@ from hypclip.data.taxonomy import Taxonomy, load_taxonomy
 from hypclip.errors import ConfigError
 from hypclip.evaluation.suite import EvaluationConfig
 from hypclip.files import user_path
+from hypclip.geometry.entailment import Plane
 from hypclip.model import ModelConfig
 from hypclip.objective import Objective
 from hypclip.objective.terms import LOGIT_SCALE
@@ -67,7 +68,8 @@ class TrainConfig:
     `accumulate` > 1 each process runs its towers over that many parts of its batch, one after the other; the loss, over
     the whole batch, and its gradient stay the same (see hypclip/training/step.py). `gradient_checkpointing` computes
     activations again in the backward pass, `compile` compiles the towers; with `parallel` fsdp each process keeps a
-    part of every weight of the towers only. `first_radii` sets the scales of the lift on the first batch.
+    part of every weight of the towers only. `first_radii` sets the scales of the lift on the first batch;
+    `calibrate_threshold` sets the threshold of half-spaces on the taxonomy when training ends.
     `deterministic` refuses operations whose result depends on the order of threads. `decay_norms` gives norms and
     biases weight decay, as the published code does against its papers. `ema_decay` averages weights over time; the
     finished model then has the averages.
@@ -85,6 +87,7 @@ class TrainConfig:
     warmup_steps: NonNegativeInt = 0
     clip_norm: PositiveFloat = 1.0
     first_radii: FirstRadii | None = None
+    calibrate_threshold: bool = False
     accumulate: PositiveInt = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
@@ -221,6 +224,8 @@ def configure(settings: Mapping[str, Any], *, resume: bool = False) -> RunPlan:
     config = build(RunConfig, {**settings, "model": {**wanted, **given}})
     if missing := wanted["other_scales"].keys() - config.model.other_scales.keys():
         raise ConfigError(f"model.other_scales lacks {sorted(missing)}, which the objective names")
+    if config.train.calibrate_threshold and not (config.data.taxonomy and isinstance(config.model.entailment, Plane)):
+        raise ConfigError("train.calibrate_threshold needs data.taxonomy, and entailment: {form: plane}")
     taxonomy = load_taxonomy(config.data.taxonomy) if config.data.taxonomy is not None else None
     return RunPlan(config, objective, flat, taxonomy)
 
