@@ -29,7 +29,8 @@ demo: install  ## scenes → training → an index ready to serve → scores on 
 	$(BIN)/python train/evaluate.py --checkpoint $(RUN)/checkpoint --config configs/evaluate/quickstart.yaml \
 	    --output $(RUN)/metrics.json
 	$(BIN)/python train/ask.py --checkpoint $(RUN)/checkpoint --index $(RUN)/index \
-	    --picture $(RUN)/data/zero_shot/images/1F34E/fluent.png --below "an animal" --way "a red apple"
+	    --picture $(RUN)/data/zero_shot/images/1F34E/fluent.png --below "an animal" --above "a red apple" \
+	    --way "a green apple"
 
 serve: install  ## serve the demo's model on 127.0.0.1:8000
 	$(BIN)/python -m serve --checkpoint $(RUN)/checkpoint --index $(RUN)/index --host 127.0.0.1 --port 8000

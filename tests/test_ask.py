@@ -33,7 +33,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     model = checkpoint.load(tmp_path / "checkpoint")
     vectors = torch.stack([at(*place, model.dim) for place in PLACES.values()] + [at(1.8, 0.05, model.dim)])
     ids = [f"concept/{text}" for text in PLACES] + ["apple.png"]
-    metadata = [{"phrase": text} for text in PLACES] + [{}]
+    metadata = [{"phrase": text} for text in PLACES] + [{"class": "red apple"}]
     with LocalStore(tmp_path / "index", create=True) as store:
         store.create_collection("default", space_of(model))
         store.upsert("default", Points(ids, vectors, ["text"] * 4 + ["image"], metadata))
@@ -64,7 +64,7 @@ def test_a_text_has_instances_and_ancestors_and_a_way_to_the_root(asked, capsys)
     assert found[1] == "0.300  food"
     assert found[2] == "'food' entails, of texts, 2 in all:"
     assert found[3:5] == ["1.200  a red apple", "0.700  a fruit"]
-    assert found[5:7] == ["'food' entails, of images, 1 in all:", "1.800  apple.png"]
+    assert found[5:7] == ["'food' entails, of images, 1 in all:", "1.800  apple.png  (red apple)"]
     assert found[7] == "from 'a red apple' to the root lie, 3 in all:"
     assert [line.split("  ")[1] for line in found[8:]] == ["a fruit", "food", "[ROOT]"]
 

@@ -105,8 +105,10 @@ def _line(hit: Hit) -> None:
 
 
 def _name(point_id: str, metadata: Mapping[str, Any]) -> str:
-    """Return what a text says; a picture has its id."""
-    return str(next((metadata[field] for field in ("phrase", "caption") if field in metadata), point_id))
+    """Return what a text says, or the id of a picture; beside it its class, where it has one."""
+    name = next((metadata[field] for field in ("phrase", "caption") if field in metadata), point_id)
+    about = str(metadata.get("class", ""))
+    return str(name) if str(name).endswith(about) else f"{name}  ({about})"
 
 
 if __name__ == "__main__":
