@@ -231,6 +231,13 @@ def textbook(name: str, inputs: Mapping[str, Tensor], weight: Tensor | None = No
     def adaptive(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
         return (1 - torch.exp(-distance(x, y, c))) * angle(x, y, c)
 
+    def huber(penalty: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        def of(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+            p = penalty(x, y, c)
+            return p * p / 2 if p <= 1 else p - 0.5
+
+        return of
+
     def four(inter: Any, intra: Any) -> dict[str, Tensor]:
         return edges(
             {"text-image": inter, "box_text-box_image": inter, "box_image-image": intra, "box_text-text": intra}
@@ -279,7 +286,7 @@ def textbook(name: str, inputs: Mapping[str, Tensor], weight: Tensor | None = No
     parts["contrast/box_text-image"] = cross_entropy(box_text, image, s, similarity, own=owner, weight=share)
     contrast = sum(parts.values()) / 4
     if name == "argent":
-        found = four(bare, adaptive)
+        found = four(huber(bare), huber(adaptive))
         lowest = 0.5 - math.log(math.sqrt(0.5))
         norms = {
             f"norm/{role}": mean((c * (x @ x) - torch.log(c.sqrt() * x.norm()) - lowest for x in rows), w)

@@ -84,6 +84,7 @@ def test_argent_has_angles_and_no_apertures():
     recipe = recipe_from("argent")
     assert recipe.metric == Metric("lorentz")
     assert contrasts(recipe) == FOUR
+    assert {edge.huber for edge in recipe.edges} == {1.0}
     assert {(e.general, e.specific): (e.penalty, e.weight) for e in recipe.edges} == {
         ("text", "image"): ("angle", 0.1),
         ("box_text", "box_image"): ("angle", 0.1),

@@ -341,7 +341,7 @@ def _penalties(edges: Sequence[Edge], angles: Tensor, apertures: Tensor, relatio
     penalties = torch.where(excess <= 0, 0, excess)  # a NaN stays one
     if any(edge.angle_weight for edge in edges):
         penalties = penalties + column([edge.angle_weight for edge in edges]) * angles
-    if all(edge.penalty == "cone" for edge in edges):
+    if all(edge.penalty == "cone" and edge.huber is None for edge in edges):
         return penalties
     rows = list(penalties)
     for place, edge in enumerate(edges):
@@ -349,6 +349,10 @@ def _penalties(edges: Sequence[Edge], angles: Tensor, apertures: Tensor, relatio
             rows[place] = angles[place]
         elif edge.penalty == "adaptive_angle":
             rows[place] = -torch.expm1(-relations.distance(edge.general, edge.specific)) * angles[place]
+        if edge.huber is not None:
+            rows[place] = torch.nn.functional.huber_loss(
+                rows[place], torch.zeros_like(rows[place]), reduction="none", delta=edge.huber
+            )
     return torch.stack(rows)
 
 

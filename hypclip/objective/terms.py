@@ -39,10 +39,10 @@ class Contrast:
 class Edge:
     """`general` entails `specific`, with φ the exterior angle at the general point and ω its half aperture.
 
-    The penalty of a pair is max(0, φ − eta · ω) + angle_weight · φ for `cone`, φ for `angle`, and (1 − exp(−d)) φ for
-    `adaptive_angle`; the latter two have no use for eta. `calibration`, which `weight` does not multiply, adds that
-    much of ½ sg(penalty) exp(−u) + ½ u, with u = softplus(−|x|) of the general point, and of the entropy of softmax(u)
-    over the batch (arXiv:2603.22042).
+    The penalty p of a pair is max(0, φ − eta · ω) + angle_weight · φ for `cone`, φ for `angle`, and (1 − exp(−d)) φ for
+    `adaptive_angle`; the latter two have no use for eta. With `huber` β it becomes p²/2 up to β, and β (p − β/2) beyond.
+    `calibration`, which `weight` does not multiply, adds that much of ½ sg(penalty) exp(−u) + ½ u, with
+    u = softplus(−|x|) of the general point, and of the entropy of softmax(u) over the batch (arXiv:2603.22042).
     """
 
     general: Role
@@ -51,6 +51,7 @@ class Edge:
     weight: PositiveFloat = 1.0
     penalty: Literal["cone", "angle", "adaptive_angle"] = "cone"
     angle_weight: NonNegativeFloat = 0.0
+    huber: PositiveFloat | None = None
     calibration: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
