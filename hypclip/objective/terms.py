@@ -40,7 +40,7 @@ class Edge:
     """`general` entails `specific`, with φ the exterior angle at the general point and ω its half aperture.
 
     The penalty p of a pair is max(0, φ − eta · ω) + angle_weight · φ for `cone`, φ for `angle`, and (1 − exp(−d)) φ for
-    `adaptive_angle`; the latter two have no use for eta. With `huber` β it becomes p²/2 up to β, and β (p − β/2) beyond.
+    `adaptive_angle`; the latter two have no use for eta. With `huber` β it becomes p²/2 up to β, and β (p − β/2) then.
     `calibration`, which `weight` does not multiply, adds that much of ½ sg(penalty) exp(−u) + ½ u, with
     u = softplus(−|x|) of the general point, and of the entropy of softmax(u) over the batch (arXiv:2603.22042).
     """
