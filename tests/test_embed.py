@@ -55,7 +55,7 @@ def test_shards_and_folders_become_points_at_their_embeddings(
         demo = demo.replace(name, str(path))
     assert main(demo.split()) == 0
     said = capsys.readouterr()
-    assert said.out == f"17 points in collection 'default' of {tmp_path / 'index'}\n"
+    assert said.out == f"93 points in collection 'default' of {tmp_path / 'index'}\n"
     assert "warning" not in said.err
 
     model = hypclip.load(folder / "checkpoint")
@@ -63,7 +63,7 @@ def test_shards_and_folders_become_points_at_their_embeddings(
     with LocalStore(tmp_path / "index") as store:
         collection = store.describe("default")
         found = store.get("default", [f"{record.key}/image", f"{record.key}/text", "a/1.png", "a/square"])
-    assert collection.count == 6 * 2 + 2 + 3
+    assert collection.count == 6 * 2 + 2 + 3 + 76  # scenes, pictures, names, families and kinds
     assert collection.space.model_id == model.model_id
     assert collection.space.curv == model.curv.item()
     assert list(found.modality) == ["image", "text", "image", "text"]

@@ -46,10 +46,10 @@ def half_spaces(model: HypCLIP, x: Float[Tensor, "n d"]) -> float:
 
 def scores(model: HypCLIP, general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     """Return how deep each specific point lies in the region of each general one, ≥ 0 inside, in float64."""
-    curv = model.curv.detach().cpu()
+    curv, specific = model.curv.detach().cpu(), specific.double()
     return torch.cat(
         [
-            pairwise_score(model.config.entailment, some, specific, model.metric, curv)
+            pairwise_score(model.config.entailment, some.double(), specific, model.metric, curv)
             for some in torch.split(general, max(1, _BLOCK_PAIRS // max(1, len(specific))))
         ]
     )
