@@ -16,7 +16,7 @@ from hypclip.objective.relations import Relations
 from hypclip.objective.terms import Anchor, Entail, Order
 from hypclip.roles import CONCEPT, SPOKEN, Role
 
-MOST_NEGATIVES = 256
+MOST_NEGATIVES = 128
 """How many specific points a general one is compared with; of a larger batch, every so-manieth."""
 
 
