@@ -53,6 +53,7 @@ bench: install  ## measured errors, speeds and memory, beside peers; about an ho
 	$(BIN)/python tests/benchmarks/bench_geometry.py
 	$(BIN)/python tests/benchmarks/bench_peers.py
 	$(BIN)/python tests/benchmarks/bench_objective.py
+	$(BIN)/python tests/benchmarks/bench_hierarchy.py
 	$(BIN)/python tests/benchmarks/bench_gromov.py
 	$(BIN)/python tests/benchmarks/bench_search.py
 	$(BIN)/python tests/benchmarks/bench_scenes.py
