@@ -18,7 +18,7 @@ from hypclip.evaluation.is_a import MOST_PAIRS
 from hypclip.evaluation.ranking import precision_and_auc, rank_correlation
 from hypclip.geometry import product
 from hypclip.geometry.cones import MIN_RADIUS
-from hypclip.geometry.entailment import pairwise_score
+from hypclip.geometry.entailment import pairwise_score, same_place
 from hypclip.model import HypCLIP
 
 _BLOCK_PAIRS = 2**18
@@ -61,8 +61,7 @@ def asserted(
     """Return which pairs the model asserts, as `HypCLIP.entails` does, given their scores."""
     held = score >= 0
     if model.config.entailment.strict:
-        _, place = torch.unique(torch.cat([general, specific]), dim=0, return_inverse=True)
-        held &= place[: len(general), None] != place[len(general) :]
+        held &= ~same_place(general, specific)
     return held
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import ConfigDict
 from torch import Tensor
 
@@ -132,6 +132,13 @@ def pairwise_score(
     _, norm_x, unit_x = lorentz.polar(general, c)
     _, norm_y, unit_y = lorentz.polar(specific, c)
     return score(entailment, norm_x, norm_y.T, 1 - unit_x @ unit_y.T, hyperbolic=metric.is_hyperbolic)
+
+
+def same_place(general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]) -> Bool[Tensor, "n m"]:
+    """Return which points are the same: what a strict rule leaves out. No n × m × d comparison is made."""
+    place = torch.unique(torch.cat([general, specific]), dim=0, return_inverse=True)[1]
+    same: Tensor = place[: len(general), None] == place[len(general) :]
+    return same
 
 
 def _number(value: object, what: str) -> float:

@@ -141,6 +141,11 @@ class Inputs(NamedTuple):
         """Whether this process owns the terms of all samples."""
         return self.local == slice(0, self.size, 1)
 
+    def rows(self, boxes: int) -> Tensor:
+        """Return the places of this process's rows, (B' · n,), among those of all samples with so many boxes each."""
+        places = torch.arange(self.size * boxes, device=self.device).view(self.size, boxes)
+        return places[self.local].flatten()
+
     def present(self, *roles: Role) -> Tensor:
         """Return which rows of all samples have all of these roles, (B, n)."""
         boxes = max(self.points[role].shape[1] for role in roles)

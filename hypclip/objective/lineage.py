@@ -36,7 +36,7 @@ def lineage(term: Lineage, recipe: Recipe, batch: Inputs) -> Tensor:
         held, own = held | own, torch.zeros_like(own)
     shares = batch.shares(term.specific, spoken, among=held.any(1).view(ids.shape))
     boxes = ids.shape[1]
-    rows = torch.arange(batch.size * boxes, device=batch.device).view(batch.size, boxes)[batch.local].flatten()
+    rows = batch.rows(boxes)
     points = batch.points[term.specific].flatten(0, 1)[rows]
     cost = _cost(term, recipe, batch, concepts, points, held[rows], own[rows])
     return (cost * shares.flatten()).sum()

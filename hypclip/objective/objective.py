@@ -190,8 +190,8 @@ def _term(
     back: Contrast | None,
 ) -> Term:
     query_boxes, key_boxes = batch.points[term.query].shape[1], batch.points[term.key].shape[1]
-    size, boxes = batch.size, max(query_boxes, key_boxes)
-    rows = torch.arange(size * boxes, device=batch.device).view(size, boxes)[batch.local].flatten()
+    boxes = max(query_boxes, key_boxes)
+    rows = batch.rows(boxes)
     target = rows if key_boxes == boxes else rows // boxes
     query, key = _take(sides[term.query], query_boxes, boxes, batch), sides[term.key]
     scale = batch.scales[term.scale]
@@ -292,7 +292,7 @@ def _radial(recipe: Recipe, batch: Inputs, relations: Relations, parts: dict[str
     found: list[tuple[float, str, Tensor]] = []
     for term in recipe.entail:
         boxes = max(batch.points[role].shape[1] for role in (term.general, term.specific))
-        rows = torch.arange(batch.size * boxes, device=batch.device).view(batch.size, boxes)[batch.local].flatten()
+        rows = batch.rows(boxes)
         bars = _bars(batch, term.general, term.specific, rows, boxes, duplicates=True, related=True)
         value = radial.entail(term, recipe, batch, relations, bars)
         found.append((term.weight, f"entail/{term.general}-{term.specific}", value))

@@ -29,7 +29,7 @@ def entail(term: Entail, recipe: Recipe, batch: Inputs, relations: Relations, ba
         return value
     general, specific = batch.points[term.general], batch.points[term.specific]
     boxes = max(general.shape[1], specific.shape[1])
-    rows = torch.arange(batch.size * boxes, device=batch.device).view(batch.size, boxes)[batch.local].flatten()
+    rows = batch.rows(boxes)
     target = rows if specific.shape[1] == boxes else rows // boxes
     form, offset, sides, radii = _rows(recipe, batch, relations, term.general, term.specific)
     own = rows if general.shape[1] == boxes else rows // boxes  # the general point of each row

@@ -63,14 +63,10 @@ def calibrate(
         rho = model.metric.radius(points[held] if held.any() else points, output.curv).mean()
         if model.metric.is_hyperbolic:
             rho = rho * output.curv.mean().sqrt()
-        rho = _mean(rho)
+        rho = distributed.gather_rows(rho.view(1, 1)).mean()
         if not (rho.isfinite() and rho > 0):
             raise TrainingError(f"the first batch has {kind} features of mean √c · radius {rho.item()}")
         scale.add_(math.log(radius) - rho.log().to(scale)).clamp_(max=0.0)
-
-
-def _mean(value: Tensor) -> Tensor:
-    return distributed.gather_rows(value.view(1, 1)).mean()
 
 
 @torch.no_grad()
