@@ -14,7 +14,7 @@ import torch.distributed as dist
 from ports import free_port
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from training_helpers import HIERARCHY, SCALES, make_batch, stand_in, tiny_model, with_taxonomy
+from training_helpers import HIERARCHY, SCALES, below_nothing, make_batch, stand_in, tiny_model, with_taxonomy
 
 from hypclip.data.batch import Batch
 from hypclip.errors import TrainingError
@@ -29,12 +29,16 @@ CASES: dict[str, tuple[Any, Batch]] = {
     "uncha": ({"base": "uncha", "max_boxes": 3}, make_batch((2, 0, 3, 1, 1, 2))),
     "hierarchy": (HIERARCHY, with_taxonomy(make_batch())),
     "hierarchy, boxes": ({**HIERARCHY, "max_boxes": 3}, with_taxonomy(make_batch((2, 0, 3, 1, 1, 2)))),
+    "hierarchy, one process without is-a": (HIERARCHY, below_nothing(with_taxonomy(make_batch()), 3)),
+    "hierarchy, nothing is-a": (HIERARCHY, below_nothing(with_taxonomy(make_batch()), 0, "concept")),
     "uncha, one process without boxes": ({"base": "uncha", "max_boxes": 3}, make_batch((2, 1, 3, 0, 0, 0))),
 }
 """Six samples each, of which two processes have three each; of boxes they have different numbers."""
 STEPS = [
     ("hycoclip", 1), ("hycoclip", 2), ("uncha", 1), ("uncha", 2), ("uncha, one process without boxes", 1),
     ("hierarchy", 1), ("hierarchy", 2), ("hierarchy, boxes", 1), ("hierarchy, boxes", 3),
+    ("hierarchy, one process without is-a", 1), ("hierarchy, one process without is-a", 3),
+    ("hierarchy, nothing is-a", 1),
 ]  # fmt: skip
 
 

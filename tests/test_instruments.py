@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from data_helpers import BLUE, GREEN, RED, KnownModel
 from hierarchy_helpers import PERFECT, TREE, at, model_at
 from PIL import Image
 
-from hypclip.data.record import Record
+from hypclip.data.record import Box, Record
 from hypclip.data.taxonomy import Taxonomy
 from hypclip.evaluation.instruments import Captioned, Hierarchy
 from hypclip.evaluation.is_a import Phrases, Pictures
@@ -172,3 +173,17 @@ def test_all_captions_of_a_picture_take_part():
     # The rose's caption holds its own picture and not the dog's, of which it is said too.
     assert found["inside/own_image"] == pytest.approx(2 / 3)
     assert found["inside/other_image"] == 0
+
+
+def test_the_order_of_phrases_is_of_those_that_are_a_part_of_their_caption():
+    boxes = [Box(phrase, 0.0, 0.0, 1.0, 1.0, 1.0) for phrase in ("a dog", "grass", "a dog on grass")]
+    first = replace(record(RED, "a dog on grass", "another"), boxes=(*boxes, boxes[0]))
+    second = replace(record(BLUE, "a blue rose"), boxes=(Box("a rose", 0.0, 0.0, 1.0, 1.0, 1.0),))
+    data = Captioned.of(Pairs([first, second], []))
+    assert data.parts == [("a dog", 0), ("a rose", 2), ("grass", 0)]
+    places = PLACES | {"another": (2.2, 0, 1), "grass": (2.3, 0, -1), "a rose": (2, -1, 0)}
+    found = Hierarchy(Phrases(Taxonomy(TREE)), captioned=data).measure(model_at(places, IMAGES))
+    assert found["order/phrase"] == pytest.approx(2 / 3)
+    assert "order/phrase" not in Hierarchy(Phrases(Taxonomy(TREE)), captioned=CAPTIONED).measure(
+        model_at(PLACES, IMAGES)
+    )

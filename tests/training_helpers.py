@@ -132,6 +132,15 @@ def with_taxonomy(batch: Batch, seed: int = 6) -> Batch:
     )
 
 
+def below_nothing(batch: Batch, first: int, *others: str) -> Batch:
+    """Take away what stands above the phrases of boxes from the sample `first` on, and above all of other roles."""
+    above = {role: ids.clone() for role, ids in batch.ancestors.items()}
+    above["box_text"][first:] = MISSING
+    for role in others:
+        above[role].fill_(MISSING)
+    return replace(batch, ancestors=above)
+
+
 def stand_in(batch: Batch) -> Batch:
     """Give packed boxes of which there are none the one row that counts nothing, as `collate` does."""
     if batch.box_rows is None or len(batch.box_rows):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypclip.data.taxonomy import same_phrase
 from hypclip.evaluation.is_a import EdgeSet, Phrases, Pictures
 from hypclip.evaluation.regions import (
     containment,
@@ -26,11 +27,18 @@ from hypclip.model import HypCLIP
 
 @dataclass(frozen=True)
 class Captioned:
-    """Pictures with their captions, each with the row of its own picture."""
+    """Pictures with their captions, each with the row of its own picture, and the phrases of their boxes."""
 
     pairs: Pairs
     captions: list[str]
     picture: Tensor
+
+    @functools.cached_property
+    def parts(self) -> list[tuple[str, int]]:
+        """The phrases of boxes and the rows of the captions they are of; one that is its whole caption is no part."""
+        first = {image: row for row, image in reversed(list(enumerate(self.picture.tolist())))}
+        found = {(box.phrase, first[i]) for i, one in enumerate(self.pairs.records) for box in one.boxes}
+        return sorted(part for part in found if same_phrase(part[0]) != same_phrase(self.captions[part[1]]))
 
     @classmethod
     def of(cls, pairs: Pairs) -> Captioned:
@@ -77,7 +85,8 @@ class Hierarchy:
           over up to 100 of the images; without captions the pictures stand in for images, and phrases for those;
         - radius/L: median √c · radius of the phrases of level L, 0 for roots, and of captions, images and pictures;
         - order/L: of the is-a edges whose parent is of level L, the share whose parent is nearer to the origin than the
-          child; the same of the edges that are held out, and of captions and their images;
+          child; the same of the edges that are held out, of captions and their images, and of phrases of boxes and
+          their captions (order/phrase);
         - inside/own_image, inside/other_image: the share of captions whose region holds it;
         - violated/all, violated/own_image: the share of what is true that lies outside the region it belongs in;
         - A-B/…, A-B_held_out/…, all/…, held_out/…, A-picture/…, A-picture_held_out/…: the measures of `edge_measures`
@@ -142,9 +151,14 @@ def _of_radii(model: HypCLIP, phrases: Phrases, texts: Tensor, others: Mapping[s
 def _of_captions(model: HypCLIP, captions: Tensor, images: Tensor, data: Captioned) -> dict[str, int | float]:
     nearer = radii(model, captions) < radii(model, images)[data.picture]
     own, other = containment(model, captions, images, data.picture, data.captions)
-    return {
+    found = {
         "order/caption": nearer.double().mean().item(),
         "inside/own_image": own,
         "inside/other_image": other,
         "violated/own_image": 1 - own,
     }
+    if data.parts:
+        phrases, wholes = zip(*data.parts, strict=True)
+        apart = radii(model, captions)[list(wholes)] - radii(model, model.embed_text(phrases))
+        found["order/phrase"] = (apart > 0).double().mean().item()
+    return found
