@@ -106,8 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _planned(config: StudyConfig) -> list[Run]:
+    """Return the runs, those of the first seed first: so a table of all rows is there early."""
     evaluation = read(config.evaluate, (), EvaluationConfig)
-    runs = []
+    runs: list[Run] = []
     for name, path in config.configs.items():
         settings = read(path)
         about = {key: value for key, value in settings.items() if key not in ("output_dir", "name", "evaluate")}
@@ -115,7 +116,7 @@ def _planned(config: StudyConfig) -> list[Run]:
         digest = hashlib.sha256(json.dumps([about, evaluation], sort_keys=True, default=str).encode()).hexdigest()[:12]
         for seed in config.seeds[: 1 if name in config.one_seed else None]:
             runs.append(Run(name, path, seed, digest, config.output_dir / f"{name}-{seed}"))
-    return runs
+    return sorted(runs, key=lambda run: config.seeds.index(run.seed))
 
 
 def _train(runs: Sequence[Run], config: StudyConfig, jobs: int) -> list[Run]:

@@ -115,8 +115,10 @@ class _Best:
 
     def _tighten(self, grouped: Floats, smallest: Floats, times: Floats) -> None:
         k = min(self._k, smallest.shape[1])
-        first = np.argpartition(smallest, k - 1, axis=1)[:, :k] if k < smallest.shape[1] else np.arange(k)[None]
-        first = np.broadcast_to(first, (len(smallest), k))
+        if k < smallest.shape[1]:
+            first = np.argpartition(smallest, k - 1, axis=1)[:, :k]
+        else:
+            first = np.tile(np.arange(k), (len(smallest), 1))
         members = np.take_along_axis(grouped, first[..., None], 1)
         at = members.argmin(-1)
         rows = np.minimum(first * grouped.shape[2] + at, len(times) - 1)

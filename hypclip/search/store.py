@@ -102,8 +102,9 @@ class Space:
             raise InputError(f"points must be float32 or float64, got {x.dtype}")
         if x.shape[-1] != self.dim:
             raise InputError(f"an embedding of {self} has {self.dim} space components, got {x.shape[-1]}")
-        if x.dim() == 1 and x.device.type == "cpu":  # a query: torch takes longer to begin than to compute
-            one = x.detach().numpy().astype(np.float64, copy=False)
+        if x.dim() and len(x) and x.numel() == self.dim and x.device.type == "cpu":
+            # A query: torch takes longer to begin than to compute.
+            one = x.detach().numpy().reshape(-1).astype(np.float64, copy=False)
             if np.abs(one).max() <= 1e150 and math.sqrt(self.curv * float(one @ one)) <= MAX_SINH_RADIUS:
                 return
         if not torch.isfinite(x).all():
