@@ -50,6 +50,7 @@ class StudyConfig:
         output_dir: the runs, a folder each.
         results: JSON lines, one a run; kept and added to.
         table: Markdown, written anew.
+        about: what stands above the table.
     """
 
     configs: Annotated[dict[str, UserPath], MinLen(1)]
@@ -60,6 +61,7 @@ class StudyConfig:
     table: UserPath
     seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = field(default_factory=lambda: [0])
     one_seed: list[str] = field(default_factory=list)
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         failed = [] if arguments.table_only else _train(missing, config, arguments.jobs)
         text = table(config, runs, _read(config.results))
         print(text)
-        write_output(config.table, text + "\n")
+        write_output(config.table, f"{config.about}\n{text}\n".lstrip())
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
