@@ -8,8 +8,10 @@ FROM python:3.11-slim-bookworm
 WORKDIR /app
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY hypclip ./hypclip
-RUN pip install --no-cache-dir -c constraints.txt ".[serve,search,otel,onnx]"
+COPY train ./train
 COPY serve ./serve
+COPY configs ./configs
+RUN pip install --no-cache-dir -c constraints.txt ".[serve,search,otel,onnx]"
 
 RUN useradd --create-home --uid 1000 hypclip
 USER 1000

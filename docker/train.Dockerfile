@@ -6,9 +6,10 @@ FROM python:3.11-slim-bookworm
 WORKDIR /app
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY hypclip ./hypclip
-RUN pip install --no-cache-dir -c constraints.txt ".[train]"
 COPY train ./train
+COPY serve ./serve
 COPY configs ./configs
+RUN pip install --no-cache-dir -c constraints.txt ".[train]"
 
 RUN useradd --create-home --uid 1000 hypclip && mkdir runs && chown hypclip runs
 USER 1000

@@ -119,7 +119,7 @@ def test_a_file_of_results_that_is_none_is_named(tmp_path, shards, capsys):
 
 def test_the_studys_own_file_names_configs_that_there_are(monkeypatch):
     monkeypatch.chdir(Path(study.__file__).parent.parent)
-    config = build(StudyConfig, study.read(Path("configs/study.yaml"), (), StudyConfig))
-    names = {path.stem for path in Path("configs/study").glob("*.yaml")} - {"plain"}
+    config = build(StudyConfig, study.read(Path("configs/study/study.yaml"), (), StudyConfig))
+    names = {path.stem for path in Path("configs/study").glob("*.yaml")} - {"plain", "study"}
     assert set(config.configs) == names
     assert len({run.digest for run in study._planned(config)}) == len(names)

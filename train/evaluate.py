@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import hypclip
+from hypclip import shipped
 from hypclip.config import build, read
 from hypclip.console import escape_unprintable
 from hypclip.errors import ConfigError, HypclipError
@@ -24,12 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     escape_unprintable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=user_path, required=True, help="a model directory")
-    parser.add_argument("--config", type=user_path, required=True, help="YAML file, see configs/evaluate/")
     parser.add_argument(
         "--output", type=user_path, help="where to write the scores as JSON; others there are moved aside"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = shipped.parse(parser, argv, "evaluate")
     try:
         if arguments.output:
             check_output(arguments.output)

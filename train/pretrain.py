@@ -28,6 +28,7 @@ from accelerate import Accelerator, DistributedType
 from accelerate.tracking import get_available_trackers
 from torch import Tensor
 
+from hypclip import shipped
 from hypclip.config import read
 from hypclip.console import escape_unprintable
 from hypclip.data.batch import Batch, ExampleMaker, collate
@@ -38,7 +39,6 @@ from hypclip.data.stream import BatchStream, StreamConfig, StreamState
 from hypclip.data.tally import Tally
 from hypclip.errors import ConfigError, HypclipError, TrainingError
 from hypclip.evaluation.suite import prepare
-from hypclip.files import user_path
 from hypclip.model import HypCLIP
 from hypclip.objective import Loss
 from hypclip.training import calibration, distributed, earlier, parallel, precision, reporting, tuning
@@ -72,14 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
     escape_unprintable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=user_path, required=True, help="YAML file, see configs/")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of output_dir, if any")
-    again.add_argument(
-        "--overwrite", action="store_true", help="move a run in output_dir to a dated folder beside it, and begin anew"
-    )
+    again.add_argument("--overwrite", action="store_true", help="move a run in output_dir to a dated folder beside it")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = shipped.parse(parser, argv, "", "pretrain")
     try:
         settings = read(arguments.config, arguments.overrides, RunConfig)
         plan = configure(settings, resume=arguments.resume)
@@ -494,5 +491,10 @@ def _check_trackers(wanted: Sequence[str]) -> None:
         )
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """Run as a program of its own."""
     parallel.end_process(main())
+
+
+if __name__ == "__main__":
+    program()

@@ -1,6 +1,6 @@
 """Train each config over several seeds, evaluate each model, and print a table of the mean and spread of its scores.
 
-python train/study.py --config configs/study.yaml --jobs 2
+python train/study.py --config configs/study/study.yaml --jobs 2
 
 A run that is stopped goes on where it was; what is in the file of results already is not run again.
 """
@@ -24,11 +24,12 @@ from typing import Annotated, Any
 from annotated_types import Ge, MinLen
 from pydantic.dataclasses import dataclass as checked
 
+from hypclip import shipped
 from hypclip.config import STRICT_KEYS, UserPath, build, read
 from hypclip.console import escape_unprintable
 from hypclip.errors import ConfigError, DataError, HypclipError
 from hypclip.evaluation.suite import EvaluationConfig
-from hypclip.files import check_output, read_text, user_path, write_output
+from hypclip.files import check_output, read_text, write_output
 from hypclip.objective import recipe_from
 
 PRETRAIN, EVALUATE = (Path(__file__).with_name(name) for name in ("pretrain.py", "evaluate.py"))
@@ -79,12 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run with the given command line; return the exit code."""
     escape_unprintable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=user_path, required=True, help="YAML file, see configs/study.yaml")
     parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time (%(default)s)")
-    parser.add_argument("--only", metavar="NAME", nargs="+", help="train these rows alone; the table shows all")
+    parser.add_argument("--only", metavar="NAME", action="append", help="train this row alone, or these; all are shown")
     parser.add_argument("--table-only", action="store_true", help="train nothing: the table of what there is")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = shipped.parse(parser, argv, "study")
     try:
         if arguments.jobs < 1:
             raise ConfigError(f"--jobs must be at least 1, got {arguments.jobs}")
