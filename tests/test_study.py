@@ -31,13 +31,13 @@ def study_of(folder: Path, shards: Path, names: Sequence[str] = ("clip", "meru")
         "configs": {name: str(folder / f"{name}.yaml") for name in names},
         "seeds": [0, 1],
         "evaluate": str(folder / "evaluate.yaml"),
-        "columns": {"R@1 %": "pairs/image_to_text_r1", "nothing": "pairs/none"},
+        "tables": {"Retrieval": {"R@1 %": "pairs/image_to_text_r1"}, "More": {"nothing": "pairs/none"}},
         "output_dir": str(folder / "runs"),
         "results": str(folder / "results.jsonl"),
         "table": str(folder / "table.md"),
         **changes,
     }
-    (folder / "study.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "study.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     return folder / "study.yaml"
 
 
@@ -52,7 +52,8 @@ def test_each_config_is_trained_with_each_seed_once(tmp_path, shards, capsys):
     printed = capsys.readouterr().out
     written = (tmp_path / "table.md").read_text()
     assert written.strip() in printed
-    assert [row.split(" | ")[:2] for row in written.splitlines()[2:]] == [["| clip", "2"], ["| meru", "1"]]
+    assert [line for line in written.splitlines() if line.startswith("#")] == ["## Retrieval", "## More"]
+    assert [row.split(" | ")[:2] for row in written.splitlines()[4:6]] == [["| clip", "2"], ["| meru", "1"]]
     # What is there is not run again; a config that has changed is, anew.
     assert main(["--config", str(config)]) == 0
     assert len(lines_of(tmp_path)) == 3
@@ -70,13 +71,15 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, shards, capsys
     assert main(["--config", str(config)]) == 1
     assert [one["name"] for one in lines_of(tmp_path)] == ["meru"]
     assert "clip, seed 0: failed: pretrain.py ended with 1: error: " in capsys.readouterr().err
-    assert (tmp_path / "table.md").read_text().splitlines()[2].startswith("| clip | 0 | – |")
+    written = (tmp_path / "table.md").read_text()
+    assert "| clip |" not in written
+    assert written.endswith("Not run yet, by seed: clip 0.\n")
 
 
 def test_the_table_has_the_mean_and_the_deviation_over_seeds(tmp_path):
     columns = {"top-1 %": "a/top1", "TIE": "a/tie", "AP": "b/ap"}
     paths = dict.fromkeys(("evaluate", "output_dir", "results", "table"), str(tmp_path))
-    config = build(StudyConfig, {"configs": {"one": "one.yaml", "two": "two.yaml"}, "columns": columns, **paths})
+    config = build(StudyConfig, {"configs": {"one": "one.yaml", "two": "two.yaml"}, "tables": {"": columns}, **paths})
     runs = [Run(name, Path(), seed, "d", Path()) for name, seed in (("one", 0), ("one", 1), ("two", 0))]
     found = {
         ("one", 0, "d"): {"a/top1": 0.2, "a/tie": 3.0, "b/ap": 0.5},
@@ -85,7 +88,7 @@ def test_the_table_has_the_mean_and_the_deviation_over_seeds(tmp_path):
         ("two", 1, "d"): {"a/top1": 0.9},  # of no run of the study
         ("one", 0, "of other settings"): {"a/top1": 0.9},
     }
-    assert table(config, runs, found).splitlines() == [
+    assert table(config, columns, runs, found).splitlines() == [
         "| | seeds | top-1 % | TIE | AP |",
         "|---|---|---|---|---|",
         "| one | 2 | 30.0 ± 14.1 | 3.50 ± 0.71 | 0.500 ± 0.000 |",

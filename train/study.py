@@ -44,19 +44,19 @@ class StudyConfig:
     Args:
         configs: of train/pretrain.py, by the name of a row; their order is that of the table.
         evaluate: a config of train/evaluate.py.
-        columns: `task/measure` of the evaluations by the head of a column; with 0 digits and %, as "R@1 %", a share is
-            shown as a percentage.
+        tables: by title, `task/measure` of the evaluations by the head of a column; under a head that ends with %, a
+            share is shown as a percentage.
         seeds: of train.seed; each config is trained with each.
         one_seed: names of rows that the first seed is enough for.
         output_dir: the runs, a folder each.
         results: JSON lines, one a run; kept and added to.
-        table: Markdown, written anew.
+        table: Markdown with all tables, written anew.
         about: what stands above the table.
     """
 
     configs: Annotated[dict[str, UserPath], MinLen(1)]
     evaluate: UserPath
-    columns: Annotated[dict[str, str], MinLen(1)]
+    tables: Annotated[dict[str, dict[str, str]], MinLen(1)]
     output_dir: UserPath
     results: UserPath
     table: UserPath
@@ -98,7 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = _read(config.results)
         missing = [run for run in runs if run.name in wanted and (run.name, run.seed, run.digest) not in found]
         failed = [] if arguments.table_only else _train(missing, config, arguments.jobs)
-        text = table(config, runs, _read(config.results))
+        found = _read(config.results)
+        parts = [f"## {title}\n\n{table(config, columns, runs, found)}" for title, columns in config.tables.items()]
+        if left := [f"{run.name} {run.seed}" for run in runs if (run.name, run.seed, run.digest) not in found]:
+            parts.append(f"Not run yet, by seed: {', '.join(left)}.")
+        text = "\n\n".join(parts)
         print(text)
         write_output(config.table, f"{config.about}\n{text}\n".lstrip())
     except (HypclipError, OSError) as error:
@@ -190,12 +194,19 @@ def _read(path: Path) -> dict[tuple[str, int, str], dict[str, float]]:
     return found
 
 
-def table(config: StudyConfig, runs: Sequence[Run], found: Mapping[tuple[str, int, str], Mapping[str, float]]) -> str:
-    """Return Markdown: a line a config, with the mean over seeds and, of several, the standard deviation."""
-    lines = [f"| | seeds | {' | '.join(config.columns)} |", f"|{'---|' * (len(config.columns) + 2)}"]
+def table(
+    config: StudyConfig,
+    columns: Mapping[str, str],
+    runs: Sequence[Run],
+    found: Mapping[tuple[str, int, str], Mapping[str, float]],
+) -> str:
+    """Return Markdown: a line for each config that has been run, the mean over seeds and, of several, the deviation."""
+    lines = [f"| | seeds | {' | '.join(columns)} |", f"|{'---|' * (len(columns) + 2)}"]
     for name in config.configs:
         rows = [found[key] for run in runs if run.name == name and (key := (name, run.seed, run.digest)) in found]
-        cells = [_cell([row[m] for row in rows if m in row], head) for head, m in config.columns.items()]
+        if not rows:
+            continue
+        cells = [_cell([row[m] for row in rows if m in row], head) for head, m in columns.items()]
         lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
