@@ -25,6 +25,8 @@ from hypclip.training.step import embed
 
 MOST_PHRASES = 2_000
 """How many phrases of a taxonomy a threshold is calibrated on."""
+SLACK = 0.01
+"""What a calibrated threshold may lose in F1 on phrases that training knew, to hold more of those it did not."""
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
@@ -71,7 +73,7 @@ def calibrate(
 
 @torch.no_grad()
 def calibrate_threshold(model: HypCLIP, taxonomy: Taxonomy) -> None:
-    """Set the threshold of the model's half-spaces to the one with the best F1 on the pairs of a taxonomy.
+    """Set the threshold of the model's half-spaces by F1 on the pairs of a taxonomy, see `best_threshold`.
 
     A pair is a phrase and one that stands above another; it is true where the second stands above the first. Of a
     taxonomy of more than `MOST_PHRASES` a fixed sample of phrases takes part, with all that stands above them.
@@ -92,16 +94,21 @@ def calibrate_threshold(model: HypCLIP, taxonomy: Taxonomy) -> None:
     other = torch.tensor(above).unsqueeze(1) != torch.arange(len(phrases))
     x = model.embed_text(phrases).double()
     score = pairwise_score(Plane(), x[above], x, model.metric, model.curv.detach().cpu())
-    threshold = best_threshold(score[other], true[other])
+    threshold = best_threshold(score[other], true[other], SLACK)
     model.config = replace(model.config, entailment=replace(rule, threshold=threshold))
 
 
-def best_threshold(score: Float[Tensor, " n"], true: Bool[Tensor, " n"]) -> float:
-    """Return the threshold t for which score ≥ t has the best F1, halfway between two scores."""
+def best_threshold(score: Float[Tensor, " n"], true: Bool[Tensor, " n"], slack: float = 0.0) -> float:
+    """Return the lowest threshold t for which score ≥ t has the best F1 but for `slack`, halfway between two scores.
+
+    Phrases that training knew lie deeper in their regions than phrases it did not know. Among thresholds that are as
+    good as equal for the former the lowest is the best for the latter.
+    """
     ranked, order = score.double().sort(descending=True)
     hits = true[order].cumsum(0)
     found = torch.arange(1, len(ranked) + 1)
     f1 = 2 * hits / (found + hits[-1])
     apart = torch.cat([ranked[1:] < ranked[:-1], torch.ones(1, dtype=torch.bool)])  # ties stand or fall together
-    last = int(f1.where(apart, -1).argmax())
+    f1 = f1.where(apart, -1)
+    last = int((f1 >= f1.max() - slack).nonzero().max())
     return float(ranked[last : last + 2].mean())
