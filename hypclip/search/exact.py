@@ -62,29 +62,12 @@ class Measures:
 
 
 def measure(x: Float[Tensor, "n d"], query: Float[Tensor, " d"], curv: float) -> Measures:
-    """Return the distances of points to a query, and their radii: `lorentz.dist` in numpy, which begins sooner.
+    """Return the distances of points to a query, and their radii.
 
     Numerics: relative error ≤ 1e-12 up to √c r = 8 and 5e-11 at 15, for the given float32 points.
     """
-    root, q = math.sqrt(curv), query.double().numpy()
-    squared_q = float(q @ q)
-    time_q = math.sqrt(1 / curv + squared_q)
-    distances, radii = [], []
-    for block in _blocks(x):
-        b = block.numpy()
-        total, step = b + q, b - q
-        squared, squared_total = np.einsum("nd,nd->n", b, b), np.einsum("nd,nd->n", total, total)
-        unit = total / np.sqrt(np.where(squared_total > 0, squared_total, 1))[:, None]
-        along = np.einsum("nd,nd->n", step, unit)
-        step -= along[:, None] * unit
-        across = np.einsum("nd,nd->n", step, step)
-        times, dot = np.sqrt(1 / curv + squared), b @ q
-        positive = 1 / curv**2 + (squared + squared_q) / curv + squared_total * across / 4
-        minus_inner = np.where(dot > 0, positive / (times * time_q + np.abs(dot)), times * time_q - dot)
-        chord = across + 2 * (1 / curv + minus_inner) * np.square(along / (times + time_q))
-        distances.append(2 / root * np.arcsinh(root / 2 * np.sqrt(chord)))
-        radii.append(np.arcsinh(root * np.sqrt(squared)) / root)
-    return Measures(*(torch.from_numpy(np.concatenate(column)) for column in (distances, radii)))
+    blocks = [(lorentz.dist(b, query.double().expand_as(b), curv), lorentz.radius(b, curv)) for b in _blocks(x)]
+    return Measures(*(torch.cat(column) for column in zip(*blocks, strict=True)))
 
 
 def measure_cone(
