@@ -29,9 +29,9 @@ from starlette.testclient import TestClient
 
 from hypclip.search.store import MAX_SINH_RADIUS, nesting
 from serve.app import create_app
-from serve.auth import new_key
-from serve.images import FORMATS
-from serve.schemas import MAX_NESTING
+from serve.http.keys import new_key
+from serve.inputs.images import FORMATS
+from serve.schemas.fields import MAX_NESTING
 from serve.settings import Settings
 
 FIELDS = [f"field {i}" for i in range(32)]

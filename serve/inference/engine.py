@@ -19,12 +19,12 @@ from torch import Tensor
 from hypclip.geometry.entailment import Entailment
 from hypclip.towers.image import resize_and_crop
 from hypclip.towers.text import Tokenizer
-from serve.batching import Array, Batcher, Input, Limits
 from serve.errors import StartFailed, WorkerFailed
-from serve.metrics import Metrics
+from serve.inference.batching import Array, Batcher, Input, Limits
+from serve.inference.worker import WorkerConfig, WorkerProcess
 from serve.settings import Settings
-from serve.timing import recorded
-from serve.worker import WorkerConfig, WorkerProcess
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.timing import recorded
 
 _LONG_TEXT = 2_000
 """Characters of a request from which on tokenizing leaves the event loop."""

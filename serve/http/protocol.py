@@ -9,7 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serve.responses import REQUEST_ID_HEADER
+from serve.http.responses import REQUEST_ID_HEADER
 
 MAX_HEAD_BYTES = 64 * 1024
 """Most bytes of the request line and the headers, and of what follows a body in chunks. The parser puts long lines

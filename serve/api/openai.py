@@ -10,12 +10,13 @@ import orjson
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from serve.api.deps import Running
+from serve.api.models import require_model
 from serve.coordinates import Coordinates, coordinates, radii
-from serve.data_uri import is_picture
 from serve.errors import InvalidRequest
-from serve.routes.models import require_model
-from serve.routes.running import Running
-from serve.schemas import WHOLE, Flag, ImageItem, Item, JinaItem, Schema, TextItem, limits
+from serve.inputs.data_uri import is_picture
+from serve.schemas.fields import WHOLE, Flag, Schema, limits
+from serve.schemas.items import ImageItem, Item, JinaItem, TextItem
 
 router = APIRouter(prefix="/v1", tags=["embed"])
 

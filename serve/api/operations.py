@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from hypclip.errors import HypclipError
-from serve.metrics import CONTENT_TYPE
-from serve.routes.running import Running
+from serve.api.deps import Running
 from serve.runtime import Runtime
-from serve.schemas import Health, ModelInfo, rule_info
+from serve.schemas.operations import Health, ModelInfo, rule_info
 from serve.service import Service
+from serve.telemetry.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["server"])
 

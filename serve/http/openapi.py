@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from hypclip.search.store import MAX_SINH_RADIUS
-from serve.auth import Scope, needed_scope
-from serve.engine import Engine
-from serve.responses import REQUEST_ID_HEADER
+from serve.http.keys import Scope, needed_scope
+from serve.http.responses import REQUEST_ID_HEADER
+from serve.inference.engine import Engine
 from serve.settings import Settings
 
 Document: TypeAlias = dict[str, Any]
@@ -39,7 +39,7 @@ class Documented:
 
     Args:
         generate: writes the document of the types.
-        settings: the limits that `serve.schemas.limits` marks.
+        settings: the limits that `serve.schemas.fields.limits` marks.
         engine: returns the model.
         keys: whether API keys are asked for.
     """

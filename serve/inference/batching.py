@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.errors import Overloaded, WorkerFailed
-from serve.metrics import Metrics
-from serve.timing import record
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.timing import record
 
 Modality: TypeAlias = Literal["text", "image"]
 Array: TypeAlias = NDArray[Any]

@@ -12,7 +12,8 @@ from hypclip.search import Modality, Order, Where
 from hypclip.search.path import MAX_STEPS
 from hypclip.search.store import nesting
 from hypclip.search.where import BOUNDS, MAX_FIELDS, MAX_INTEGER, MAX_VALUES
-from serve.schemas import COLLECTION, MAX_NESTING, WHOLE, CollectionName, Flag, Item, Items, Schema, limits
+from serve.schemas.fields import MAX_NESTING, WHOLE, CollectionName, Flag, Schema, limits
+from serve.schemas.items import COLLECTION, Item, Items
 
 _MAX_INT = 2**53  # what JSON can be trusted with; the settings bound it further
 

@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
-from serve.batching import Array, BatchDone, Modality
 from serve.errors import InputFailed, StartFailed, WorkerFailed
+from serve.inference.batching import Array, BatchDone, Modality
 
 if TYPE_CHECKING:
     from hypclip import HypCLIP
     from hypclip.geometry.entailment import Entailment
-    from serve.backends import Backend, BackendKind, Precision
+    from serve.inference.backends import Backend, BackendKind, Precision
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class WorkerConfig:
     """What a worker process is to run: a checkpoint directory, on a device, by a backend.
 
     Args:
-        onnx_cache: see serve.exports.Exports.
+        onnx_cache: see serve.inference.exports.Exports.
         tells: whether what goes on while it loads is logged, errors aside.
     """
 
@@ -144,7 +144,7 @@ class WorkerProcess(asyncio.Protocol):
         return time.monotonic() - self._heard
 
     def send(self, modality: Modality, inputs: Sequence[Array], done: Callable[[BatchDone], None]) -> None:
-        """Send a batch; see serve.batching.Worker."""
+        """Send a batch; see serve.inference.batching.Worker."""
         if not self._waiting:
             self._heard = time.monotonic()
         self._waiting.append(done)
@@ -251,7 +251,7 @@ def _main(line: socket.socket, config: WorkerConfig) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     from hypclip.errors import HypclipError
-    from serve import logs
+    from serve.telemetry import logs
 
     logs.configure(config.log_format)
     os.nice(_NICE)
@@ -318,8 +318,8 @@ def _load(config: WorkerConfig) -> tuple[ModelCard, _Model]:
     import torch
 
     import hypclip
-    from serve.backends import load_backend
-    from serve.exports import Exports
+    from serve.inference.backends import load_backend
+    from serve.inference.exports import Exports
 
     torch.set_num_threads(config.threads)
     model = hypclip.load(config.checkpoint, config.device)

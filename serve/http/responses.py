@@ -30,8 +30,8 @@ from serve.errors import (
     describe,
     quoted,
 )
-from serve.fetch import FetchFailed
-from serve.routes import methods_of, nearby
+from serve.http.paths import Paths
+from serve.inputs.fetch import FetchFailed
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _MESSAGE_CHARS = 1000
@@ -105,14 +105,15 @@ def error_response(
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     # Not `request.url`, which is also made of the Host header and the query, and those need not be valid.
+    paths: Paths = request.app.state.paths
     path, headers = quoted(request.scope["path"]), dict(error.headers or {})
     match error.status_code:
         case 400:
             message = f"the body is not valid JSON: {_unreadable(error.__cause__)}"
         case 404:
-            message = f"there is nothing at {path}; {_advice(request.scope['path'])}see /docs"
+            message = f"there is nothing at {path}; {_advice(paths, request.scope['path'])}see /docs"
         case 405:
-            headers["Allow"] = ", ".join(methods_of(request.scope["path"])) or headers.get("Allow", "")
+            headers["Allow"] = ", ".join(paths.methods_of(request.scope["path"])) or headers.get("Allow", "")
             message = f"{path} does not take {quoted(request.method)}, only {headers['Allow']}; see /docs"
         case _:
             message = str(error.detail)
@@ -120,8 +121,8 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     return error_response(request.state.request_id, error.status_code, name, message, headers)
 
 
-def _advice(path: str) -> str:
-    if meant := nearby(path):
+def _advice(paths: Paths, path: str) -> str:
+    if meant := paths.nearby(path):
         return f"did you mean {quoted(meant)}? Or "
     if path == "/v1" or path.startswith("/v1/"):
         return "of the OpenAI API this server has /v1/embeddings and /v1/models; "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from serve.routes.running import Running
-from serve.schemas_search import Found, RetrieveRequest, RetrieveResponse
+from serve.api.deps import Running
+from serve.schemas.search import Found, RetrieveRequest, RetrieveResponse
 
 router = APIRouter(tags=["search"])
 

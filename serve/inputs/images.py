@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from PIL import Image, UnidentifiedImageError
 
 from hypclip.data.picture import to_rgb
-from serve.data_uri import base64_of, from_base64, kind_of
 from serve.errors import InvalidImage, LimitExceeded
+from serve.inputs.data_uri import base64_of, from_base64, kind_of
 from serve.settings import Settings
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")

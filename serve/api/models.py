@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, HTTPException, Path
 from pydantic import BaseModel, Field
 
-from serve.engine import Engine
+from serve.api.deps import Running
 from serve.errors import UnknownModel
-from serve.routes.running import Running
+from serve.inference.engine import Engine
 from serve.service import Service
 
 router = APIRouter(prefix="/v1", tags=["embed"])

@@ -7,17 +7,17 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from hypclip.search import Collection
-from serve.routes.running import Running
-from serve.schemas import (
+from serve.api.deps import Running
+from serve.schemas.fields import CollectionName
+from serve.schemas.operations import rule_info
+from serve.schemas.points import (
     CollectionInfo,
-    CollectionName,
     CollectionsResponse,
     DeletePointsRequest,
     DeletePointsResponse,
     IndexInfo,
     PutPointsRequest,
     PutPointsResponse,
-    rule_info,
 )
 
 router = APIRouter(tags=["collections"])

@@ -24,8 +24,8 @@ from torch.export import Dim
 from hypclip import HypCLIP
 from hypclip.errors import ConfigError, MissingExtraError
 from hypclip.export.onnx import require_equal, require_onnx, session, write_graph
-from hypclip.towers.packed import PackedTower, can_be_packed, pack, unpadded
-from serve.exports import Contents, Exports
+from serve.inference.exports import Contents, Exports
+from serve.inference.packed import PackedTower, can_be_packed, pack, unpadded
 
 BackendKind = Literal["auto", "torch", "compile", "onnx"]
 Precision = Literal["float32", "bfloat16", "int8"]

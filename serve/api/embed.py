@@ -18,22 +18,14 @@ from starlette.types import Scope
 from torch import Tensor
 
 from hypclip.search import Modality
+from serve.api.deps import Running
 from serve.classify import Taxonomy
 from serve.coordinates import Coordinates, coordinates, radii
 from serve.errors import InvalidRequest, LimitExceeded, describe
-from serve.images import FORMATS
-from serve.routes.running import Running
-from serve.schemas import (
-    ClassifyRequest,
-    ClassifyResponse,
-    EmbedRequest,
-    EmbedResponse,
-    Item,
-    Schema,
-    Text,
-    Upload,
-    limits,
-)
+from serve.inputs.images import FORMATS
+from serve.schemas.embed import ClassifyRequest, ClassifyResponse, EmbedRequest, EmbedResponse
+from serve.schemas.fields import Schema, Text, limits
+from serve.schemas.items import Item, Upload
 from serve.service import Service
 from serve.settings import ENV_PREFIX, Settings
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter
 
 from hypclip.geometry import lorentz
 from hypclip.search import Found, Side
+from serve.api.deps import Running
 from serve.errors import InvalidRequest
-from serve.routes.running import Running
-from serve.schemas_search import (
+from serve.schemas.search import (
     CommonRequest,
     ConeRequest,
     ConeResponse,

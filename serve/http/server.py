@@ -15,10 +15,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from hypclip.errors import HypclipError
-from serve import logs
-from serve.protocol import Protocol
+from serve.http.protocol import Protocol
 from serve.runtime import Runtime
 from serve.settings import Settings
+from serve.telemetry import logs
 
 logger = logging.getLogger(__name__)
 
