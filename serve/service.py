@@ -29,12 +29,13 @@ from hypclip.search import (
     Points,
     Side,
     Space,
+    Traversal,
     UnknownCollection,
     VectorStore,
     Where,
-    relations,
+    traverse,
 )
-from hypclip.search.traverse import Traversal, traverse
+from hypclip.search.hierarchy import relations
 from serve.classify import Taxonomy, probabilities, prompts, taxonomy
 from serve.errors import InvalidImage, InvalidRequest, LimitExceeded
 from serve.inference.batching import Input

@@ -27,7 +27,8 @@ from schemathesis.transport.serialization import Binary
 from serve_helpers import FakeEngine, encoded, quadrants
 from starlette.testclient import TestClient
 
-from hypclip.search.store import MAX_SINH_RADIUS, nesting
+from hypclip.search.space import MAX_SINH_RADIUS
+from hypclip.search.types import nesting
 from serve.app import create_app
 from serve.http.keys import new_key
 from serve.inputs.images import FORMATS

@@ -22,7 +22,7 @@ from hypclip.search import (
     Where,
     qdrant,
 )
-from hypclip.search.qdrant import QdrantStore
+from hypclip.search.qdrant.store import QdrantStore
 
 
 @pytest.fixture

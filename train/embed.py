@@ -46,10 +46,9 @@ from hypclip.data.taxonomy import load_taxonomy
 from hypclip.errors import ConfigError, DataError, HypclipError, InputError
 from hypclip.evaluation.zero_shot import read_labelled_images
 from hypclip.files import expand_home, set_aside, user_path
-from hypclip.model import HypCLIP
-from hypclip.search import parquet
-from hypclip.search.database import FILE
-from hypclip.search.embedding import (
+from hypclip.indexing import parquet
+from hypclip.indexing.sources import Sources, check_free
+from hypclip.indexing.units import (
     Unit,
     earlier_parts,
     embed_unit,
@@ -59,9 +58,9 @@ from hypclip.search.embedding import (
     space_of,
     text_unit,
 )
-from hypclip.search.local import LocalStore
-from hypclip.search.sources import Sources, check_free
-from hypclip.search.store import Points, Space, VectorStore
+from hypclip.model import HypCLIP
+from hypclip.search import LocalStore, Points, Space, VectorStore
+from hypclip.search.local.sqlite import FILE
 from hypclip.training import distributed
 from hypclip.training.launch import check_launch
 
@@ -375,7 +374,7 @@ def _warn(message: str) -> None:
 
 def _open(arguments: argparse.Namespace) -> VectorStore:
     if arguments.qdrant:
-        from hypclip.search.qdrant import QdrantStore
+        from hypclip.search import QdrantStore
 
         return QdrantStore.connect(arguments.qdrant)
     return LocalStore(arguments.index, create=True)

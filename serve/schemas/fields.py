@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from hypclip.search.store import nesting
+from hypclip.search.types import nesting
 
 MAX_NESTING = 8
 

@@ -10,7 +10,7 @@ from hypclip.geometry.cones import MIN_RADIUS
 from hypclip.geometry.entailment import Cone, Plane
 from hypclip.search import Modality, Order, Where
 from hypclip.search.path import MAX_STEPS
-from hypclip.search.store import nesting
+from hypclip.search.types import nesting
 from hypclip.search.where import BOUNDS, MAX_FIELDS, MAX_INTEGER, MAX_VALUES
 from serve.schemas.fields import MAX_NESTING, WHOLE, CollectionName, Flag, Schema, limits
 from serve.schemas.items import COLLECTION, Item, Items

@@ -11,7 +11,7 @@ One row a point, in the columns
 The key-value metadata of the file names the space: hypclip.format, .model_id, .revision, .curv, .dim, .entailment
 (JSON; the cones of MERU where it is absent); and in hypclip.source the data that the points were made of. A file of
 another engine may leave these out, and the columns modality, radius and metadata; its vectors may be lists of any float
-type. Its other columns, such as caption and url, become fields of the metadata, see hypclip/search/columns.py.
+type. Its other columns, such as caption and url, become fields of the metadata, see hypclip/indexing/columns.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from hypclip.errors import DataError, HypclipError, InputError, MissingExtraErro
 from hypclip.geometry import lorentz
 from hypclip.geometry.entailment import Cone
 from hypclip.search.rules import as_text, of_text
-from hypclip.search.store import Points, Space, encode_metadata, join
+from hypclip.search.space import Space
+from hypclip.search.types import Points, encode_metadata, join
 from hypclip.search.where import MODALITIES
 
 FORMAT = 1
@@ -105,7 +106,7 @@ def read_points(
     if rows < 1:
         raise InputError(f"rows of a block must be at least 1, got {rows}")
     with _opened(file) as parquet:
-        from hypclip.search.columns import OtherColumns  # which needs pyarrow
+        from hypclip.indexing.columns import OtherColumns  # which needs pyarrow
 
         found = _space(file, parquet, space)
         schema = parquet.schema_arrow
@@ -273,7 +274,7 @@ def _ids(file: str | os.PathLike[str]) -> Iterator[list[str]]:
 
 
 def _require_column(file: str | os.PathLike[str], schema: Any, name: str) -> None:
-    from hypclip.search.columns import hint  # which needs pyarrow
+    from hypclip.indexing.columns import hint  # which needs pyarrow
 
     if schema.names.count(name) != 1:
         there = ", ".join(schema.names) or "none"

@@ -12,8 +12,9 @@ from typing import Self
 import torch
 
 from hypclip.errors import DataError
-from hypclip.search.database import explained
-from hypclip.search.store import Points, VectorStore, encode_metadata
+from hypclip.search.local.sqlite import explained
+from hypclip.search.store import VectorStore
+from hypclip.search.types import Points, encode_metadata
 
 FILE = "sources.sqlite3"
 _SCHEMA = (

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from hypclip.errors import InputError, MissingExtraError
-from hypclip.search import scan
 from hypclip.search.exact import measure
-from hypclip.search.store import Index
-from hypclip.search.table import Candidates, Cells, Columns, Keys, Mask, Rows, Segment, Snapshot, gather, selected
+from hypclip.search.local import scan_knn
+from hypclip.search.local.table import Candidates, Cells, Columns, Keys, Mask, Rows, Segment, Snapshot, gather, selected
+from hypclip.search.types import Index
 from hypclip.search.where import MODALITIES
 
 _SAMPLE_PER_CELL = 32
@@ -183,7 +183,7 @@ def _distances(
     q = queries.vectors.astype(np.float64)
     wanted = min(_NEIGHBOURS + 1, selected(snapshot, [mask]))
     answers = []
-    found = scan.nearest(snapshot, [mask], q, wanted, curv, probing)
+    found = scan_knn.nearest(snapshot, [mask], q, wanted, curv, probing)
     for query, key, rows in zip(q, queries.keys, found, strict=True):
         near = gather(snapshot, rows, q.shape[1])
         distance = measure(torch.from_numpy(near.vectors), torch.from_numpy(query), curv).distance.numpy()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hypclip.search.store import MAX_METADATA_BYTES
+from hypclip.search.types import MAX_METADATA_BYTES
 
 OWN = ("id", "modality", "vector", "radius", "metadata")
 """The columns that hypclip itself writes."""

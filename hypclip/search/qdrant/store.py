@@ -4,7 +4,7 @@ A collection becomes one Qdrant collection with three vectors a point: `tangent`
 a graph; `lorentz` (space components, then time) gives Lorentz products as dot products, and has no graph, since one
 made from dot products of points finds next to nothing; `direction` (cosine) finds cones, which seen from the root lie
 within a range of cosines, and needs no graph. Where the model entails by half-spaces there is a fourth without a graph,
-`general`: see qdrant_planes.py. Whatever the engine selects is measured again from the float32 coordinates, in float64.
+`general`: see planes.py. Whatever the engine selects is measured again from the float32 coordinates, in float64.
 
 Cluster: a collection is cut into `shards`, each kept `replicas` times; a write waits for most replicas and is ordered
 by the leader of its shard. Take 2 shards a node for room to grow, 2 replicas to outlive a node, 3 to write without one.
@@ -38,15 +38,15 @@ from hypclip.search.errors import Unavailable, UnknownCollection, UnknownField, 
 from hypclip.search.exact import measure_cone
 from hypclip.search.given import Vectors, as_ids, as_number
 from hypclip.search.path import Path
-from hypclip.search.store import Collection, Found, Hit, Order, Points, Side, Space, encode_metadata
+from hypclip.search.space import Space
+from hypclip.search.types import Collection, Found, Hit, Order, Points, Side, encode_metadata
 from hypclip.search.where import ANYTHING, Where
 
 try:
     from qdrant_client import QdrantClient, models
 
-    from hypclip.search import qdrant_filter as said
-    from hypclip.search import qdrant_planes
-    from hypclip.search.qdrant_link import Link
+    from hypclip.search.qdrant import codec, filters, planes, searches
+    from hypclip.search.qdrant.link import Link
 except ImportError as missing:
     raise MissingExtraError(f"{missing}: it comes with an extra, run pip install 'hypclip[search]'") from missing
 
@@ -82,7 +82,7 @@ class QdrantStore:
         *,
         shards: int | None = None,
         replicas: int = 1,
-        indexed: Mapping[str, said.FieldType] | None = None,
+        indexed: Mapping[str, filters.FieldType] | None = None,
         exact_up_to: int = 20_000,
         retries: int = 3,
         timeout_s: float = 30.0,
@@ -90,7 +90,7 @@ class QdrantStore:
         self._link = client if isinstance(client, Link) else Link(client, retries, timeout_s)
         self._client, self._prefix = self._link.client, prefix
         self._shards, self._replicas, self._exact_up_to = shards, replicas, exact_up_to
-        fields = {said.field_key(name): said.field_index(kind).value for name, kind in (indexed or {}).items()}
+        fields = {filters.field_key(name): filters.field_index(kind).value for name, kind in (indexed or {}).items()}
         self._indexes = _INDEXES | fields
 
     @classmethod
@@ -131,8 +131,8 @@ class QdrantStore:
         for name in names:
             with contextlib.suppress(UnknownCollection):
                 info = self._info(name)
-                if said.is_ours(info):
-                    found.append(Collection(name, said.space_of(name, info), self._count(name, None)))
+                if codec.is_ours(info):
+                    found.append(Collection(name, codec.space_of(name, info), self._count(name, None)))
         return found
 
     def describe(self, name: str) -> Collection:
@@ -161,8 +161,8 @@ class QdrantStore:
         space.check_points(points.vectors)
         texts = encode_metadata(points)
         strong = models.WriteOrdering.STRONG
-        for start, end in itertools.pairwise([0, *said.request_ends(space, texts)]):
-            structs = said.to_structs(space, points, texts, start, end)
+        for start, end in itertools.pairwise([0, *codec.request_ends(space, texts)]):
+            structs = codec.to_structs(space, points, texts, start, end)
             self._write(name, partial(self._client.upsert, self._prefix + name, structs, wait=True, ordering=strong))
 
     def delete(self, name: str, ids: Sequence[str]) -> int:
@@ -170,7 +170,7 @@ class QdrantStore:
         self._find(name)
         ids = as_ids(ids)
         count, strong = 0, models.WriteOrdering.STRONG
-        for batch in said.batches(list(dict.fromkeys(map(said.point_uuid, ids))), 4096):
+        for batch in codec.batches(list(dict.fromkeys(map(codec.point_uuid, ids))), 4096):
             find = partial(self._client.retrieve, self._prefix + name, batch, with_payload=False)
             if there := [record.id for record in self._link.ask(name, find)]:
                 gone = models.PointIdsList(points=there)
@@ -194,13 +194,13 @@ class QdrantStore:
     def find(self, name: str, ids: Sequence[str]) -> Points:
         """Return those of the points that are there, in any order; see VectorStore."""
         space, ids = self._find(name), as_ids(ids)
-        return said.joined(space, self._fetch(name, space, list(map(said.point_uuid, ids)), ANYTHING))
+        return codec.joined(space, self._fetch(name, space, list(map(codec.point_uuid, ids)), ANYTHING))
 
     def count(self, name: str, where: Where = ANYTHING) -> int:
         """Return how many points meet the conditions; see VectorStore."""
         space = self._find(name)
-        if said.decided(where):
-            count = self._count(name, said.both(said.conditions(where)))
+        if filters.decided(where):
+            count = self._count(name, filters.both(filters.conditions(where)))
         else:
             count = sum(len(block.ids) for block in self._scroll(name, space, where))
         if not count:
@@ -224,24 +224,24 @@ class QdrantStore:
     ) -> list[Found]:
         """Return for each query the k nearest points by geodesic distance, then by id; see VectorStore."""
         info = self._info(name)
-        space = said.space_of(name, info)
+        space = codec.space_of(name, info)
         given = space.points(queries)
         check_page(k, offset)
         surely = (info.points_count or 0) <= self._exact_up_to if exact is None else exact
         end = offset + k
         limit = 2 * end + 32 if surely else max(100, 4 * end)
         found = []
-        for block in said.batches(list(given), max(1, said.rows_per_answer(space) // limit)):
-            searches = [said.nearest_search(space, query, limit, where, surely) for query in block]
-            for query, answer in zip(block, self._search(name, searches), strict=True):
-                hits = said.ordered(
-                    said.hits_within(space, self._answered(name, space, answer, where), query, math.inf), "distance"
+        for block in codec.batches(list(given), max(1, codec.rows_per_answer(space) // limit)):
+            asked = [searches.nearest_search(space, query, limit, where, surely) for query in block]
+            for query, answer in zip(block, self._search(name, asked), strict=True):
+                hits = codec.ordered(
+                    codec.hits_within(space, self._answered(name, space, answer, where), query, math.inf), "distance"
                 )
                 if surely and len(answer) == limit:
                     # Nothing that was left out scored more than the least of these.
                     distance = hits[end - 1].distance * (1 + 1e-9) if len(hits) >= end else math.inf
-                    if min(point.score for point in answer) >= said.least_score(space, query, distance):
-                        hits = said.ordered(self._ball(name, space, query, distance, where), "distance")
+                    if min(point.score for point in answer) >= searches.least_score(space, query, distance):
+                        hits = codec.ordered(self._ball(name, space, query, distance, where), "distance")
                 found.append(Found(hits[offset:end], surely))
         if not all(one.hits for one in found):
             self._check_fields(name, where)
@@ -286,17 +286,17 @@ class QdrantStore:
         q = space.point(of)
         check_page(limit, offset)
         if isinstance(rule, Plane):
-            asked = qdrant_planes.ancestors if side == "ancestors" else qdrant_planes.descendants
+            asked = planes.ancestors if side == "ancestors" else planes.descendants
             blocks = self._blocks(name, space, where, *asked(space, q, rule, where))
         elif side == "ancestors":
             blocks = self._ancestors(name, space, q.unsqueeze(0), rule, where)
         else:
-            search = said.descendant_search(space, q, rule, where)
-            shells, searches = (None, []) if search is None else ([0], [search])
-            blocks = self._blocks(name, space, where, shells, searches)
+            search = searches.descendant_search(space, q, rule, where)
+            shells, needed = (None, []) if search is None else ([0], [search])
+            blocks = self._blocks(name, space, where, shells, needed)
         hits = []
         for block in blocks:
-            hits += said.to_hits(block, *measure_cone(block.vectors, q, side, rule, space.curv))
+            hits += codec.to_hits(block, *measure_cone(block.vectors, q, side, rule, space.curv))
         return self._page(name, where, hits, order, limit, offset)
 
     def contenders(
@@ -314,17 +314,17 @@ class QdrantStore:
             check_cone(cone)
         fractions = torch.linspace(0, 1, _PLACES, dtype=torch.float64) if path.steps is None else path.fractions()
         if isinstance(cone, Plane):
-            asked = qdrant_planes.ancestors_on_path(space, path, cone, where)
+            asked = planes.ancestors_on_path(space, path, cone, where)
             found, exact = self._blocks(name, space, where, *asked), True
         elif cone is not None:
             places = path.start.unsqueeze(0) if path.end is None else path.places(fractions)
             found, exact = self._ancestors(name, space, places, cone, where), path.end is None or path.steps is not None
         else:
             nearest = self.knn(name, path.places(fractions), _NEAREST, where)
-            ids = dict.fromkeys(said.point_uuid(hit.id) for one in nearest for hit in one.hits)
+            ids = dict.fromkeys(codec.point_uuid(hit.id) for one in nearest for hit in one.hits)
             found = self._fetch(name, space, list(ids), where)
             exact = path.steps is not None and all(one.exact for one in nearest)
-        points = said.joined(space, found)
+        points = codec.joined(space, found)
         if not points.ids:
             self._check_fields(name, where)
         return points, exact
@@ -343,19 +343,19 @@ class QdrantStore:
 
     def _ball(self, name: str, space: Space, query: Tensor, distance: float, where: Where) -> list[Hit]:
         """Return all points at most a distance away, in no order."""
-        floor = said.least_score(space, query, distance)
+        floor = searches.least_score(space, query, distance)
         if math.isfinite(floor):
-            search = said.ball_search(space, query, distance, floor, where)
+            search = searches.ball_search(space, query, distance, floor, where)
             blocks = self._fetch(name, space, self._above(name, [search]), where)
         else:
             blocks = self._scroll(name, space, where)
-        return said.hits_within(space, blocks, query, distance)
+        return codec.hits_within(space, blocks, query, distance)
 
     def _ancestors(
         self, name: str, space: Space, places: Float[Tensor, "n d"], cone: Cone, where: Where
     ) -> Iterator[Points]:
         """Yield all points whose cone holds one of the places, each once, and more."""
-        return self._blocks(name, space, where, *said.ancestor_searches(space, places, cone, where))
+        return self._blocks(name, space, where, *searches.ancestor_searches(space, places, cone, where))
 
     def _blocks(
         self, name: str, space: Space, where: Where, shells: list[int] | None, searches: list[models.QueryRequest]
@@ -363,20 +363,20 @@ class QdrantStore:
         """Yield the points of some shells, or all of them, and what searches find in others."""
         if shells is None:
             return self._scroll(name, space, where)
-        inner = self._scroll(name, space, where, said.one_of("shell", shells)) if shells else iter(())
+        inner = self._scroll(name, space, where, filters.one_of("shell", shells)) if shells else iter(())
         return itertools.chain(inner, self._fetch(name, space, self._above(name, searches), where))
 
     def _page(self, name: str, where: Where, hits: list[Hit], order: Order, limit: int, offset: int) -> Found:
         if not hits:
             self._check_fields(name, where)
-        return Found(said.ordered(hits, order)[offset : offset + limit], exact=True, total=len(hits))
+        return Found(codec.ordered(hits, order)[offset : offset + limit], exact=True, total=len(hits))
 
     def _above(self, name: str, searches: list[models.QueryRequest]) -> list[str]:
         """Return the names of all points found by any of some searches with a threshold, each once."""
         found: dict[str, None] = {}
         while searches:
             more = []
-            for batch in said.batches(searches, _SEARCHES):
+            for batch in codec.batches(searches, _SEARCHES):
                 for search, answer in zip(batch, self._search(name, batch), strict=True):
                     found.update(dict.fromkeys(str(point.id) for point in answer))
                     # Pages would lose points of equal scores; the whole again, and more of it, does not.
@@ -398,13 +398,15 @@ class QdrantStore:
         """Yield the points of an answer, which came with it or are fetched."""
         if answer and answer[0].vector is None:
             return self._fetch(name, space, [str(point.id) for point in answer], where)
-        return iter([said.to_points(space, answer, where)])
+        return iter([codec.to_points(space, answer, where)])
 
     def _fetch(self, name: str, space: Space, ids: Sequence[str], where: Where) -> Iterator[Points]:
         """Yield those of the points that are still there and meet the conditions."""
-        for batch in said.batches(ids, said.rows_per_answer(space)):
-            read = partial(self._client.retrieve, self._prefix + name, with_payload=said.READ, with_vectors=["lorentz"])
-            yield said.to_points(space, self._link.ask(name, partial(read, batch)), where)
+        for batch in codec.batches(ids, codec.rows_per_answer(space)):
+            read = partial(
+                self._client.retrieve, self._prefix + name, with_payload=codec.READ, with_vectors=["lorentz"]
+            )
+            yield codec.to_points(space, self._link.ask(name, partial(read, batch)), where)
 
     def _scroll(
         self, name: str, space: Space, where: Where, *more: models.Condition, rows: int = 4096
@@ -413,15 +415,15 @@ class QdrantStore:
         scroll = partial(
             self._client.scroll,
             self._prefix + name,
-            said.both([*said.conditions(where), *more]),
-            limit=min(rows, said.rows_per_answer(space)),
-            with_payload=said.READ,
+            filters.both([*filters.conditions(where), *more]),
+            limit=min(rows, codec.rows_per_answer(space)),
+            with_payload=codec.READ,
             with_vectors=["lorentz"],
         )
         after: models.ExtendedPointId | None = None
         while True:
             records, after = self._link.ask(name, partial(scroll, offset=after))
-            points = said.to_points(space, records, where)
+            points = codec.to_points(space, records, where)
             if points.ids:
                 yield points
             if after is None:
@@ -441,7 +443,7 @@ class QdrantStore:
     def _check_fields(self, name: str, where: Where) -> None:
         """Refuse conditions on fields that no point has, unless there are no points."""
         for field in where.conditions:
-            if not self._any(name, said.both([said.equals("fields", field)])) and self._any(name, None):
+            if not self._any(name, filters.both([filters.equals("fields", field)])) and self._any(name, None):
                 raise UnknownField(name, field)
 
     def _any(self, name: str, scroll_filter: models.Filter | None) -> bool:
@@ -452,12 +454,12 @@ class QdrantStore:
         return self._link.ask(name, partial(self._client.get_collection, self._prefix + name))
 
     def _find(self, name: str) -> Space:
-        return said.space_of(name, self._info(name))
+        return codec.space_of(name, self._info(name))
 
     def _migrated(self, name: str) -> Space:
         """Return the space of a collection, having made the payload indexes it lacks."""
         info = self._info(name)
-        space = said.space_of(name, info)
+        space = codec.space_of(name, info)
         there = {key.replace('"', "") for key in info.payload_schema}
         for key, kind in self._indexes.items():
             # Local mode has no indexes.
@@ -473,11 +475,11 @@ class QdrantStore:
         create = partial(
             self._client.create_collection,
             self._prefix + name,
-            said.vectors(space),
+            codec.vectors(space),
             shard_number=self._shards,
             replication_factor=self._replicas,
             write_consistency_factor=self._replicas // 2 + 1,
-            metadata=said.own_metadata(space),
+            metadata=codec.own_metadata(space),
         )
         try:
             self._link.ask(name, create)

@@ -25,7 +25,8 @@ from hypclip.data.samples import samples_and_damage, samples_of
 from hypclip.data.tally import Tally
 from hypclip.errors import ConfigError, DataError
 from hypclip.model import HypCLIP
-from hypclip.search.store import MAX_METADATA_BYTES, Points, Space
+from hypclip.search.space import Space
+from hypclip.search.types import MAX_METADATA_BYTES, Points
 from hypclip.search.where import Modality
 
 T = TypeVar("T")

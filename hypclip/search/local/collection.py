@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hypclip.search import cells
-from hypclip.search.database import Database
-from hypclip.search.store import Index, Space
-from hypclip.search.table import Keys, Table
+from hypclip.search.local import ivf
+from hypclip.search.local.sqlite import Database
+from hypclip.search.local.table import Keys, Table
+from hypclip.search.space import Space
+from hypclip.search.types import Index
 from hypclip.search.where import MODALITIES, Condition, check_modality
 
 _FILTERS = 8
@@ -70,13 +71,13 @@ class Held:
 class Loading:
     """A collection while it is read: rows of cells go to their places, later ones behind."""
 
-    def __init__(self, name: str, space: Space, fields: set[str], stored: cells.Stored | None):
+    def __init__(self, name: str, space: Space, fields: set[str], stored: ivf.Stored | None):
         self.name, self._space, self._fields = name, space, fields
         self._stored = stored
         if stored is not None and stored.centroids.shape[1] != space.dim:
             raise ValueError(f"the cells of collection {name!r} are not of {space.dim} numbers")
         self._table = Table(space.curv, space.dim)
-        self._segment = None if stored is None else cells.Restored(stored, space.dim)
+        self._segment = None if stored is None else ivf.Restored(stored, space.dim)
 
     def add(self, rows: Sequence[tuple[int, bytes, str]]) -> None:
         """Take points in ascending order of their keys; ValueError where one is damaged."""
@@ -96,7 +97,7 @@ class Loading:
         if self._segment is None or self._stored is None:
             return Held(number, self._space, self._table, self._fields)
         self._table.snapshot = (self._segment.finish(), *self._table.snapshot)
-        return Held(number, self._space, self._table, self._fields, cells.describe(self._stored))
+        return Held(number, self._space, self._table, self._fields, ivf.describe(self._stored))
 
 
 def codes_of(modality: Sequence[str]) -> NDArray[np.uint8]:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from hypclip.geometry import lorentz, planes
 from hypclip.geometry.entailment import Plane
-from hypclip.search import qdrant_filter as said
-from hypclip.search.half_spaces import places_and_limit
-from hypclip.search.path import Path
-from hypclip.search.store import MAX_SINH_RADIUS, Space
+from hypclip.search.path import Path, places_and_limit
+from hypclip.search.qdrant import codec, filters
+from hypclip.search.qdrant.searches import cosine_slack, threshold_search
+from hypclip.search.space import MAX_SINH_RADIUS, Space
 from hypclip.search.where import Where
 
 Asked = tuple[list[int] | None, list[models.QueryRequest]]
@@ -43,7 +43,7 @@ def descendants(space: Space, q: Float[Tensor, " d"], plane: Plane, where: Where
     # No height is more than ρ_s − ρ_g.
     vector = (math.sqrt(space.curv) * planes.as_general(q, space.curv)).tolist()
     searches = [
-        said.threshold_search("lorentz", vector, floor, [*said.conditions(where), band])
+        threshold_search("lorentz", vector, floor, [*filters.conditions(where), band])
         for band, floor in _bands(space, rho, plane.threshold, max(0.0, rho + plane.threshold), _FARTHEST)
     ]
     return [], searches
@@ -76,7 +76,7 @@ def _holding(space: Space, centres: list[tuple[Float[Tensor, " d"], float]], whe
         if isinstance(space.entailment, Plane):
             vector = planes.as_specific(place, space.curv).tolist()
             searches += [
-                said.threshold_search("general", vector, floor, [*said.conditions(where), band])
+                threshold_search("general", vector, floor, [*filters.conditions(where), band])
                 for band, floor in _bands(space, rho, threshold, 0.0, min(most, _FARTHEST))
             ]
         else:
@@ -101,7 +101,7 @@ def _bands(
         norms = math.sqrt(math.cosh(2 * rho) * math.cosh(2 * above))
         floor = limit - (space.dim + 16) * 2.0**-24 * norms - 2.0**-22 * abs(limit)
         ends = low / root * (1 - 1e-9) - 1e-12 / root, min(above, high) / root * (1 + 1e-9) + 1e-12 / root
-        yield said.between("radius", ends[0], ends[1] if above < _FARTHEST else math.inf), floor
+        yield filters.between("radius", ends[0], ends[1] if above < _FARTHEST else math.inf), floor
         low = above if above < _FARTHEST else math.inf
 
 
@@ -117,7 +117,7 @@ def _in_shells(
     length, limit = float(sinh), math.sinh(threshold)
     whole = [0] if threshold <= 0 else []
     searches: list[tuple[int, models.QueryRequest]] = []
-    for shell in range(1, said.SHELLS + 1):
+    for shell in range(1, codec.SHELLS + 1):
         edges = ((shell - 1) / 4, shell / 4)
         if edges[0] > most + 1e-9:
             break
@@ -125,12 +125,12 @@ def _in_shells(
             whole.append(shell)
             continue
         cosines = [(limit + math.sinh(rho) * math.hypot(1, length)) / (math.cosh(rho) * length) for rho in edges]
-        floor = min(cosines) - said.cosine_slack(space)
+        floor = min(cosines) - cosine_slack(space)
         if floor <= -1:
             whole.append(shell)
         elif floor <= 1:
-            found = [*said.conditions(where), said.between("shell", float(shell), float(shell))]
-            searches.append((shell, said.threshold_search("direction", unit.tolist(), floor, found)))
+            found = [*filters.conditions(where), filters.between("shell", float(shell), float(shell))]
+            searches.append((shell, threshold_search("direction", unit.tolist(), floor, found)))
     return whole, searches
 
 

@@ -17,7 +17,9 @@ from hypclip.search.checks import check_cone, check_page
 from hypclip.search.exact import measure_cone
 from hypclip.search.given import Vectors, as_number, as_vectors, shown
 from hypclip.search.path import Path
-from hypclip.search.store import Found, Hit, Space, VectorStore
+from hypclip.search.space import Space
+from hypclip.search.store import VectorStore
+from hypclip.search.types import Found, Hit
 from hypclip.search.where import ANYTHING, Where
 
 Relation = Literal["general", "specific", "neither", "same"]

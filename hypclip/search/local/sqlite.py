@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from hypclip.errors import InputError, StoreError
 from hypclip.geometry.entailment import Cone
-from hypclip.search.cells import Stored
+from hypclip.search.local.ivf import Stored
 from hypclip.search.rules import as_text, of_text
-from hypclip.search.store import Space
+from hypclip.search.space import Space
 from hypclip.search.where import Condition, Equal, Modality, Within, is_number
 
 FILE = "points.sqlite3"

@@ -20,12 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hypclip.geometry import lorentz
 from hypclip.geometry.entailment import Plane
-from hypclip.search.path import Path
-from hypclip.search.scan import Doubles, Floats, Places, kept_rows, products
-from hypclip.search.store import Order, Side
-from hypclip.search.table import Mask, Rows, Snapshot
+from hypclip.search.local.products import Doubles, Floats, Places, kept_rows, products
+from hypclip.search.local.table import Mask, Rows, Snapshot
+from hypclip.search.path import Path, places_and_limit
+from hypclip.search.types import Order, Side
 
 _FEW = 16
 """So many rows are measured sooner than ranked."""
@@ -205,19 +204,3 @@ def on_path(
             by = np.column_stack([curv * weights[some, :2], slack, -curv * weights[some, 2]])
             marks |= ((by.astype(np.float32) @ features) >= low).any(0)
         yield i, kept_rows(marks, block, masks[i])
-
-
-def places_and_limit(path: Path, plane: Plane) -> tuple[torch.Tensor, float]:
-    """Return fractions of a path and sinh of a height: what holds any place has that height over one of these.
-
-    Over the place ((1 − r) S + r E)/√n of a geodesic, sinh height = ((1 − r) a + r b)/√n, with those over its ends, a
-    and b, and 1 ≤ √n ≤ cosh(d/2): it is not above both of these, unless all are negative, and then at most √n times
-    nearer to 0. Steps that leave the geodesic are all looked at.
-    """
-    limit = math.sinh(max(-_FARTHEST, min(_FARTHEST, plane.threshold)))
-    if not path.straight:
-        return path.fractions(), limit
-    if limit < 0:
-        length = math.sqrt(path.curv) * float(lorentz.dist(path.start, path.target, path.curv))
-        limit *= math.cosh(length / 2) * (1 + 1e-9)
-    return torch.tensor([0.0, 1.0], dtype=torch.float64), limit

@@ -19,26 +19,17 @@ from torch import Tensor
 from hypclip.checkpoint import atomic_directory
 from hypclip.errors import InputError, MissingExtraError, StoreError
 from hypclip.geometry.entailment import Entailment, Plane
-from hypclip.search import cells, half_spaces, scan
 from hypclip.search.checks import check_cone, check_cone_search, check_name, check_page, check_points, check_rows
-from hypclip.search.database import Database, Row, fields_of
 from hypclip.search.errors import UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import Measures, measure, measure_cone, one_thread
 from hypclip.search.given import Vectors, as_ids, as_number, shown
-from hypclip.search.held import Held, Loading, codes_of
+from hypclip.search.local import ivf, scan_cones, scan_knn, scan_paths, scan_planes
+from hypclip.search.local.collection import Held, Loading, codes_of
+from hypclip.search.local.sqlite import Database, Row, fields_of
+from hypclip.search.local.table import Candidates, Keys, Mask, Snapshot, Table, gather, places, select, selected
 from hypclip.search.path import Path
-from hypclip.search.store import (
-    Collection,
-    Found,
-    Hit,
-    Index,
-    Order,
-    Points,
-    Side,
-    Space,
-    encode_metadata,
-)
-from hypclip.search.table import Candidates, Keys, Mask, Snapshot, Table, gather, places, select, selected
+from hypclip.search.space import Space
+from hypclip.search.types import Collection, Found, Hit, Index, Order, Points, Side, encode_metadata
 from hypclip.search.where import ANYTHING, MODALITIES, Where, check_where
 
 _FEW = 16
@@ -199,10 +190,10 @@ class LocalStore:
             else:
                 # Cells were laid out for all points: where few of them count, the nearest may be anywhere.
                 probing = not exact and held.index is not None and wanted >= len(held.table) / _MOST
-                candidates = scan.nearest(snapshot, masks, given.numpy(), end, curv, probing)
+                candidates = scan_knn.nearest(snapshot, masks, given.numpy(), end, curv, probing)
                 surely = [not probing or sum(len(rows) for _, rows in found) < end for found in candidates]
                 if probing and any(surely):  # where the cells did not hold enough
-                    whole = iter(scan.nearest(snapshot, masks, given[torch.tensor(surely)].numpy(), end, curv))
+                    whole = iter(scan_knn.nearest(snapshot, masks, given[torch.tensor(surely)].numpy(), end, curv))
                     candidates = [
                         next(whole) if sure else found for sure, found in zip(surely, candidates, strict=True)
                     ]
@@ -236,7 +227,7 @@ class LocalStore:
 
         def search() -> list[_Ranked]:
             snapshot, masks = self._select(name, held, where)
-            rows = list(scan.within(snapshot, masks, q.numpy(), distance, held.space.curv))
+            rows = list(scan_knn.within(snapshot, masks, q.numpy(), distance, held.space.curv))
             near = gather(snapshot, rows, held.space.dim)
             found = measure(torch.from_numpy(near.vectors), q, held.space.curv)
             return [_Ranked(near, found, "distance", found.distance <= distance)]
@@ -266,9 +257,9 @@ class LocalStore:
             snapshot, masks = self._select(name, held, where)
             what, curv, more = (snapshot, masks, q.numpy(), side), held.space.curv, 0
             if isinstance(rule, Plane):
-                rows, more = half_spaces.search(*what, rule, curv, order, limit + offset)
+                rows, more = scan_planes.search(*what, rule, curv, order, limit + offset)
             else:
-                rows = list(scan.cone(*what, rule, curv))
+                rows = list(scan_cones.cone(*what, rule, curv))
             near = gather(snapshot, rows, held.space.dim)
             found, inside = measure_cone(torch.from_numpy(near.vectors), q, side, rule, curv)
             return [_Ranked(near, found, order, inside, more=more)]
@@ -289,13 +280,13 @@ class LocalStore:
         def search() -> list[Row] | None:
             snapshot, masks = self._select(name, held, where)
             if cone is None:
-                rows = scan.along(snapshot, masks, path, curv)
+                rows = scan_paths.along(snapshot, masks, path, curv)
             elif isinstance(cone, Plane):
-                rows = list(half_spaces.on_path(snapshot, masks, path, cone, curv))
+                rows = list(scan_planes.on_path(snapshot, masks, path, cone, curv))
             elif path.end is None:
-                rows = list(scan.cone(snapshot, masks, path.start.numpy(), "ancestors", cone, curv))
+                rows = list(scan_cones.cone(snapshot, masks, path.start.numpy(), "ancestors", cone, curv))
             else:
-                rows = list(scan.arc(snapshot, masks, path, cone, curv))
+                rows = list(scan_paths.arc(snapshot, masks, path, cone, curv))
             keys = gather(snapshot, rows, held.space.dim).keys
             found = self._database.by_key(keys)
             return found if len(found) == len(keys) else None
@@ -319,11 +310,11 @@ class LocalStore:
         """
         held = self._find(name)
         snapshot = held.table.snapshot
-        built = cells.build(snapshot, held.space.curv, held.space.dim, cell_count, recall)
+        built = ivf.build(snapshot, held.space.curv, held.space.dim, cell_count, recall)
         with self._database.writing:
             self._database.write_cells(held.number, built.stored)
             held.table.adopt(built.segment, snapshot)
-            held.index = cells.describe(built.stored)
+            held.index = ivf.describe(built.stored)
         return held.index
 
     def snapshot(self, name: str) -> str:
