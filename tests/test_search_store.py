@@ -337,5 +337,5 @@ def test_a_name_that_needs_an_extra_is_imported_on_demand():
     from hypclip.search.qdrant.store import QdrantStore
 
     assert search.QdrantStore is QdrantStore
-    with pytest.raises(AttributeError, match="'hypclip.search' has no attribute 'MilvusStore'"):
+    with pytest.raises(AttributeError, match=r"'hypclip\.search' has no attribute 'MilvusStore'"):
         _ = search.MilvusStore

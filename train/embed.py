@@ -38,6 +38,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 import hypclip
+from hypclip import distributed
 from hypclip.console import escape_unprintable
 from hypclip.data.record import Reading
 from hypclip.data.shards import find_shards
@@ -61,8 +62,7 @@ from hypclip.indexing.units import (
 from hypclip.model import HypCLIP
 from hypclip.search import LocalStore, Points, Space, VectorStore
 from hypclip.search.local.sqlite import FILE
-from hypclip.training import distributed
-from hypclip.training.launch import check_launch
+from hypclip.training.runtime.launch import check_launch
 
 _WAIT = timedelta(days=30)
 """How long a process waits for the slowest one; accelerate would give up after 10 to 30 minutes."""

@@ -1,4 +1,4 @@
-"""Start from a trained flat model: its towers are kept, the curvature and the scales of the lift are new.
+"""Start from a trained CLIP: its towers are kept, the curvature and the scales of the lift are new.
 
 A source is one of
 - an open_clip model and tag, "ViT-B-32/laion2b_s34b_b79k", downloaded and cached as open_clip does;
@@ -27,9 +27,9 @@ from hypclip.checkpoint import misfits
 from hypclip.errors import CheckpointError, ConfigError, first_few
 from hypclip.geometry import product
 from hypclip.model import LOG_SCALE_RANGE, HypCLIP, ModelConfig
+from hypclip.pretrained.clip_sources import PretrainedClip, read_directory
 from hypclip.towers.build import tower_config
-from hypclip.training.flat import FlatModel, read_directory
-from hypclip.training.optim import layout
+from hypclip.towers.layout import layout
 
 _TEXT_AT_THE_ROOT = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection")
 _NOT_WEIGHTS = {"logit_bias", "attn_mask", "text.attn_mask", "text.transformer.embeddings.position_ids"}
@@ -57,8 +57,8 @@ _CAPTIONS = (
 )
 
 
-def read_flat(source: str | Path, towers: str | Mapping[str, Any] | None = None) -> FlatModel:
-    """Read a trained flat model.
+def read_clip(source: str | Path, towers: str | Mapping[str, Any] | None = None) -> PretrainedClip:
+    """Read a trained CLIP.
 
     Args:
         source: see the top of this file.
@@ -91,9 +91,9 @@ def read_flat(source: str | Path, towers: str | Mapping[str, Any] | None = None)
 
 
 def load_towers(
-    model: HypCLIP, flat: FlatModel, *, keep_logit_scale: bool = False, calibrate: bool = True
+    model: HypCLIP, clip: PretrainedClip, *, keep_logit_scale: bool = False, calibrate: bool = True
 ) -> list[str]:
-    """Fill the towers of a model with those of a flat one.
+    """Fill the towers of a model with those of a trained CLIP.
 
     The projection is kept where both have the same embed_dim and stays as it is, new, where they have not. With
     `calibrate` the scales of the lift are set so that the tangent vectors have a mean length of 1, as those of a fresh
@@ -101,7 +101,7 @@ def load_towers(
 
     Args:
         model: a model of the same towers, but for embed_dim.
-        flat: what `read_flat` returned.
+        clip: what `read_clip` returned.
         keep_logit_scale: take over the source's inverse temperature, within the range that training keeps it in.
         calibrate: set the scales of the lift.
 
@@ -112,19 +112,19 @@ def load_towers(
         ConfigError: the model's config asks other towers or pixel statistics than the source's.
         CheckpointError: the source's weights are not of its towers. The message names the first that do not fit.
     """
-    _compare(model.config, flat)
-    if keep_logit_scale and flat.log_logit_scale is None:
-        raise ConfigError(f"{flat.source} has no logit_scale to keep: set keep_logit_scale to false")
-    same_dim = model.dim == flat.towers["embed_dim"]
-    image = _fit(model.image_tower, "image_tower", flat.image, same_dim, flat.source)
-    text = _fit(model.text_tower, "text_tower", flat.text, same_dim and flat.has_text_head, flat.source)
+    _compare(model.config, clip)
+    if keep_logit_scale and clip.log_logit_scale is None:
+        raise ConfigError(f"{clip.source} has no logit_scale to keep: set keep_logit_scale to false")
+    same_dim = model.dim == clip.towers["embed_dim"]
+    image = _fit(model.image_tower, "image_tower", clip.image, same_dim, clip.source)
+    text = _fit(model.text_tower, "text_tower", clip.text, same_dim and clip.has_text_head, clip.source)
     new: list[str] = []
     for name, tower, state in (("image_tower", model.image_tower, image), ("text_tower", model.text_tower, text)):
         new += [f"{name}.{key}" for key in tower.load_state_dict(state, strict=False).missing_keys]
-    if keep_logit_scale and flat.log_logit_scale is not None:
+    if keep_logit_scale and clip.log_logit_scale is not None:
         low, high = LOG_SCALE_RANGE
         with torch.no_grad():
-            model.log_logit_scale.fill_(min(max(flat.log_logit_scale, low), high))
+            model.log_logit_scale.fill_(min(max(clip.log_logit_scale, low), high))
     if calibrate and model.metric.has_cones:
         calibrate_scales(model)
     return new
@@ -135,7 +135,7 @@ def calibrate_scales(model: HypCLIP, pixels: Tensor | None = None, tokens: Tenso
     """Set log_image_scale and log_text_scale so that the tangent vectors of a batch have a mean length of 1.
 
     A fresh model has that length by design (see Metric.initial_log_scale), each factor of a product; the features of
-    a trained flat one have any length, about 10 for CLIP. Scales do not exceed 1, the end of their range.
+    a trained CLIP have any length, about 10 for CLIP. Scales do not exceed 1, the end of their range.
 
     Args:
         model: its towers are measured in evaluation mode.
@@ -174,7 +174,7 @@ def _refuse_towers(source: str | Path, towers: object) -> None:
         raise ConfigError(f"{source} says what its towers are: give towers for a checkpoint file only")
 
 
-def _read_tag(name: str, tag: str) -> FlatModel:
+def _read_tag(name: str, tag: str) -> PretrainedClip:
     settings = get_pretrained_cfg(name, tag)
     if not settings:
         known = ", ".join(list_pretrained_tags_by_model(name)) or "none"
@@ -186,8 +186,8 @@ def _read_tag(name: str, tag: str) -> FlatModel:
     towers = _plain_config(name)
     if settings.get("quick_gelu"):
         towers["quick_gelu"] = True
-    flat = _from_state(f"{name}/{tag}", towers, _read_state(file))
-    return replace(flat, image_mean=tuple(settings["mean"]), image_std=tuple(settings["std"]))
+    clip = _from_state(f"{name}/{tag}", towers, _read_state(file))
+    return replace(clip, image_mean=tuple(settings["mean"]), image_std=tuple(settings["std"]))
 
 
 def _plain_config(towers: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
-def _from_state(source: str, towers: dict[str, Any], state: Mapping[str, Tensor]) -> FlatModel:
+def _from_state(source: str, towers: dict[str, Any], state: Mapping[str, Tensor]) -> PretrainedClip:
     image: dict[str, Tensor] = {}
     text: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -238,26 +238,26 @@ def _from_state(source: str, towers: dict[str, Any], state: Mapping[str, Tensor]
             )
     scale = state.get("logit_scale")
     log_logit_scale = None if scale is None else float(scale.flatten()[0])
-    return FlatModel(source, towers, image, text, log_logit_scale=log_logit_scale)
+    return PretrainedClip(source, towers, image, text, log_logit_scale=log_logit_scale)
 
 
 # Comparing ------------------------------------------------------------------------------------------------------------
 
 
-def _compare(config: ModelConfig, flat: FlatModel) -> None:
-    ours, theirs = _settings(tower_config(config.towers)), _settings(flat.towers)
+def _compare(config: ModelConfig, clip: PretrainedClip) -> None:
+    ours, theirs = _settings(tower_config(config.towers)), _settings(clip.towers)
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
             raise ConfigError(
-                f"model.towers.{key} is {ours.get(key)!r} and that of {flat.source} is {theirs.get(key)!r}: "
+                f"model.towers.{key} is {ours.get(key)!r} and that of {clip.source} is {theirs.get(key)!r}: "
                 "give the model the towers of its source"
             )
     for name in ("image_mean", "image_std"):
         mine: Sequence[float] = getattr(config, name)
-        its: Sequence[float] | None = getattr(flat, name)
+        its: Sequence[float] | None = getattr(clip, name)
         if its is not None and any(abs(a - b) > 1e-4 for a, b in zip(mine, its, strict=True)):
             raise ConfigError(
-                f"model.{name} is {list(mine)} and {flat.source} was trained with {list(its)}: set model.{name} to that"
+                f"model.{name} is {list(mine)} and {clip.source} was trained with {list(its)}: set model.{name} to that"
             )
 
 

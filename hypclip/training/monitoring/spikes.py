@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from hypclip.config import STRICT_KEYS
 from hypclip.errors import TrainingError
-from hypclip.training.state import TrainState
+from hypclip.training.checkpointing.state import TrainState
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)

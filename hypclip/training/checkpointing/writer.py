@@ -14,8 +14,8 @@ import fsspec
 
 from hypclip.checkpoint import atomic_directory
 from hypclip.errors import CheckpointError, ConfigError
-from hypclip.training.checkpoints import checkpoint_path, files_to_copy, prune, write_manifest
-from hypclip.training.state import Snapshot
+from hypclip.training.checkpointing.manifest import checkpoint_path, files_to_copy, prune, write_manifest
+from hypclip.training.checkpointing.state import Snapshot
 
 _LOOK_S = 60.0
 """Seconds that the beginning of a run waits for a place that does not answer."""

@@ -10,7 +10,7 @@ from hypclip import checkpoint
 from hypclip.errors import ConfigError, TrainingError
 from hypclip.files import aside_of, is_empty, set_aside
 from hypclip.model import HypCLIP
-from hypclip.training.checkpoints import newest
+from hypclip.training.checkpointing.manifest import newest
 
 LOG = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"

@@ -1,4 +1,4 @@
-"""A trained flat model, and how to read one that transformers saved: a CLIPModel or SiglipModel, or BERT for the text.
+"""The weights of an ordinary CLIP, as transformers saved it: a CLIPModel or SiglipModel, or BERT for the text.
 
 The towers become those of open_clip, tensor by tensor, with equal features.
 """
@@ -39,8 +39,8 @@ _TIMM_BLOCK = {
 
 
 @dataclass(frozen=True)
-class FlatModel:
-    """A trained flat model: its towers as open_clip builds them, and their weights.
+class PretrainedClip:
+    """A trained CLIP whose embeddings lie in flat space: its towers as open_clip builds them, and their weights.
 
     `towers` is an open_clip config written out; `image_mean`, `image_std` and `log_logit_scale` are None where the
     source does not say; `has_text_head` is whether `text` has a projection to embed_dim.
@@ -97,7 +97,7 @@ class _Keys:
             raise CheckpointError(f"{self.source} has tensors that no tower has a place for: {sorted(self.left)[:3]}")
 
 
-def read_directory(folder: Path) -> FlatModel:
+def read_directory(folder: Path) -> PretrainedClip:
     """Read the CLIPModel or SiglipModel that transformers saved in a directory.
 
     Raises:
@@ -176,7 +176,7 @@ def _transformer_cfg(config: Any) -> dict[str, Any]:
     }
 
 
-def _from_clip(folder: Path, model: Any) -> FlatModel:
+def _from_clip(folder: Path, model: Any) -> PretrainedClip:
     vision, text = model.config.vision_config, model.config.text_config
     quick_gelu, activation = _activation(folder, vision, text)
     pooling: dict[str, Any] = {}
@@ -219,7 +219,7 @@ def _from_clip(folder: Path, model: Any) -> FlatModel:
     }
     scale = float(keys.take("logit_scale"))
     keys.finish()
-    return FlatModel(str(folder), towers, image, words, *_pixels(folder), log_logit_scale=scale)
+    return PretrainedClip(str(folder), towers, image, words, *_pixels(folder), log_logit_scale=scale)
 
 
 def _words(keys: _Keys, layers: int) -> dict[str, Tensor]:
@@ -238,7 +238,7 @@ def _words(keys: _Keys, layers: int) -> dict[str, Tensor]:
     }
 
 
-def _from_siglip(folder: Path, model: Any) -> FlatModel:
+def _from_siglip(folder: Path, model: Any) -> PretrainedClip:
     vision, text = model.config.vision_config, model.config.text_config
     _, activation = _activation(folder, vision, text)
     if not activation:
@@ -304,14 +304,16 @@ def _from_siglip(folder: Path, model: Any) -> FlatModel:
     scale = float(keys.take("logit_scale").flatten()[0])
     keys.take("logit_bias")
     keys.finish()
-    return FlatModel(str(folder), towers, image, words, *_pixels(folder), log_logit_scale=scale)
+    return PretrainedClip(str(folder), towers, image, words, *_pixels(folder), log_logit_scale=scale)
 
 
-def with_text_model(flat: FlatModel, folder: Path, projection: Literal["linear", "mlp"] = "linear") -> FlatModel:
+def with_text_model(
+    clip: PretrainedClip, folder: Path, projection: Literal["linear", "mlp"] = "linear"
+) -> PretrainedClip:
     """Replace the text tower by a text model in a directory of transformers, such as BERT, with a new projection.
 
     Args:
-        flat: where the image tower comes from.
+        clip: where the image tower comes from.
         folder: config, weights and tokenizer of the text model.
         projection: to embed_dim.
 
@@ -335,9 +337,9 @@ def with_text_model(flat: FlatModel, folder: Path, projection: Literal["linear",
     }
     state = {f"transformer.{key}": tensor for key, tensor in model.state_dict().items()}
     return replace(
-        flat,
-        source=f"{flat.source} with the text model {folder}",
-        towers={**flat.towers, "text_cfg": text_cfg},
+        clip,
+        source=f"{clip.source} with the text model {folder}",
+        towers={**clip.towers, "text_cfg": text_cfg},
         text=state,
         log_logit_scale=None,
         has_text_head=False,

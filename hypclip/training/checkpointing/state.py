@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hypclip import checkpoint
+from hypclip import checkpoint, distributed
 from hypclip.errors import CheckpointError, first_few
 from hypclip.model import HypCLIP
-from hypclip.training import distributed, tuning
+from hypclip.training import tuning
 
 TENSORS = "state.safetensors"
 COUNTERS = "state.json"

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from hypclip.config import build
-from hypclip.convert.keys import (
+from hypclip.errors import CheckpointError, ConfigError, InputError
+from hypclip.model import HypCLIP, ModelConfig
+from hypclip.pretrained.published.keys import (
     FACTOR_SERIES,
     MERU_OR_HYCOCLIP,
     SIZES,
@@ -28,9 +30,7 @@ from hypclip.convert.keys import (
     recognise,
     require_keys,
 )
-from hypclip.convert.reading import kind_beside, read_weights
-from hypclip.errors import CheckpointError, ConfigError, InputError
-from hypclip.model import HypCLIP, ModelConfig
+from hypclip.pretrained.published.reading import kind_beside, read_weights
 
 LAYER_NORM_EPS = 1e-5
 SWAPPED_PIXEL_MEAN = (0.229, 0.224, 0.225)
