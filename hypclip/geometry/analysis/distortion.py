@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hypclip.errors import InputError
-from hypclip.geometry._distances import checked_distances, first
+from hypclip.geometry.analysis._check_matrix import checked_distances, first
 
 
 def graph_distances(graph: nx.Graph, weight: str | None = None) -> tuple[list[Any], Float[Tensor, "n n"]]:

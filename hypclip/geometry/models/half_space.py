@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hypclip.geometry._precision import Curv, as_curv, full_precision, safe_sqrt
 from hypclip.geometry.lorentz import time_component
+from hypclip.geometry.precision import Curv, as_curv, full_precision, safe_sqrt
 
 
 @full_precision

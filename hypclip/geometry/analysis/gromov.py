@@ -27,8 +27,8 @@ from torch.nn.functional import normalize
 
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz
-from hypclip.geometry._distances import checked_distances, first
-from hypclip.geometry._precision import Curv, full_precision
+from hypclip.geometry.analysis._check_matrix import checked_distances, first
+from hypclip.geometry.precision import Curv, full_precision
 
 MetricName = Literal["euclidean", "angle", "lorentz"]
 DistanceFunction = Callable[[Tensor], Tensor]

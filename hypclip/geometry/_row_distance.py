@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypclip.geometry._precision import safe_sqrt
+from hypclip.geometry.precision import safe_sqrt
 
 CHUNK = 1 << 15
 """Coordinates worked on at once: in float64 they stay in the cache from one pass to the next."""

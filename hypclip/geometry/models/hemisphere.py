@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.geometry import lorentz
-from hypclip.geometry._precision import Curv, as_curv, full_precision
+from hypclip.geometry.precision import Curv, as_curv, full_precision
 
 
 @full_precision
