@@ -43,7 +43,6 @@ from hypclip.console import escape_unprintable
 from hypclip.data.record import Reading
 from hypclip.data.shards import find_shards
 from hypclip.data.tally import Tally
-from hypclip.data.taxonomy import load_taxonomy
 from hypclip.errors import ConfigError, DataError, HypclipError, InputError
 from hypclip.evaluation.zero_shot import read_labelled_images
 from hypclip.files import expand_home, set_aside, user_path
@@ -62,6 +61,7 @@ from hypclip.indexing.units import (
 from hypclip.model import HypCLIP
 from hypclip.search import LocalStore, Points, Space, VectorStore
 from hypclip.search.local.sqlite import FILE
+from hypclip.taxonomy import load_taxonomy
 from hypclip.training.runtime.launch import check_launch
 
 _WAIT = timedelta(days=30)

@@ -14,7 +14,6 @@ from hypclip.config import STRICT_KEYS, UserPath, UserPlace, UserPlaces, build
 from hypclip.data.augment import AugmentConfig
 from hypclip.data.record import BoxFrame
 from hypclip.data.shards import find_shards
-from hypclip.data.taxonomy import Taxonomy, load_taxonomy
 from hypclip.errors import ConfigError
 from hypclip.evaluation.suite import EvaluationConfig
 from hypclip.files import user_path
@@ -23,6 +22,7 @@ from hypclip.model import ModelConfig
 from hypclip.objective import Objective
 from hypclip.objective.terms import LOGIT_SCALE
 from hypclip.pretrained.clip_sources import PretrainedClip, with_text_model
+from hypclip.taxonomy import Taxonomy, load_taxonomy
 from hypclip.training.calibration import FirstRadii
 from hypclip.training.checkpointing.manifest import begun_model
 from hypclip.training.monitoring.spikes import SpikeConfig

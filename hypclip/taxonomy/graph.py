@@ -1,31 +1,16 @@
-"""A taxonomy over phrases: which phrase is more general than which, as is-a edges say.
-
-Phrases are what captions and boxes say ("a red apple"), so that a batch can ask what stands above each of its phrases.
-Case and spacing make no difference, as they make none to the tokenizer.
-"""
+"""Phrases and what stands above them, as a directed graph without cycles."""
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import networkx as nx
 
-from hypclip.data.quickstart.art import concepts
-from hypclip.data.quickstart.scenes import article
-from hypclip.errors import DataError, first_few
-from hypclip.files import read_text, user_path
+from hypclip.errors import DataError
 
 Edge = tuple[str, str]
 """Child and parent: the first is a kind of the second."""
-
-NAMES = ("emoji", "emoji-held-out")
-"""Taxonomies that come with the package; the second has the fifth of the emoji's names that the first leaves out."""
-
-HELD_OUT_EVERY = 5
-"""Every fifth name of the emoji is in no training term that knows the taxonomy, so that it can be asked for it."""
 
 
 class Taxonomy:
@@ -114,62 +99,3 @@ def acyclic(edges: Iterable[Edge]) -> nx.DiGraph:
 def same_phrase(phrase: str) -> str:
     """Return a phrase in lower case with single spaces."""
     return " ".join(phrase.lower().split())
-
-
-def load_taxonomy(source: str | Path | Sequence[Sequence[str]]) -> Taxonomy:
-    """Return a taxonomy by name, from a JSON file [["child", "parent"], ...], or from such edges.
-
-    Raises:
-        DataError: no such name or file, other content, or edges that `Taxonomy` refuses.
-    """
-    if not isinstance(source, str | Path):
-        return Taxonomy(_checked(source, "the taxonomy"))
-    if str(source) in NAMES:
-        return Taxonomy(emoji_edges(held_out=str(source) == "emoji-held-out"))
-    path = user_path(str(source))
-    if not path.is_file():
-        raise DataError(f"there is no taxonomy {str(source)!r}: expected a JSON file, or one of {', '.join(NAMES)}")
-    try:
-        edges = json.loads(read_text(path))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read a taxonomy from {path}: {error}") from error
-    try:
-        return Taxonomy(_checked(edges, str(path)))
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def emoji_edges(held_out: bool = False) -> list[Edge]:
-    """Return the is-a edges of the quickstart's drawings as phrases: a red apple → a fruit → a food.
-
-    Args:
-        held_out: only the edges of names with index % 5 = 0, in place of all others.
-
-    A name that is also that of a kind, such as a bird, stands at the place of the kind alone.
-    """
-    kinds = {concept.kind for concept in concepts()}
-    edges: dict[Edge, None] = {}
-    for concept in concepts():
-        name, kind, family = (article(part) for part in (concept.name, concept.kind, concept.family))
-        if not held_out:
-            edges[kind, family] = None
-        if concept.name not in kinds and (concept.index % HELD_OUT_EVERY == 0) == held_out:
-            edges[name, kind] = None
-    return list(edges)
-
-
-def _checked(edges: object, where: str) -> list[Edge]:
-    if not isinstance(edges, list | tuple):
-        raise DataError(f'{where} must hold is-a edges [["child", "parent"], ...], got {type(edges).__name__}')
-    wrong = [
-        edge
-        for edge in edges
-        if not (
-            isinstance(edge, list | tuple) and len(edge) == 2 and all(isinstance(p, str) and p.strip() for p in edge)
-        )
-    ]
-    if wrong:
-        raise DataError(
-            f'{where} must hold is-a edges [["child", "parent"], ...], got {first_few(list(map(repr, wrong)))}'
-        )
-    return [(child, parent) for child, parent in edges]
