@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hypclip.data.picture import to_rgb
+from hypclip.client.picture import to_rgb
 from hypclip.data.record import BadSample, Reading, read_record
 from hypclip.data.samples import samples_and_damage, samples_of
 from hypclip.data.tally import Tally
