@@ -24,11 +24,11 @@ from torch import Tensor
 from yaml import YAMLError
 
 from hypclip.config import build
-from hypclip.convert import load_published
 from hypclip.errors import CheckpointError, ConfigError, DataError, InputError, first_few
 from hypclip.files import read_text
 from hypclip.geometry.entailment import Cone
 from hypclip.model import HypCLIP, ModelConfig
+from hypclip.pretrained.published import load_published
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
@@ -38,7 +38,7 @@ _NEVER_PUBLISHED = {".safetensors", ".onnx", ".yaml", ".json"}
 
 
 def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> HypCLIP:
-    """Load a model that hypclip saved, or a published checkpoint (see hypclip.convert), in evaluation mode.
+    """Load a model that hypclip saved, or a published checkpoint (see hypclip.pretrained), in evaluation mode.
 
     Args:
         path: the checkpoint directory, or a published .pth file; a leading ~ is the home folder.

@@ -15,22 +15,28 @@ from starlette.middleware.cors import CORSMiddleware
 
 from hypclip.errors import ConfigError
 from hypclip.search import VectorStore
-from serve import responses
-from serve.auth import Keyring
-from serve.document import Documented
-from serve.engine import Engine, cores
+from serve.api import routers
 from serve.errors import NotReady
-from serve.fetch import Fetcher
-from serve.metrics import Metrics
-from serve.middleware import Authenticate, Bounds, Errors, Head, Lifetime, RequestContext
-from serve.responses import REQUEST_ID_HEADER
-from serve.routes import router
+from serve.http import responses
+from serve.http.keys import Keyring
+from serve.http.middleware.auth import Authenticate
+from serve.http.middleware.context import RequestContext
+from serve.http.middleware.errors import Errors
+from serve.http.middleware.head import Head
+from serve.http.middleware.lifetime import Lifetime
+from serve.http.middleware.limits import Bounds
+from serve.http.openapi import Documented
+from serve.http.paths import Paths
+from serve.http.responses import REQUEST_ID_HEADER
+from serve.inference.engine import Engine, cores
+from serve.inputs.fetch import Fetcher
 from serve.runtime import Load, Runtime, check_geometry
-from serve.schemas import ErrorResponse
+from serve.schemas.operations import ErrorResponse
 from serve.service import Service
 from serve.settings import Settings
 from serve.stores import open_store
-from serve.tracing import Tracing
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.tracing import Tracing
 
 DESCRIPTION = """
 Texts and pictures become points of one hyperbolic space. Points near the origin are general, points far out are
@@ -120,7 +126,9 @@ def create_app(
     )
     app.state.runtime = runtime
     responses.install(app)
-    app.include_router(router)
+    for router in routers():
+        app.include_router(router)
+    app.state.paths = Paths(routers())
 
     def served() -> Engine:
         with contextlib.suppress(NotReady), runtime.lease() as service:

@@ -17,15 +17,15 @@ from pydantic import ValidationError
 from hypclip.console import escape_unprintable
 from hypclip.errors import ConfigError, HypclipError
 from hypclip.search import VectorStore
-from serve import logs
 from serve.app import create_app
-from serve.auth import SCOPES, new_key
-from serve.engine import ModelEngine
 from serve.errors import WorkerFailed
-from serve.metrics import Metrics
-from serve.server import Server
+from serve.http.keys import SCOPES, new_key
+from serve.http.server import Server
+from serve.inference.engine import ModelEngine
 from serve.settings import ENV_PREFIX, Settings, unknown_variables
 from serve.stores import open_store
+from serve.telemetry import logs
+from serve.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

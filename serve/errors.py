@@ -1,4 +1,4 @@
-"""What can go wrong with a request; `serve.responses` says how each is answered."""
+"""What can go wrong with a request; `serve.http.responses` says how each is answered."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from hypclip.errors import ConfigError, HypclipError
-from serve.engine import Engine
 from serve.errors import InvalidRequest, NotReady, WorkerFailed
+from serve.inference.engine import Engine
 from serve.service import Service
 
 logger = logging.getLogger(__name__)

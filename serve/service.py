@@ -29,24 +29,26 @@ from hypclip.search import (
     Points,
     Side,
     Space,
+    Traversal,
     UnknownCollection,
     VectorStore,
     Where,
-    relations,
+    traverse,
 )
-from hypclip.search.traverse import Traversal, traverse
-from serve.batching import Input
+from hypclip.search.hierarchy import relations
 from serve.classify import Taxonomy, probabilities, prompts, taxonomy
-from serve.data_uri import is_picture, refuse_picture
-from serve.engine import Engine
 from serve.errors import InvalidImage, InvalidRequest, LimitExceeded
-from serve.fetch import Fetcher
-from serve.images import decode, is_url, open_images
-from serve.metrics import Metrics
-from serve.schemas import EmbeddingItem, EmbeddingPoint, IdItem, ImageItem, Item, Point, TextItem, Upload
-from serve.schemas_search import Rule
+from serve.inference.batching import Input
+from serve.inference.engine import Engine
+from serve.inputs.data_uri import is_picture, refuse_picture
+from serve.inputs.fetch import Fetcher
+from serve.inputs.images import decode, is_url, open_images
+from serve.schemas.items import EmbeddingItem, IdItem, ImageItem, Item, TextItem, Upload
+from serve.schemas.points import EmbeddingPoint, Point
+from serve.schemas.search import Rule
 from serve.settings import Settings
-from serve.timing import recorded
+from serve.telemetry.metrics import Metrics
+from serve.telemetry.timing import recorded
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ def open_store(settings: Settings) -> VectorStore:
     """
     if settings.qdrant_url is None:
         return LocalStore(settings.index, create=settings.create_index)
-    from hypclip.search.qdrant import QdrantStore
+    from hypclip.search import QdrantStore
 
     key = settings.qdrant_api_key
     return QdrantStore.connect(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serve.batching import BatchDone, Batcher, Input, Limits
-from serve.metrics import Metrics
+from serve.inference.batching import BatchDone, Batcher, Input, Limits
+from serve.telemetry.metrics import Metrics
 
 WAIT_S = 0.25  # a power of two, so that sums of times are exact
 ROOM = 10**9

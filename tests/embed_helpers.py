@@ -14,7 +14,7 @@ from PIL import Image
 from hypclip import checkpoint
 from hypclip.data.quickstart.shards import write_shards
 from hypclip.model import HypCLIP
-from hypclip.search.local import LocalStore
+from hypclip.search.local.store import LocalStore
 from train.embed import main
 
 

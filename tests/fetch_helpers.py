@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 
-from serve.fetch import Fetcher
+from serve.inputs.fetch import Fetcher
 
 PICTURE = b"\x89PNG " * 100
 OTHER = "forbidden.example"

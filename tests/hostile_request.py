@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 import uvicorn
 
-from serve.protocol import Protocol
+from serve.http.protocol import Protocol
 
 IMAGE = r"image|EXIF|HYPCLIP_MAX_IMAGE|HYPCLIP_IMAGE_URL"
 """What a message about a picture has to match."""

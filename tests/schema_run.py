@@ -27,11 +27,12 @@ from schemathesis.transport.serialization import Binary
 from serve_helpers import FakeEngine, encoded, quadrants
 from starlette.testclient import TestClient
 
-from hypclip.search.store import MAX_SINH_RADIUS, nesting
+from hypclip.search.space import MAX_SINH_RADIUS
+from hypclip.search.types import nesting
 from serve.app import create_app
-from serve.auth import new_key
-from serve.images import FORMATS
-from serve.schemas import MAX_NESTING
+from serve.http.keys import new_key
+from serve.inputs.images import FORMATS
+from serve.schemas.fields import MAX_NESTING
 from serve.settings import Settings
 
 FIELDS = [f"field {i}" for i in range(32)]

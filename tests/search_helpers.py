@@ -18,8 +18,9 @@ import torch
 from hypothesis import strategies as st
 from mpmath import mp, mpf
 
-from hypclip.search import LocalStore, Points, Space, table
-from hypclip.search.table import Snapshot, Table
+from hypclip.search import LocalStore, Points, Space
+from hypclip.search.local import table
+from hypclip.search.local.table import Snapshot, Table
 from hypclip.search.where import MODALITIES
 
 SPACE = Space("m", 0.7, 4)

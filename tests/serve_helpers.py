@@ -15,7 +15,7 @@ from torch import Tensor
 from hypclip.geometry import lorentz
 from hypclip.geometry.entailment import Cone, Entailment
 from serve.app import create_app
-from serve.batching import Input
+from serve.inference.batching import Input
 from serve.settings import Settings
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

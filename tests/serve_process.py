@@ -291,7 +291,7 @@ def _serve_a_fake(arguments: Sequence[str]) -> int:
 
     from serve.app import create_app
     from serve.command import _parser
-    from serve.server import Server as Serving
+    from serve.http.server import Server as Serving
     from serve.settings import Settings
     from serve.stores import open_store
 

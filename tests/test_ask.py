@@ -10,9 +10,9 @@ from data_helpers import tiny_model
 from PIL import Image
 
 from hypclip import checkpoint
+from hypclip.indexing.units import space_of
 from hypclip.model import HypCLIP
 from hypclip.search import LocalStore, Points
-from hypclip.search.embedding import space_of
 from train.ask import main
 
 PLACES = {"food": (0.3, 0.0), "a fruit": (0.7, 0.02), "a red apple": (1.2, 0.03), "a car": (0.6, 2.0)}

@@ -10,8 +10,8 @@ from hypclip.data.augment import AugmentConfig
 from hypclip.data.batch import Batch, Example, ExampleMaker, collate, text_id
 from hypclip.data.picture import to_pixels
 from hypclip.data.record import Box, Record
-from hypclip.data.taxonomy import Taxonomy
 from hypclip.roles import MISSING
+from hypclip.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy(
     [("a dog", "an animal"), ("a cat", "an animal"), ("a rose", "a plant"), ("a poodle", "a dog"), ("a fir", "a plant")]

@@ -6,12 +6,12 @@ import pytest
 import torch
 from training_helpers import HIERARCHY, TOWERS, make_batch, tiny_model, with_taxonomy
 
-from hypclip.data.taxonomy import Taxonomy
 from hypclip.errors import TrainingError
 from hypclip.geometry import planes
 from hypclip.geometry.entailment import Plane
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.objective import Objective
+from hypclip.taxonomy import Taxonomy
 from hypclip.training.calibration import FirstRadii, best_threshold, calibrate, calibrate_threshold
 
 

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from hypclip.errors import CheckpointError
-from hypclip.training.checkpoints import checkpoint_path, files_to_copy, newest, prune, verify, write_manifest
+from hypclip.training.checkpointing.manifest import (
+    checkpoint_path,
+    files_to_copy,
+    newest,
+    prune,
+    verify,
+    write_manifest,
+)
 
 
 def fill(output_dir: Path, *steps: int) -> None:

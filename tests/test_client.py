@@ -7,6 +7,7 @@ import base64
 import inspect
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from serve_helpers import BLUE, GREEN, RED, WHITE, FakeEngine, app_at, colours, 
 
 import hypclip.client as c
 from hypclip.client import routes
-from hypclip.data.picture import to_rgb
+from hypclip.client.picture import to_rgb
 from hypclip.geometry import lorentz, planes
 from hypclip.geometry.entailment import Plane
 
@@ -469,6 +470,27 @@ def test_a_picture_in_memory_is_turned_as_its_file_is(tmp_path):
 
 def pixels(picture: Any) -> torch.Tensor:
     return torch.tensor(list(picture.convert("RGB").tobytes()))
+
+
+def test_the_installed_client_works_without_torch(tmp_path):
+    """Nor anything else that only the rest of hypclip needs."""
+    program = """
+import sys
+for missing in ("torch", "torchvision", "open_clip", "transformers", "numpy", "PIL", "pydantic", "safetensors"):
+    sys.modules[missing] = None  # importing it fails as if it were not there
+import httpx2, hypclip, hypclip.client as c
+with c.Client(transport=httpx2.MockTransport(lambda request: httpx2.Response(200, json=MODEL))) as client:
+    print(client.model().dim, sorted(set(hypclip.__all__) - set(dir(hypclip))))
+try:
+    hypclip.load
+except ImportError as error:
+    print(error.name)
+"""
+    run = [sys.executable, "-c", f"MODEL = {MODEL!r}\n{program}"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(c.__file__).parents[2])}
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{MODEL['dim']} []\ntorch\n"
 
 
 def test_the_folder_works_without_hypclip(tmp_path):

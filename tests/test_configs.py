@@ -19,12 +19,12 @@ from ports import free_port
 from training_helpers import ROLES, ROOT, command, environment, read_log, run_config, write_config, write_shards
 
 from hypclip.config import read
-from hypclip.convert.keys import SIZES
-from hypclip.convert.published import SWAPPED_PIXEL_MEAN, require_structure
 from hypclip.data.augment import AugmentConfig
 from hypclip.data.shards import find_shards
 from hypclip.model import HypCLIP
 from hypclip.objective import recipe_from
+from hypclip.pretrained.published.conversion import SWAPPED_PIXEL_MEAN, require_structure
+from hypclip.pretrained.published.keys import SIZES
 from hypclip.training.calibration import FirstRadii
 from hypclip.training.optim import learning_rate_at
 from hypclip.training.settings import RunPlan, TrainConfig, configure

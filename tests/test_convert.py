@@ -21,13 +21,13 @@ from peer_helpers import (
 from PIL import Image
 
 from hypclip import checkpoint
-from hypclip.convert import convert
-from hypclip.convert.keys import SIZES, Size, recognise
-from hypclip.convert.published import model_config, renamed, require_structure
 from hypclip.errors import CheckpointError, ConfigError, InputError
 from hypclip.geometry.entailment import Cone, Plane
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.objective import Objective
+from hypclip.pretrained.published import convert
+from hypclip.pretrained.published.conversion import model_config, renamed, require_structure
+from hypclip.pretrained.published.keys import SIZES, Size, recognise
 from hypclip.towers.build import fix_position
 
 TINY = Size("tiny", "vit_small_patch16_224", 48, 2, 6, 16, 32, 128, 2, 2, 16, 49408, 32)
@@ -124,8 +124,8 @@ def test_a_mapping_with_other_heads_would_not_have_passed(change):
 
 
 def test_a_mapping_with_another_epsilon_would_not_have_passed(monkeypatch):
-    monkeypatch.setattr("hypclip.convert.published.LAYER_NORM_EPS", 1e-6)
-    monkeypatch.setattr("hypclip.convert.published.require_structure", lambda *_: None)
+    monkeypatch.setattr("hypclip.pretrained.published.conversion.LAYER_NORM_EPS", 1e-6)
+    monkeypatch.setattr("hypclip.pretrained.published.conversion.require_structure", lambda *_: None)
     weights = tiny("meru")
     wrong = published(weights).model
     assert largest_difference(wrong, weights, "meru", heads=6)[0] > 10 * TOLERANCE

@@ -15,8 +15,8 @@ from test_convert import published, tiny
 
 import hypclip
 from hypclip.checkpoint import read_config
-from hypclip.convert.reading import kind_beside, read_weights
 from hypclip.errors import CheckpointError
+from hypclip.pretrained.published.reading import kind_beside, read_weights
 from train.convert import main
 
 # Files ----------------------------------------------------------------------------------------------------------------

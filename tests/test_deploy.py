@@ -16,7 +16,7 @@ import yaml
 from fastapi.testclient import TestClient
 from serve_helpers import app_at
 
-from serve.auth import Keyring
+from serve.http.keys import Keyring
 from serve.settings import ENV_PREFIX, Settings
 
 DOCKER = Path(__file__).parent.parent / "docker"

@@ -13,7 +13,7 @@ from jaxtyping import TypeCheckError
 
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz, poincare
-from hypclip.geometry.distortion import (
+from hypclip.geometry.analysis.distortion import (
     average_distortion,
     graph_distances,
     neighbour_map,

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from training_helpers import HIERARCHY, SCALES, below_nothing, make_batch, stand_in, tiny_model, with_taxonomy
 
+from hypclip import distributed
 from hypclip.data.batch import Batch
 from hypclip.errors import TrainingError
 from hypclip.model import HypCLIP
 from hypclip.objective import Loss, Objective
-from hypclip.training import distributed
 from hypclip.training.step import forward_backward
 
 PROCESSES = 2

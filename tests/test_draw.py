@@ -12,8 +12,8 @@ from hierarchy_helpers import PERFECT, TREE, model_at
 from training_helpers import tiny_model
 
 from hypclip import checkpoint
-from hypclip.data.taxonomy import Taxonomy
 from hypclip.errors import InputError
+from hypclip.taxonomy import Taxonomy
 from train.draw import SIDE, drawing, main
 
 CIRCLE = re.compile(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="[\d.]+" stroke="(\S+)" fill="(\S+)"><title>(.+?): √c')

@@ -20,11 +20,11 @@ from ports import free_port
 import hypclip
 from hypclip.evaluation.retrieval import read_pairs
 from hypclip.geometry import cones, lorentz
-from hypclip.search import embedding
-from hypclip.search.embedding import first_samples
-from hypclip.search.local import LocalStore
-from hypclip.search.parquet import read_points, read_space
-from hypclip.search.qdrant import QdrantStore
+from hypclip.indexing import units
+from hypclip.indexing.parquet import read_points, read_space
+from hypclip.indexing.units import first_samples
+from hypclip.search.local.store import LocalStore
+from hypclip.search.qdrant.store import QdrantStore
 from train.embed import main
 
 
@@ -176,14 +176,14 @@ def test_pictures_of_every_format_and_of_folders_in_folders_are_points_named_by_
 
 def work_until_killed(arguments: list[str]) -> None:
     """Be a process that is killed while it embeds the second shard."""
-    read = embedding.read_record
+    read = units.read_record
 
     def read_or_die(sample: dict[str, Any], *reading: Any) -> Any:
         if sample["__key__"] == "0005":
             os.kill(os.getpid(), signal.SIGKILL)
         return read(sample, *reading)
 
-    embedding.read_record = read_or_die  # type: ignore[attr-defined]
+    units.read_record = read_or_die  # type: ignore[attr-defined]
     main(arguments)
 
 

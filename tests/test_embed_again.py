@@ -14,9 +14,9 @@ from data_helpers import encoded, pair, quadrants, tiny_model, write_tar
 from PIL import Image
 
 from hypclip import checkpoint
-from hypclip.search.local import LocalStore
-from hypclip.search.qdrant import QdrantStore
-from hypclip.search.store import Points
+from hypclip.search.local.store import LocalStore
+from hypclip.search.qdrant.store import QdrantStore
+from hypclip.search.types import Points
 from train.embed import main
 
 

@@ -9,8 +9,8 @@ from data_helpers import tiny_model
 from embed_helpers import call, make_folder, points_in
 
 from hypclip import checkpoint
+from hypclip.indexing.parquet import read_space
 from hypclip.search import Cone, LocalStore, Plane
-from hypclip.search.parquet import read_space
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import ModelOutput
 
 from hypclip import checkpoint
-from hypclip.data.picture import to_rgb
+from hypclip.client.picture import to_rgb
 from hypclip.errors import CheckpointError, ConfigError, InputError
 from hypclip.export.huggingface import HypCLIPConfig, HypCLIPForHub, HypCLIPProcessor, export_huggingface
 from hypclip.geometry.entailment import Cone, Plane
@@ -300,7 +300,7 @@ def test_a_tokenizer_of_another_kind_is_refused(folder: Path, tmp_path: Path) ->
 def test_without_transformers_the_extra_is_named() -> None:
     """And hypclip itself works without."""
     code = (
-        "import sys; sys.modules['transformers'] = None; import hypclip, hypclip.errors\n"
+        "import sys; sys.modules['transformers'] = None; import hypclip.checkpoint, hypclip.errors\n"
         "assert 'hypclip.export' not in sys.modules\n"
         "try: import hypclip.export.huggingface\n"
         "except hypclip.errors.MissingExtraError as error: print(error)"

@@ -14,8 +14,7 @@ from training_helpers import TOWERS, tiny_model
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor, AutoTokenizer, pipeline
 
 from hypclip import HypCLIP
-from hypclip.client.picture import from_array
-from hypclip.data.picture import to_rgb
+from hypclip.client.picture import from_array, to_rgb
 from hypclip.errors import InputError
 from hypclip.export.huggingface import HypCLIPForHub, export_huggingface
 from hypclip.export.processing import HypCLIPImageProcessor, HypCLIPProcessor, HypCLIPTokenizer

@@ -28,7 +28,7 @@ def broken(self, images, *rest):
 HypCLIP.forward = broken
 """
 NO_SPACE = """
-from hypclip.training.state import Snapshot
+from hypclip.training.checkpointing.state import Snapshot
 def full(self, folder):
     raise OSError(28, "No space left on device")
 Snapshot.write = full

@@ -23,7 +23,7 @@ from hypclip.files import (
     user_path,
     write_output,
 )
-from serve.auth import Keyring
+from serve.http.keys import Keyring
 
 # Text -----------------------------------------------------------------------------------------------------------------
 

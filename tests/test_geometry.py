@@ -9,7 +9,8 @@ from helpers import DTYPES, assert_autocast_changes_nothing, gradients
 from torch import Tensor
 
 from hypclip.errors import InputError
-from hypclip.geometry import cones, half_space, hemisphere, klein, lorentz, poincare
+from hypclip.geometry import cones, lorentz, poincare
+from hypclip.geometry.models import half_space, hemisphere, klein
 
 
 def unchanged(x: Tensor, curv: float | Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz
-from hypclip.geometry._distances import checked_distances
-from hypclip.geometry.gromov import (
+from hypclip.geometry.analysis._check_matrix import checked_distances
+from hypclip.geometry.analysis.gromov import (
     _matched_gaussian,
     _pairwise,
     _vectors,
@@ -166,7 +166,7 @@ def test_memory_grows_with_the_square_of_n():
     # 1,500³ float64 numbers would take 27 GB. A tree lets no entry be skipped.
     script = """
 import resource, sys, torch
-from hypclip.geometry.gromov import delta
+from hypclip.geometry.analysis.gromov import delta
 torch.set_num_threads(1)
 torch.manual_seed(0)
 d = torch.zeros(1500, 1500, dtype=torch.float64)

@@ -8,9 +8,9 @@ from training_helpers import tiny_model
 
 from hypclip.config import build
 from hypclip.errors import ConfigError, TrainingError
-from hypclip.training.guard import SpikeConfig, is_spike
+from hypclip.training.checkpointing.state import TrainState, restore, snapshot
+from hypclip.training.monitoring.spikes import SpikeConfig, is_spike
 from hypclip.training.optim import adamw
-from hypclip.training.state import TrainState, restore, snapshot
 
 CONFIG = SpikeConfig(deviations=6.0, window=10, stop_after=3)
 WINDOW = [2.0, 2.1, 1.9, 2.05, 1.95, 2.0, 2.1, 1.9, 2.05, 1.95]

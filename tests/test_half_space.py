@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import exact, known_pairs, rounded
 
-from hypclip.geometry import half_space, lorentz
+from hypclip.geometry import lorentz
+from hypclip.geometry.models import half_space
 
 NEAR = tangents(max_norm=5.0)
 

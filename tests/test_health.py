@@ -11,7 +11,7 @@ from training_helpers import points
 
 from hypclip.model import LOG_CURV_RANGE
 from hypclip.objective import Objective
-from hypclip.training.health import find_trouble
+from hypclip.training.monitoring.health import find_trouble
 
 LOWEST, HIGHEST = LOG_CURV_RANGE
 OPEN = {"clamped/text-image": 1.0, "clamped/box_text-text": 0.995}

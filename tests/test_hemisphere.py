@@ -7,7 +7,8 @@ from helpers import CURVS_DRAWN, DTYPES, each_space, gradients, tangents
 from hypothesis import given
 from reference import exact, known_pairs
 
-from hypclip.geometry import half_space, hemisphere, lorentz
+from hypclip.geometry import lorentz
+from hypclip.geometry.models import half_space, hemisphere
 
 NEAR = tangents(max_norm=5.0)
 

@@ -10,8 +10,9 @@ from data_helpers import encoded, quadrants
 from PIL import Image, ImageSequence
 from PIL.Image import Transpose
 
+from hypclip.client.picture import to_rgb
 from hypclip.data import picture
-from hypclip.data.picture import decode, to_pixels, to_rgb
+from hypclip.data.picture import decode, to_pixels
 from hypclip.towers.image import evaluation_transform
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)

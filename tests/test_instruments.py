@@ -13,10 +13,10 @@ from hierarchy_helpers import PERFECT, TREE, at, model_at
 from PIL import Image
 
 from hypclip.data.record import Box, Record
-from hypclip.data.taxonomy import Taxonomy
 from hypclip.evaluation.instruments import Captioned, Hierarchy
 from hypclip.evaluation.is_a import Phrases, Pictures
 from hypclip.evaluation.retrieval import Pairs
+from hypclip.taxonomy import Taxonomy
 
 PLACES = {
     **PERFECT,

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hierarchy_helpers import TREE
 
-from hypclip.data.taxonomy import Taxonomy, load_taxonomy
 from hypclip.errors import DataError
 from hypclip.evaluation import is_a
 from hypclip.evaluation.is_a import EdgeSet, Phrases, Pictures, call
 from hypclip.evaluation.zero_shot import LabelledImages
+from hypclip.taxonomy import Taxonomy, load_taxonomy
 
 DAG = [
     ("a dog", "an animal"),

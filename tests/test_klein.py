@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import exact, known_pairs, rounded
 
-from hypclip.geometry import klein, lorentz
+from hypclip.geometry import lorentz
+from hypclip.geometry.models import klein
 
 NEAR = tangents(max_norm=4.0)
 

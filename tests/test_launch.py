@@ -4,7 +4,7 @@ import pytest
 from pretrain_helpers import assert_refused, config_of, run
 
 from hypclip.errors import ConfigError
-from hypclip.training.launch import check_launch, precision_notice
+from hypclip.training.runtime.launch import check_launch, precision_notice
 from train import embed
 
 USUAL = {

@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, resource, sys, torch
-from hypclip.training.memory import keep_freed_memory
+from hypclip.training.runtime.memory import keep_freed_memory
 PR_SET_THP_DISABLE = 41  # else one fault may be 512 pages
 ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 if sys.argv[1] == "kept":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hypclip.training.metrics import MetricsLog
+from hypclip.training.monitoring.log import MetricsLog
 
 
 def lines(path: Path) -> list[dict]:

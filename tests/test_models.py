@@ -10,7 +10,8 @@ from helpers import CURVS_DRAWN, DTYPES, tangents
 from hypothesis import given
 from reference import exact
 
-from hypclip.geometry import half_space, hemisphere, klein, lorentz, poincare
+from hypclip.geometry import lorentz, poincare
+from hypclip.geometry.models import half_space, hemisphere, klein
 
 NEAR = tangents(max_norm=5.0)
 hyperboloid = SimpleNamespace(from_lorentz=lambda x, c: x, to_lorentz=lambda x, c: x, dist=lorentz.dist)

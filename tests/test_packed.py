@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from training_helpers import tiny_model
 
 from hypclip.towers.build import build_towers
-from hypclip.towers.packed import PackedTower, can_be_packed, pack, unpadded
 from hypclip.towers.text import Tokenizer
+from serve.inference.packed import PackedTower, can_be_packed, pack, unpadded
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 TEXTS = ["", "a dog", "x" * 500, "a dog <end_of_text> and a cat", "two dogs", "a dog", "a cat " * 60, "A café, 18 °C"]

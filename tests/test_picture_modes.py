@@ -20,8 +20,8 @@ from hypclip.client.picture import from_array, to_rgb
 from hypclip.data.given import pictures_of
 from hypclip.data.picture import decode
 from hypclip.errors import InputError
-from serve.images import FORMATS, open_images
-from serve.images import decode as decode_served
+from serve.inputs.images import FORMATS, open_images
+from serve.inputs.images import decode as decode_served
 from serve.settings import Settings
 
 WHITE, BLACK = (255,) * 3, (0,) * 3

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hypclip.errors import InputError
-from hypclip.geometry import cones, klein, lorentz, planes
+from hypclip.geometry import cones, lorentz, planes
+from hypclip.geometry.models import klein
 
 
 def points(n: int, seed: int, dim: int = 5, curv: float = 1.0) -> torch.Tensor:

@@ -19,8 +19,8 @@ from training_helpers import ROLES, read_log, run_config, write_config, write_sh
 
 import hypclip
 from hypclip.objective import Loss, Objective
-from hypclip.training.checkpoints import write_manifest
-from hypclip.training.metrics import MetricsLog
+from hypclip.training.checkpointing.manifest import write_manifest
+from hypclip.training.monitoring.log import MetricsLog
 from hypclip.training.optim import learning_rate_at
 from train import pretrain
 

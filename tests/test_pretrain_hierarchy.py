@@ -11,8 +11,8 @@ from pretrain_helpers import assert_same_run, config_of, rewind, run
 from training_helpers import COLOURS, HIERARCHY, read_log
 
 import hypclip
-from hypclip.data.taxonomy import load_taxonomy
 from hypclip.geometry.entailment import Plane
+from hypclip.taxonomy import load_taxonomy
 from hypclip.training.calibration import calibrate_threshold
 
 LINEAGE = {"lineage/box_text", "lineage/box_image", "lineage/concept", "order/concept-box_text", "anchor/concept"}

@@ -22,10 +22,10 @@ from pretrain_helpers import (
 )
 from training_helpers import read_log, state_bits
 
-from hypclip.training.checkpoints import verify
-from hypclip.training.metrics import MetricsLog
-from hypclip.training.saver import Saver
-from hypclip.training.state import Snapshot
+from hypclip.training.checkpointing.manifest import verify
+from hypclip.training.checkpointing.state import Snapshot
+from hypclip.training.checkpointing.writer import Saver
+from hypclip.training.monitoring.log import MetricsLog
 from train import pretrain
 
 

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from hypclip.training import progress
-from hypclip.training.progress import RunProgress
+from hypclip.training.monitoring import progress
+from hypclip.training.monitoring.progress import RunProgress
 
 ESCAPE = "\x1b"
 VALUES = {"loss": 2.34567, "curv": 0.98765, "samples_per_s": 123.456, "data_wait_s": 0.5, "lr": 1e-3}

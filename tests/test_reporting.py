@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hypclip.geometry import lorentz
 from hypclip.geometry.metric import Metric
-from hypclip.training.reporting import radius_histogram, summary
+from hypclip.training.monitoring.report import radius_histogram, summary
 
 CURV = torch.tensor(1.0)
 LORENTZ = Metric("lorentz", "geodesic", None)

@@ -23,10 +23,10 @@ from safetensors.torch import load_file
 from training_helpers import state_bits, tiny_model, wait_for
 
 from hypclip.errors import CheckpointError, ConfigError
-from hypclip.training.checkpoints import checkpoint_path, newest, verify
+from hypclip.training.checkpointing.manifest import checkpoint_path, newest, verify
+from hypclip.training.checkpointing.state import Snapshot, TrainState, snapshot
+from hypclip.training.checkpointing.writer import Saver
 from hypclip.training.optim import adamw
-from hypclip.training.saver import Saver
-from hypclip.training.state import Snapshot, TrainState, snapshot
 
 FILES = {"config.yaml", "manifest.json", "model.safetensors", "state.json", "state.safetensors"}
 
@@ -363,7 +363,7 @@ def test_a_slow_store_holds_nothing_up(tmp_path, store, warned):
 
 
 def test_a_store_that_does_not_answer_does_not_hold_up_the_end(tmp_path, store, warned, monkeypatch):
-    monkeypatch.setattr("hypclip.training.saver._LAST_COPIES_S", 0.2)
+    monkeypatch.setattr("hypclip.training.checkpointing.writer._LAST_COPIES_S", 0.2)
     store.gate.clear()
     saver = Saver(output(tmp_path), 1, upload_to="recorded://bucket/x", warn=warned.append)
     saver.save(taken(1))

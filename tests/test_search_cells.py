@@ -9,7 +9,8 @@ import torch
 from search_helpers import distances, snapshot_of
 
 from hypclip.errors import InputError, MissingExtraError
-from hypclip.search import Cone, LocalStore, Path, Points, Space, UnknownCollection, Where, cells
+from hypclip.search import Cone, LocalStore, Path, Points, Space, UnknownCollection, Where
+from hypclip.search.local import ivf
 from hypclip.search.where import MODALITIES
 
 N, DIM, CURV = 3000, 16, 1.3
@@ -49,7 +50,7 @@ def built(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _fewer_queries(monkeypatch):
     """Measure with fewer, but for the store that is built once."""
-    monkeypatch.setattr(cells, "_QUERIES", 40)
+    monkeypatch.setattr(ivf, "_QUERIES", 40)
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_the_recall_claimed_is_the_recall_measured(built):
 @pytest.mark.parametrize("wanted", [0.5, 0.99, 1.0])
 def test_the_recall_asked_for_is_reached(wanted):
     snapshot = snapshot_of(clustered(600), CURV, 500)
-    found = cells.describe(cells.build(snapshot, CURV, DIM, None, wanted).stored)
+    found = ivf.describe(ivf.build(snapshot, CURV, DIM, None, wanted).stored)
     assert found.recall >= wanted
     assert found.cells == 128  # 4 √600 = 98 to the nearest power of two
     assert math.log2(found.probes).is_integer()
@@ -247,7 +248,7 @@ def test_an_index_is_made_in_the_background_and_again_after_growth(tmp_path):
 def test_writes_during_a_build_are_kept(store, monkeypatch):
     vectors = clustered()
     put(store, vectors[:1000], IDS[:1000])
-    build = cells.build
+    build = ivf.build
 
     def slow(*arguments):
         built = build(*arguments)
@@ -256,7 +257,7 @@ def test_writes_during_a_build_are_kept(store, monkeypatch):
         store.delete("c", IDS[500:600])
         return built
 
-    monkeypatch.setattr(cells, "build", slow)
+    monkeypatch.setattr(ivf, "build", slow)
     store.optimize("c", 16)
     expected = set(IDS[:1100]) - set(IDS[500:600])
     assert set(ids(store.knn("c", torch.from_numpy(vectors[:1]), 2000, exact=True)[0])) == expected

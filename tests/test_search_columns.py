@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from hypclip.errors import DataError
-from hypclip.search.local import LocalStore
-from hypclip.search.parquet import read_points
-from hypclip.search.store import MAX_METADATA_BYTES, Space
+from hypclip.indexing.parquet import read_points
+from hypclip.search.local.store import LocalStore
+from hypclip.search.space import Space
+from hypclip.search.types import MAX_METADATA_BYTES
 from hypclip.search.where import Where
 
 SPACE = Space("model-a", 1.0, 3)

@@ -23,7 +23,7 @@ from search_helpers import SPACE, canonical, names, points, scalars, texts, valu
 
 from hypclip.errors import StoreError
 from hypclip.search import LocalStore, Where
-from hypclip.search.database import FILE, FORMAT, Database
+from hypclip.search.local.sqlite import FILE, FORMAT, Database
 from hypclip.search.where import matches
 
 BOUNDS = st.dictionaries(st.sampled_from(["gt", "gte", "lt", "lte"]), st.integers(-3, 3) | st.floats(-3, 3), min_size=1)

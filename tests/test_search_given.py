@@ -7,10 +7,11 @@ from qdrant_client import QdrantClient
 from search_helpers import SPACE, unchecked
 
 from hypclip.errors import InputError, StoreError
-from hypclip.search import Cone, LocalStore, Path, Points, Space, Where, relations
+from hypclip.search import Cone, LocalStore, Path, Points, Space, Where
 from hypclip.search.given import as_vectors
-from hypclip.search.qdrant import QdrantStore
-from hypclip.search.traverse import traverse
+from hypclip.search.hierarchy import relations
+from hypclip.search.hierarchy.traverse import traverse
+from hypclip.search.qdrant.store import QdrantStore
 
 ROWS = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 IDS = [f"p{i}" for i in range(5)]

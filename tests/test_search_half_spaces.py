@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from search_helpers import CURVS, SEEDS, crowd, ids_of, keys_at, marks, snapshot_of, stored
 
 from hypclip.geometry import cones, lorentz
-from hypclip.search import LocalStore, Path, Plane, Space, Where, half_spaces
+from hypclip.search import LocalStore, Path, Plane, Space, Where
 from hypclip.search.exact import measure_cone
+from hypclip.search.local import scan_planes
 from hypclip.search.where import MODALITIES
 
 SIDES = st.sampled_from(["ancestors", "descendants"])
@@ -75,8 +76,8 @@ def test_what_is_not_measured_is_inside_and_after_the_page(
     found, inside = measure_cone(torch.from_numpy(points), torch.from_numpy(query), side, plane, curv)
     inside = inside.numpy() & marks(snapshot, masks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(half_spaces, "_FEW", 0)
-        places, more = half_spaces.search(snapshot, masks, query.astype(np.float64), side, plane, curv, order, wanted)
+        patch.setattr(scan_planes, "_FEW", 0)
+        places, more = scan_planes.search(snapshot, masks, query.astype(np.float64), side, plane, curv, order, wanted)
     measured = np.zeros(len(points), bool)
     measured[list(keys_at(snapshot, places))] = True
     assert more == (inside & ~measured).sum()
@@ -87,7 +88,7 @@ def test_what_is_not_measured_is_inside_and_after_the_page(
         assert (measured | ~inside | (key > last)).all()
     else:
         assert (measured | ~inside).all()
-    candidates = half_spaces.candidates(snapshot, masks, query.astype(np.float64), side, plane, curv)
+    candidates = scan_planes.candidates(snapshot, masks, query.astype(np.float64), side, plane, curv)
     assert set(np.flatnonzero(inside)) <= keys_at(snapshot, candidates)
 
 
@@ -109,7 +110,7 @@ def test_rows_within_a_hair_of_the_border_are_told_apart(seed, dim, curv, rho, t
     points = np.concatenate([query[None], points])
     snapshot, plane = snapshot_of(points, curv), Plane(max(threshold, -8.0))
     _, inside = measure_cone(torch.from_numpy(points), torch.from_numpy(query), side, plane, curv)
-    places, more = half_spaces.search(
+    places, more = scan_planes.search(
         snapshot, [None] * len(snapshot), query.astype(np.float64), side, plane, curv, "margin", wanted
     )
     measured = sorted(keys_at(snapshot, places))
@@ -122,7 +123,7 @@ def test_the_root_has_height_0_over_everything_and_minus_its_radius_under_it(sid
     points, _ = crowd(3, 3, 1.0, 1.0)
     snapshot, origin = snapshot_of(points, 1.0), np.zeros(3)
     plane = Plane(threshold, strict=False)
-    places, more = half_spaces.search(snapshot, [None] * len(snapshot), origin, side, plane, 1.0, "margin", 5)
+    places, more = scan_planes.search(snapshot, [None] * len(snapshot), origin, side, plane, 1.0, "margin", 5)
     radii = lorentz.radius(torch.from_numpy(points).double(), 1.0).numpy()
     want = (-radii if side == "ancestors" else np.zeros(len(points))) >= threshold
     _, inside = measure_cone(torch.from_numpy(points), torch.from_numpy(origin), side, plane, 1.0)
@@ -142,8 +143,8 @@ def test_rows_next_to_the_origin_and_radii_beyond_every_threshold_are_told_apart
                 _, inside = measure_cone(torch.from_numpy(points), torch.from_numpy(query), side, plane, 1.0)
                 for few in (0, 64):
                     with pytest.MonkeyPatch.context() as patch:
-                        patch.setattr(half_spaces, "_FEW", few)
-                        places, more = half_spaces.search(snapshot, [None], query, side, plane, 1.0, "margin", 1)
+                        patch.setattr(scan_planes, "_FEW", few)
+                        places, more = scan_planes.search(snapshot, [None], query, side, plane, 1.0, "margin", 1)
                     assert int(inside[sorted(keys_at(snapshot, places))].sum()) + more == int(inside.sum())
 
 
@@ -169,7 +170,7 @@ def test_what_holds_a_place_of_a_path_is_among_the_candidates(seed, dim, curv, r
     rng = np.random.default_rng(seed)
     masks = [None if rng.random() < 0.3 else rng.random(len(s)) < 0.6 for s in snapshot]
     counted = marks(snapshot, masks)
-    found = keys_at(snapshot, half_spaces.on_path(snapshot, masks, path, Plane(threshold), curv))
+    found = keys_at(snapshot, scan_planes.on_path(snapshot, masks, path, Plane(threshold), curv))
     assert found <= set(np.flatnonzero(counted))
     t = torch.linspace(0, 1, 41, dtype=torch.float64) if steps is None else path.fractions()[:: max(1, steps // 40)]
     for place in path.places(t).numpy():
@@ -191,9 +192,9 @@ def test_the_candidates_are_few():
                 plane = Plane(threshold)
                 _, inside = measure_cone(torch.from_numpy(points), torch.from_numpy(query), side, plane, 1.0)
                 total = int(inside.sum())
-                found = half_spaces.candidates(snapshot, masks, query, side, plane, 1.0)
+                found = scan_planes.candidates(snapshot, masks, query, side, plane, 1.0)
                 assert len(keys_at(snapshot, found)) <= 1.02 * total + 5
-                places, more = half_spaces.search(snapshot, masks, query, side, plane, 1.0, "margin", 10)
+                places, more = scan_planes.search(snapshot, masks, query, side, plane, 1.0, "margin", 10)
                 assert len(keys_at(snapshot, places)) <= 80
                 assert more >= total - 80
 
@@ -202,7 +203,7 @@ def test_the_candidates_are_few():
 @pytest.mark.parametrize("threshold", [-0.4, 0.0, 0.4])
 @pytest.mark.parametrize("side", ["ancestors", "descendants"])
 def test_a_store_gives_pages_in_order_with_all_counted(tmp_path, curv, threshold, side, monkeypatch):
-    monkeypatch.setattr(half_spaces, "_FEW", 5)
+    monkeypatch.setattr(scan_planes, "_FEW", 5)
     points, query = crowd(11, 8, curv, 1.5, n=150)
     rule = Plane(threshold)
     with LocalStore(tmp_path, create=True) as store:

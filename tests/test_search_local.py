@@ -11,15 +11,8 @@ from search_helpers import ORIGIN, SPACE, cone_margins, crowd, distances, ids_of
 
 from hypclip.errors import InputError, StoreError
 from hypclip.geometry import lorentz
-from hypclip.search import (
-    Cone,
-    LocalStore,
-    Path,
-    Points,
-    Space,
-    Where,
-    table,
-)
+from hypclip.search import Cone, LocalStore, Path, Points, Space, Where
+from hypclip.search.local import table
 from hypclip.search.where import MODALITIES, matches
 
 CURV, DIM = 0.7, 4

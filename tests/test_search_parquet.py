@@ -16,9 +16,10 @@ import torch
 
 from hypclip.errors import DataError, HypclipError, InputError, MissingExtraError
 from hypclip.geometry import lorentz
-from hypclip.search.local import LocalStore
-from hypclip.search.parquet import check_ids, count_points, merged, read_points, read_space, sweep, write_points
-from hypclip.search.store import Points, Space
+from hypclip.indexing.parquet import check_ids, count_points, merged, read_points, read_space, sweep, write_points
+from hypclip.search.local.store import LocalStore
+from hypclip.search.space import Space
+from hypclip.search.types import Points
 
 SPACE = Space("model-a", 0.7310585786300049, 3, "0123abcd")
 

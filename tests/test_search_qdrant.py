@@ -21,10 +21,12 @@ from hypclip.search import (
     UnknownField,
     UnknownPoint,
     Where,
-    qdrant,
 )
-from hypclip.search.qdrant import QdrantStore
-from hypclip.search.qdrant_filter import conditions, decided, least_score, lorentz_query, to_structs
+from hypclip.search.qdrant import codec
+from hypclip.search.qdrant.codec import to_structs
+from hypclip.search.qdrant.filters import conditions, decided
+from hypclip.search.qdrant.searches import least_score, lorentz_query
+from hypclip.search.qdrant.store import QdrantStore
 from hypclip.search.where import matches
 
 
@@ -125,7 +127,7 @@ def test_approximate_neighbours_are_rescored_and_say_that_they_are(filled):
 
 def test_many_neighbours_are_fetched_in_pieces(filled, monkeypatch):
     store, curv, pool = filled
-    monkeypatch.setattr(qdrant.said, "REQUEST_BYTES", 16 * (DIM + 1) * 40)
+    monkeypatch.setattr(codec, "REQUEST_BYTES", 16 * (DIM + 1) * 40)
     result = store.knn("c", pool.vectors[:2], 20, exact=True)[1]
     assert found(result) == by_distance(pool, pool.vectors[1], curv, Where())[:20]
 

@@ -8,9 +8,9 @@ from qdrant_helpers import CURVS, DIM, Server, cloud, points, queries
 
 from hypclip.geometry import lorentz, planes
 from hypclip.search import Cone, ModelMismatch, Path, Plane, Space, Where
-from hypclip.search.qdrant import QdrantStore
-from hypclip.search.qdrant_planes import ancestors, descendants
-from hypclip.search.traverse import traverse
+from hypclip.search.hierarchy.traverse import traverse
+from hypclip.search.qdrant.planes import ancestors, descendants
+from hypclip.search.qdrant.store import QdrantStore
 
 RULES = [Plane(), Cone()]
 

@@ -20,9 +20,9 @@ from hypclip.search import (
     Unavailable,
     UnknownCollection,
     Where,
-    qdrant,
 )
-from hypclip.search.qdrant import QdrantStore
+from hypclip.search.qdrant import store as qdrant_store
+from hypclip.search.qdrant.store import QdrantStore
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_a_server_that_is_down():
 
 def test_without_the_client_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "qdrant_client", None)
-    spec = importlib.util.spec_from_file_location("qdrant_again", qdrant.__file__)
+    spec = importlib.util.spec_from_file_location("qdrant_again", qdrant_store.__file__)
     with pytest.raises(MissingExtraError, match=r"hypclip\[search\]"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     with contextlib.suppress(KeyError):

@@ -8,7 +8,7 @@ import torch
 from hypclip.errors import InputError
 from hypclip.geometry import cones, lorentz, planes
 from hypclip.search import Cone, LocalStore, Plane, Points, Space, Where
-from hypclip.search.relations import common_ancestors, mean, order
+from hypclip.search.hierarchy.relations import common_ancestors, mean, order
 
 CURV = 0.8
 

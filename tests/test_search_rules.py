@@ -10,11 +10,11 @@ from data_helpers import tiny_model
 from search_helpers import unchecked
 
 from hypclip.errors import DataError, InputError, StoreError
+from hypclip.indexing.parquet import read_points, read_space, write_points
+from hypclip.indexing.units import space_of
 from hypclip.search import Collection, Cone, LocalStore, ModelMismatch, Plane, Points, Space
-from hypclip.search.database import FILE
-from hypclip.search.embedding import space_of
-from hypclip.search.parquet import read_points, read_space, write_points
-from hypclip.search.qdrant import QdrantStore
+from hypclip.search.local.sqlite import FILE
+from hypclip.search.qdrant.store import QdrantStore
 from hypclip.search.rules import as_entry, as_text, of_entry, of_text, same_rule
 
 RULES = [Cone(), Cone(0.7, 0.02, strict=False), Plane(), Plane(-0.1234567890123456), Plane(1e-9, strict=False)]

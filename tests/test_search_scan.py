@@ -24,8 +24,9 @@ from search_helpers import (
 )
 
 from hypclip.geometry import cones
-from hypclip.search import Cone, Path, scan
-from hypclip.search.store import MAX_SINH_RADIUS
+from hypclip.search import Cone, Path
+from hypclip.search.local import products, scan_cones, scan_knn, scan_paths
+from hypclip.search.space import MAX_SINH_RADIUS
 
 KINDS = st.sampled_from(["apart", "near", "opposite", "one line", "same", "from the root"])
 
@@ -63,7 +64,7 @@ def test_the_nearest_are_among_the_candidates(seed, dim, curv, rho, k, count):
     rng = np.random.default_rng(seed)
     queries = np.stack([query, *points[rng.integers(len(points), size=count - 1)].astype(np.float64)])
     queries[1::2] += 1e-9 * rng.normal(size=queries[1::2].shape)
-    found = scan.nearest(snapshot, masks, queries, k, curv)
+    found = scan_knn.nearest(snapshot, masks, queries, k, curv)
     assert len(found) == count
     for q, places in zip(queries, found, strict=True):
         d = np.where(counted, distances(points, q, curv), np.inf)
@@ -76,22 +77,23 @@ def test_all_within_a_distance_are_among_the_candidates(seed, dim, curv, rho, sh
     points, query, snapshot, masks, counted = setting(seed, dim, curv, rho)
     d = distances(points, query, curv)
     reach = float(np.sort(d)[int(share * (len(d) - 1))] if by == "rank" else 25 * share / math.sqrt(curv))
-    found = keys_at(snapshot, scan.within(snapshot, masks, query, reach, curv))
+    found = keys_at(snapshot, scan_knn.within(snapshot, masks, query, reach, curv))
     assert_names(found, counted & (d <= reach), counted)
 
 
-@pytest.fixture(scope="module", params=[0, scan._FEW])
+@pytest.fixture(scope="module", params=[0, scan_cones._FEW])
 def every_row_twice(request):
     """Look in float64 at however few rows the product in float32 lets through, and then as always."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "_FEW", request.param)
+        for scan in (scan_cones, scan_paths):
+            patch.setattr(scan, "_FEW", request.param)
         yield
 
 
 @pytest.mark.parametrize("reach", [1e3, 1e300, math.inf])
 def test_any_distance_is_enough_to_find_everything(reach):
     points, query, snapshot, *_ = setting(0, 4, 0.7, 5.0)
-    found = keys_at(snapshot, scan.within(snapshot, [None] * len(snapshot), query, reach, 0.7))
+    found = keys_at(snapshot, scan_knn.within(snapshot, [None] * len(snapshot), query, reach, 0.7))
     assert found == set(range(len(points)))
 
 
@@ -102,7 +104,7 @@ def test_a_cone_is_among_the_candidates(seed, dim, curv, rho, eta, min_radius, s
     points, query, snapshot, masks, counted = setting(seed, dim, curv, rho, 20, eta)
     general, specific = (points, query) if side == "ancestors" else (query, points)
     inside = counted & (cone_margins(general, specific, curv, eta, min_radius) <= 0)
-    candidates = keys_at(snapshot, scan.cone(snapshot, masks, query, side, Cone(eta, min_radius), curv))
+    candidates = keys_at(snapshot, scan_cones.cone(snapshot, masks, query, side, Cone(eta, min_radius), curv))
     assert_names(candidates, inside, counted)
 
 
@@ -110,7 +112,7 @@ def test_a_cone_is_among_the_candidates(seed, dim, curv, rho, eta, min_radius, s
 def test_the_cones_at_the_origin_are_among_the_candidates(side):
     points, _, snapshot, *_ = setting(1, 3, 1.0, 1.0)
     origin, masks = np.zeros(3), [None] * len(snapshot)
-    candidates = keys_at(snapshot, scan.cone(snapshot, masks, origin, side, Cone(), 1.0))
+    candidates = keys_at(snapshot, scan_cones.cone(snapshot, masks, origin, side, Cone(), 1.0))
     at_origin = set(np.flatnonzero(~points.any(1)))
     assert (at_origin if side == "ancestors" else set(range(len(points)))) <= candidates
 
@@ -177,7 +179,9 @@ def test_what_is_just_inside_a_cone_is_among_the_candidates(seed, dim, curv, rho
     pair = (points, query) if side == "ancestors" else (query, points)
     inside = cone_margins(*pair, curv, eta, min_radius) <= 0
     snapshot = snapshot_of(points, curv)
-    found = scan.cone(snapshot, [None] * len(snapshot), query.astype(np.float64), side, Cone(eta, min_radius), curv)
+    found = scan_cones.cone(
+        snapshot, [None] * len(snapshot), query.astype(np.float64), side, Cone(eta, min_radius), curv
+    )
     assert set(np.flatnonzero(inside)) <= keys_at(snapshot, found)
 
 
@@ -203,7 +207,7 @@ def test_the_ancestors_of_every_place_are_among_the_candidates_of_the_arc(
     inside = np.zeros(len(points), bool)
     for place in places:
         inside |= cone_margins(points, place, curv, eta, min_radius) <= 0
-    candidates = keys_at(snapshot, scan.arc(snapshot, masks, path, Cone(eta, min_radius), curv))
+    candidates = keys_at(snapshot, scan_paths.arc(snapshot, masks, path, Cone(eta, min_radius), curv))
     assert_names(candidates, counted & inside, counted)
 
 
@@ -212,7 +216,7 @@ def test_the_ancestors_of_every_place_are_among_the_candidates_of_the_arc(
 def test_the_ancestors_of_the_start_are_those_of_every_place_towards_the_root(seed, dim, curv, rho, eta, min_radius):
     points, query, snapshot, *_ = setting(seed, dim, curv, rho, 12, eta)
     path, masks = Path(torch.from_numpy(query), curv), [None] * len(snapshot)
-    candidates = keys_at(snapshot, scan.cone(snapshot, masks, query, "ancestors", Cone(eta, min_radius), curv))
+    candidates = keys_at(snapshot, scan_cones.cone(snapshot, masks, query, "ancestors", Cone(eta, min_radius), curv))
     for place in path.places(torch.linspace(0, 1, 4, dtype=torch.float64)).numpy():
         assert set(np.flatnonzero(cone_margins(points, place, curv, eta, min_radius) <= 0)) <= candidates
 
@@ -228,7 +232,7 @@ def test_the_nearest_of_every_place_is_among_the_candidates(seed, dim, curv, rho
     product = np.where(counted, minus_inner(points, path.places(t).numpy(), curv), np.inf)
     # Places have the rounding of float64: what is nearer by less than that is not known to be nearest.
     nearest = (product <= product.min(1, keepdims=True)).any(0)
-    assert_names(keys_at(snapshot, scan.along(snapshot, masks, path, curv)), counted & nearest, counted)
+    assert_names(keys_at(snapshot, scan_paths.along(snapshot, masks, path, curv)), counted & nearest, counted)
 
 
 def test_what_lies_beyond_a_block_is_found(monkeypatch):
@@ -236,26 +240,26 @@ def test_what_lies_beyond_a_block_is_found(monkeypatch):
     points = (3 * rng.normal(size=(9001, 3))).astype(np.float32)
     snapshot = snapshot_of(points, 1.0, 8500)
     masks = [None] * len(snapshot)
-    monkeypatch.setattr(scan, "_BLOCK_BYTES", 1)  # the smallest blocks: 4,096 rows
+    monkeypatch.setattr(products, "BLOCK_BYTES", 1)  # the smallest blocks: 4,096 rows
     for row in (0, 4095, 4096, 8191, 8192, 8499, 8500, 9000):
         query = points[row].astype(np.float64)
-        (places,) = scan.nearest(snapshot, masks, query[None], 1, 1.0)
+        (places,) = scan_knn.nearest(snapshot, masks, query[None], 1, 1.0)
         assert row in keys_at(snapshot, places)
-        assert row in keys_at(snapshot, scan.within(snapshot, masks, query, 0.0, 1.0))
+        assert row in keys_at(snapshot, scan_knn.within(snapshot, masks, query, 0.0, 1.0))
         path = Path(torch.from_numpy(query), 1.0)
-        assert row in keys_at(snapshot, scan.along(snapshot, masks, path, 1.0))
+        assert row in keys_at(snapshot, scan_paths.along(snapshot, masks, path, 1.0))
         for side in ("ancestors", "descendants"):
-            assert row in keys_at(snapshot, scan.cone(snapshot, masks, query, side, Cone(), 1.0))
+            assert row in keys_at(snapshot, scan_cones.cone(snapshot, masks, query, side, Cone(), 1.0))
 
 
 def test_nothing_is_named_where_nothing_counts():
     _, query, snapshot, *_ = setting(0, 3, 1.0, 2.0)
     none = [np.zeros(len(s), bool) for s in snapshot]
-    assert [keys_at(snapshot, p) for p in scan.nearest(snapshot, none, query[None], 3, 1.0)] == [set()]
-    assert keys_at(snapshot, scan.within(snapshot, none, query, 5.0, 1.0)) == set()
+    assert [keys_at(snapshot, p) for p in scan_knn.nearest(snapshot, none, query[None], 3, 1.0)] == [set()]
+    assert keys_at(snapshot, scan_knn.within(snapshot, none, query, 5.0, 1.0)) == set()
     for side in ("ancestors", "descendants"):
-        assert keys_at(snapshot, scan.cone(snapshot, none, query, side, Cone(), 1.0)) == set()
-    assert scan.nearest(snapshot, none, np.zeros((0, 3)), 3, 1.0) == []
+        assert keys_at(snapshot, scan_cones.cone(snapshot, none, query, side, Cone(), 1.0)) == set()
+    assert scan_knn.nearest(snapshot, none, np.zeros((0, 3)), 3, 1.0) == []
 
 
 @pytest.mark.parametrize("empty", [True, False])
@@ -265,8 +269,8 @@ def test_a_path_among_nothing_has_no_candidates(empty, end, steps):
     snapshot = snapshot_of(points[:0], 1.0) if empty else snapshot
     none = [np.zeros(len(s), bool) for s in snapshot]
     path = Path(torch.from_numpy(query), 1.0, None if end is None else torch.tensor(end), steps)
-    assert keys_at(snapshot, scan.along(snapshot, none, path, 1.0)) == set()
-    assert keys_at(snapshot, scan.arc(snapshot, none, path, Cone(), 1.0)) == set()
+    assert keys_at(snapshot, scan_paths.along(snapshot, none, path, 1.0)) == set()
+    assert keys_at(snapshot, scan_paths.arc(snapshot, none, path, Cone(), 1.0)) == set()
 
 
 # And little else ------------------------------------------------------------------------------------------------------
@@ -286,7 +290,7 @@ def test_the_candidates_of_the_nearest_are_few(tree):
     points, snapshot = tree
     queries = points[::400].astype(np.float64)
     for k in (1, 10, 100):
-        for places in scan.nearest(snapshot, [None] * len(snapshot), queries, k, 1.0):
+        for places in scan_knn.nearest(snapshot, [None] * len(snapshot), queries, k, 1.0):
             assert len(keys_at(snapshot, places)) <= 1.5 * k + 3
 
 
@@ -297,14 +301,14 @@ def test_the_candidates_of_other_searches_are_few(tree):
         query = points[row].astype(np.float64)
         d = distances(points, query, 1.0)
         reach = float(np.sort(d)[50])
-        assert len(keys_at(snapshot, scan.within(snapshot, masks, query, reach, 1.0))) <= 55
+        assert len(keys_at(snapshot, scan_knn.within(snapshot, masks, query, reach, 1.0))) <= 55
         x = torch.from_numpy(points).double()
         q = torch.from_numpy(query).expand_as(x)
         for side, (a, b) in {"ancestors": (x, q), "descendants": (q, x)}.items():
             inside = int((cones.oxy_angle(a, b, 1.0) <= cones.half_aperture(a, 1.0)).sum())
-            candidates = keys_at(snapshot, scan.cone(snapshot, masks, query, side, Cone(), 1.0))
+            candidates = keys_at(snapshot, scan_cones.cone(snapshot, masks, query, side, Cone(), 1.0))
             assert len(candidates) <= 4 * inside + 40
-        assert len(keys_at(snapshot, scan.along(snapshot, masks, Path(torch.from_numpy(query), 1.0), 1.0))) <= 40
+        assert len(keys_at(snapshot, scan_paths.along(snapshot, masks, Path(torch.from_numpy(query), 1.0), 1.0))) <= 40
 
 
 # How wide a cone is, seen from the root -------------------------------------------------------------------------------
@@ -365,7 +369,7 @@ def test_root_angles_of_known_triangles():
 
 def test_cones_get_narrower_from_shell_to_shell():
     for eta, min_radius in ((0.3, 0.02), (1.0, 0.1), (2.5, 0.5)):
-        cosines = scan.shell_cosines(Cone(eta, min_radius))
+        cosines = scan_cones.shell_cosines(Cone(eta, min_radius))
         assert (np.diff(cosines) >= 0).all()
         outermost = math.floor(128 * math.asinh(MAX_SINH_RADIUS * (1 + 1e-7)))
         assert len(cosines) > outermost

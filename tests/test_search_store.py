@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from search_helpers import names, unchecked, values
 from search_helpers import points as random_points
 
+from hypclip import search
 from hypclip.errors import InputError, StoreError
 from hypclip.search import (
     Collection,
@@ -28,7 +29,8 @@ from hypclip.search import (
     UnknownPoint,
     Where,
 )
-from hypclip.search.store import MAX_METADATA_BYTES, MAX_SINH_RADIUS, encode_metadata
+from hypclip.search.space import MAX_SINH_RADIUS
+from hypclip.search.types import MAX_METADATA_BYTES, encode_metadata
 
 SPACE = Space("m", 1.0, 3)
 
@@ -329,3 +331,11 @@ def test_metadata_of_any_depth_is_refused_or_filtered(store):
     finally:
         sys.setrecursionlimit(limit)
     assert store.count("c", Where({"k": 1})) >= 1
+
+
+def test_a_name_that_needs_an_extra_is_imported_on_demand():
+    from hypclip.search.qdrant.store import QdrantStore
+
+    assert search.QdrantStore is QdrantStore
+    with pytest.raises(AttributeError, match=r"'hypclip\.search' has no attribute 'MilvusStore'"):
+        _ = search.MilvusStore

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_helpers import run_together, unchecked
 
-from hypclip.search import Where, cells, table
-from hypclip.search.table import Cells, Columns, Segment, Table, gather, places, select, selected
+from hypclip.search import Where
+from hypclip.search.local import ivf, table
+from hypclip.search.local.table import Cells, Columns, Segment, Table, gather, places, select, selected
 
 CURV, DIM = 0.7, 3
 ROWS = 64
@@ -186,8 +187,8 @@ def test_restored_cells_are_those_that_were_stored():
     filled = Table(CURV, DIM)
     put(filled, range(1, 101))
     before = indexed(filled.snapshot)
-    stored = cells.Stored(before.cells.centroids, before.cells.starts, before.columns.keys, 2, 0.9)
-    restored = cells.Restored(stored, DIM)
+    stored = ivf.Stored(before.cells.centroids, before.cells.starts, before.columns.keys, 2, 0.9)
+    restored = ivf.Restored(stored, DIM)
     keys = np.array([key for key in range(1, 121) if key % 10])
     rest = restored.add(keys, vectors_of(keys), (keys % 3).astype(np.uint8), CURV)
     np.testing.assert_array_equal(keys[rest], keys[keys > 100])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypclip.errors import InputError
 from hypclip.geometry import cones, lorentz
 from hypclip.search import Cone, LocalStore, Path, Plane, Points, Space, UnknownCollection, Where
-from hypclip.search.traverse import ROOT, traverse
+from hypclip.search.hierarchy.traverse import ROOT, traverse
 
 N = 600
 

@@ -2,7 +2,7 @@ from fastapi.testclient import TestClient
 from serve_helpers import FakeEngine
 
 from hypclip.search import LocalStore
-from hypclip.search.database import FILE
+from hypclip.search.local.sqlite import FILE
 from serve.app import create_app
 from serve.settings import Settings
 

@@ -10,9 +10,9 @@ from fastapi.testclient import TestClient
 from serve_helpers import app_at, assert_error
 
 from hypclip.errors import ConfigError
-from serve import auth
-from serve.auth import SCOPES, Keyring, needed_scope, new_key
 from serve.errors import Forbidden, Unauthorized
+from serve.http import keys
+from serve.http.keys import SCOPES, Keyring, needed_scope, new_key
 
 KEYS = {scope: f"hyp_{scope}-" + "x" * 40 for scope in SCOPES}
 NEEDED = {
@@ -194,8 +194,8 @@ def test_all_keys_are_compared_and_in_constant_time(monkeypatch):
         compared.append((a, b))
         return hmac.compare_digest(a, b)
 
-    monkeypatch.setattr(auth, "hmac", type("Hmac", (), {"compare_digest": staticmethod(compare)}))
-    ring = Keyring([auth.ApiKey(scope, scope, sha256(key)) for scope, key in KEYS.items()])
+    monkeypatch.setattr(keys, "hmac", type("Hmac", (), {"compare_digest": staticmethod(compare)}))
+    ring = Keyring([keys.ApiKey(scope, scope, sha256(key)) for scope, key in KEYS.items()])
     ring.check(KEYS["read"], "read")
     assert compared == [(sha256(key), sha256(KEYS["read"])) for key in KEYS.values()]
     compared.clear()
@@ -299,13 +299,13 @@ def test_a_file_that_is_not_there_opens_nothing(tmp_path):
 
 
 def test_new_keys_differ_and_are_long():
-    keys = {new_key() for _ in range(100)}
-    assert len(keys) == 100
-    assert all(len(key) > 40 and digest == sha256(key) for key, digest in keys)
+    made = {new_key() for _ in range(100)}
+    assert len(made) == 100
+    assert all(len(key) > 40 and digest == sha256(key) for key, digest in made)
 
 
 def test_scopes_hold_one_another():
-    ring = Keyring([auth.ApiKey(scope, scope, sha256(key)) for scope, key in KEYS.items()])
+    ring = Keyring([keys.ApiKey(scope, scope, sha256(key)) for scope, key in KEYS.items()])
     for have in SCOPES:
         for need in SCOPES:
             if SCOPES.index(have) >= SCOPES.index(need):

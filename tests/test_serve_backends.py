@@ -11,8 +11,8 @@ from torch._dynamo.utils import counters
 
 from hypclip import HypCLIP, ModelConfig
 from hypclip.errors import ConfigError, MissingExtraError
-from serve import backends
-from serve.backends import load_backend
+from serve.inference import backends
+from serve.inference.backends import load_backend
 
 TOWERS = {
     "embed_dim": 16,

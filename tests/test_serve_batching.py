@@ -19,8 +19,8 @@ from batching_helpers import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.batching import Batcher, Limits, _worthwhile
-from serve.metrics import Metrics
+from serve.inference.batching import Batcher, Limits, _worthwhile
+from serve.telemetry.metrics import Metrics
 
 # When a batch is closed -----------------------------------------------------------------------------------------------
 

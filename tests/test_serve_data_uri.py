@@ -8,8 +8,8 @@ import torch
 from fastapi.testclient import TestClient
 from serve_helpers import BLUE, GREEN, RED, WHITE, app_at, assert_error, colours, encoded, quadrants, text_point
 
-from serve.data_uri import base64_of, from_base64, is_picture, kind_of
 from serve.errors import InvalidImage
+from serve.inputs.data_uri import base64_of, from_base64, is_picture, kind_of
 from serve.settings import Settings
 
 LARGE = encoded(quadrants((90, 70)), "BMP")

@@ -16,13 +16,13 @@ from serve_helpers import BLUE, RED, quadrants
 from serve_process import PATIENCE_S, TOWERS, tiny_checkpoint
 
 from hypclip.geometry.entailment import Cone
-from serve import timing
-from serve.batching import BatchDone
-from serve.engine import ModelEngine
 from serve.errors import InputFailed, StartFailed, WorkerFailed
-from serve.metrics import Metrics
+from serve.inference.batching import BatchDone
+from serve.inference.engine import ModelEngine
+from serve.inference.worker import ModelCard
 from serve.settings import Settings
-from serve.worker import ModelCard
+from serve.telemetry import timing
+from serve.telemetry.metrics import Metrics
 
 CACHE = 8
 SIZES = [(1, 1), (32, 32), (33, 31), (3, 200), (500, 7), (31, 32), (1600, 1200)]
@@ -307,7 +307,7 @@ class Processes:
 
     def __init__(self, monkeypatch, *outcomes):
         self.outcomes, self.started, self.failures = list(outcomes), [], []
-        monkeypatch.setattr("serve.engine.WorkerProcess", self)
+        monkeypatch.setattr("serve.inference.engine.WorkerProcess", self)
 
     async def start(self, config, on_death, timeout_s):
         outcome = self.outcomes.pop(0) if self.outcomes else None
@@ -344,7 +344,7 @@ async def turns():
     ],
 )
 def test_the_cores_are_shared_out(monkeypatch, cores, settings, workers, threads):
-    monkeypatch.setattr("serve.engine.cores", lambda: cores)
+    monkeypatch.setattr("serve.inference.engine.cores", lambda: cores)
     processes = Processes(monkeypatch)
     asyncio.run(processes.engine(**settings))
     assert [process.config.threads for process in processes.started] == [threads] * workers

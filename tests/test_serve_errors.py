@@ -265,7 +265,7 @@ def test_our_own_failures_are_logged_and_tell_the_client_nothing(tmp_path, caplo
         assert_error(response, 500, "internal_error", "request id")
         assert "secret" not in response.text
         assert response.headers["x-request-id"] == "abc-1"
-        (record,) = [r for r in caplog.records if r.name == "serve.middleware"]
+        (record,) = [r for r in caplog.records if r.name == "serve.http.middleware.errors"]
         assert "abc-1" in record.getMessage()
         assert record.exc_info
         assert client.get("/healthz").status_code == 200

@@ -17,9 +17,9 @@ from test_serve_backends import pictures, pillow, worst
 import hypclip
 from hypclip.errors import MissingExtraError
 from hypclip.geometry.entailment import Cone, Plane
-from serve import backends
-from serve.backends import load_backend
-from serve.exports import Contents, Exports
+from serve.inference import backends
+from serve.inference.backends import load_backend
+from serve.inference.exports import Contents, Exports
 
 TEXTS = ["a dog", "two cats on a mat"]
 
@@ -231,7 +231,7 @@ def test_a_full_disk_is_no_failure_and_leaves_nothing(place, written, monkeypatc
         Path(target).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("serve.exports.shutil.copyfile", copyfile)
+    monkeypatch.setattr("serve.inference.exports.shutil.copyfile", copyfile)
     with caplog.at_level(logging.INFO):
         start(place)
     assert "No space left on device" in caplog.text

@@ -9,7 +9,7 @@ import trustme
 from fetch_helpers import OTHER, PICTURE, TRUST_NOBODY, Names, Server, fetch, fetch_from, loopback
 
 from serve.errors import InvalidImage, LimitExceeded, NotReady
-from serve.fetch import Fetcher, FetchFailed
+from serve.inputs.fetch import Fetcher, FetchFailed
 
 
 @pytest.fixture

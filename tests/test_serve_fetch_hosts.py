@@ -7,7 +7,7 @@ from fetch_helpers import OTHER, PICTURE, Handler, Names, Server, fetch, fetch_f
 
 from hypclip.errors import ConfigError
 from serve.errors import InvalidImage
-from serve.fetch import Fetcher, FetchFailed, is_public
+from serve.inputs.fetch import Fetcher, FetchFailed, is_public
 
 
 @pytest.fixture

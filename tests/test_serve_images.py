@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 from serve_helpers import BLUE, GREEN, RED, WHITE, colours, corners, encoded, quadrants
 
-from serve import images
 from serve.errors import InvalidImage, LimitExceeded
+from serve.inputs import images
 from serve.settings import Settings
 
 UPRIGHT = colours(RED, GREEN, BLUE, WHITE)

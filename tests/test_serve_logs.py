@@ -9,8 +9,8 @@ import warnings
 
 import pytest
 
-from serve import logs
-from serve.server import _address
+from serve.http.server import _address
+from serve.telemetry import logs
 
 ADDRESS = "http://127.0.0.1:8000"
 

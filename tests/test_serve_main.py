@@ -6,16 +6,16 @@ import pytest
 from serve_helpers import FakeEngine
 
 from hypclip.search import LocalStore
-from serve.auth import Keyring
 from serve.command import main
 from serve.errors import Forbidden, Unauthorized
+from serve.http.keys import Keyring
 
 
 @pytest.fixture(autouse=True)
 def _one_worker(monkeypatch):
     monkeypatch.setenv("HYPCLIP_WORKERS", "1")
     monkeypatch.setenv("HYPCLIP_PORT", "0")
-    monkeypatch.setattr("serve.logs.configure", lambda style: None)  # the log of the tests stays as it is
+    monkeypatch.setattr("serve.telemetry.logs.configure", lambda style: None)  # the log of the tests stays as it is
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from serve_helpers import FakeEngine, app_at, encoded, quadrants
 from hypclip.search import LocalStore
 from hypclip.search.errors import Unavailable
 from serve.app import create_app
-from serve.auth import new_key
-from serve.metrics import Metrics
+from serve.http.keys import new_key
 from serve.settings import Settings
+from serve.telemetry.metrics import Metrics
 
 PROMISED = {
     "hypclip_requests": ("counter", {"endpoint", "code"}),

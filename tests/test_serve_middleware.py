@@ -13,7 +13,7 @@ from hypclip.search import LocalStore
 from hypclip.search.errors import Unavailable
 from serve.app import create_app
 from serve.errors import StartFailed
-from serve.fetch import Fetcher, FetchFailed
+from serve.inputs.fetch import Fetcher, FetchFailed
 from serve.settings import Settings
 
 SHOP = {"origin": "https://shop.example"}

@@ -9,9 +9,8 @@ from fastapi.testclient import TestClient
 from hostile_request import listening
 from serve_helpers import FakeEngine, app_at, assert_error
 
-from serve.auth import new_key
-from serve.routes import nearby, template_of
-from serve.routes.models import NAMES
+from serve.api.models import NAMES
+from serve.http.keys import new_key
 
 ID = "tiny/model:v1-0123456789ab"
 
@@ -91,7 +90,7 @@ def test_a_key_of_scope_read_is_asked_for(tmp_path):
 def test_the_document_has_both_and_metrics_know_them_by_one_name(client):
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/v1/models", "/v1/models/{model}"} <= paths.keys()
-    assert template_of("/v1/models/a/b") == "/v1/models/{model}"
+    assert client.app.state.paths.template_of("/v1/models/a/b") == "/v1/models/{model}"
     client.get("/v1/models/a/b")
     counted = [line for line in client.get("/metrics").text.splitlines() if line.startswith("hypclip_requests_total{")]
     assert any("/v1/models/{model}" in line and "404" in line for line in counted)
@@ -127,7 +126,7 @@ def test_the_document_has_both_and_metrics_know_them_by_one_name(client):
     ],
 )
 def test_a_path_nearby_is_named(client, path, meant):
-    assert nearby(path) == meant
+    assert client.app.state.paths.nearby(path) == meant
     if not path.startswith("//"):  # a client would take what follows for a host
         part = "see /docs" if meant is None else f"did you mean {meant}?"
         assert_error(client.post(path, json={}) if path != "/v1/models/" else client.get(path), 404, "not_found", part)

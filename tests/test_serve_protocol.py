@@ -11,8 +11,8 @@ import uvloop
 from hostile_request import listening, posted, send
 from serve_helpers import app_at
 
-from serve import protocol
-from serve.server import Server
+from serve.http import protocol
+from serve.http.server import Server
 from serve.settings import Settings
 
 GOOD = posted({"inputs": ["a"]}, Connection="close")

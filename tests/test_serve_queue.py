@@ -23,8 +23,8 @@ from batching_helpers import (
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from serve import timing
 from serve.errors import InputFailed, Overloaded, WorkerFailed
+from serve.telemetry import timing
 
 
 def depth(metrics, name="queue_depth", sample="hypclip_queue_depth"):

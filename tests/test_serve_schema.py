@@ -7,7 +7,7 @@ import schema_run
 from fastapi.testclient import TestClient
 from serve_helpers import FakeEngine, app_at
 
-from hypclip.search.store import MAX_SINH_RADIUS
+from hypclip.search.space import MAX_SINH_RADIUS
 
 CHECKS = {
     "not_a_server_error",

@@ -151,7 +151,11 @@ def test_a_start_is_quiet_but_for_one_banner(shared):
     assert {record["logger"].partition(".")[0] for record in records} == {"serve"}
     banners = [record["message"] for record in records if "docs at /docs" in record["message"]]
     assert banners == [f"{shared.url} – docs at /docs"]
-    assert {record["logger"] for record in records} <= {"serve.logs", "serve.access", "serve.backends"}
+    assert {record["logger"] for record in records} <= {
+        "serve.telemetry.logs",
+        "serve.access",
+        "serve.inference.backends",
+    }
 
 
 @pytest.mark.parametrize(("moment", "code"), [("importing", -signal.SIGINT), ("loading", 130)])

@@ -11,7 +11,7 @@ from serve_helpers import FakeEngine, app_at, encoded, quadrants
 
 import serve.app
 from hypclip.errors import MissingExtraError
-from serve.tracing import Tracing
+from serve.telemetry.tracing import Tracing
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -106,7 +106,7 @@ def test_without_a_setting_there_is_no_middleware_and_no_package():
 import sys
 import serve.command, serve.app
 from serve.settings import Settings
-from serve.tracing import Tracing
+from serve.telemetry.tracing import Tracing
 Tracing(Settings().otel_endpoint)
 # FastAPI looks for the interface by itself; these are what sends.
 senders = tuple(f"opentelemetry.{name}" for name in ("sdk", "exporter", "instrumentation"))

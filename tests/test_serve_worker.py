@@ -17,11 +17,11 @@ from serve_process import PATIENCE_S, eventually, is_running, tiny_checkpoint, w
 
 from hypclip.geometry.entailment import Plane
 from hypclip.towers.image import resize_and_crop
-from serve import backends
-from serve.batching import Batcher, Input, Limits
 from serve.errors import InputFailed, StartFailed, WorkerFailed
-from serve.metrics import Metrics
-from serve.worker import WorkerConfig, WorkerProcess, _load, _Model
+from serve.inference import backends
+from serve.inference.batching import Batcher, Input, Limits
+from serve.inference.worker import WorkerConfig, WorkerProcess, _load, _Model
+from serve.telemetry.metrics import Metrics
 
 SHORT_S = 2.5
 TEXTS = ["a dog", "a photo of a small dog that sleeps", "cat", "x " * 40]

@@ -8,9 +8,7 @@ from training_helpers import TOWERS, tiny_model
 from hypclip import checkpoint
 from hypclip.errors import CheckpointError
 from hypclip.model import HypCLIP
-from hypclip.training.ema import AveragedWeights
-from hypclip.training.optim import adamw
-from hypclip.training.state import (
+from hypclip.training.checkpointing.state import (
     TrainState,
     generators,
     load_weights,
@@ -19,6 +17,8 @@ from hypclip.training.state import (
     set_generators,
     snapshot,
 )
+from hypclip.training.ema import AveragedWeights
+from hypclip.training.optim import adamw
 from hypclip.training.tuning import LoraSettings, TuneConfig, apply
 
 STREAMS = [{"positions": {"0": [1, 7]}, "turn": 0, "read": 27, "skipped": {"no caption": 2}}, {"positions": {}}]

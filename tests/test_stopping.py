@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from hypclip.training.stopping import StopSignals
+from hypclip.training.runtime.signals import StopSignals
 
 CAUGHT = (signal.SIGTERM, signal.SIGUSR1)
 

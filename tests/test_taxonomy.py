@@ -5,8 +5,8 @@ import json
 import pytest
 
 from hypclip.data.quickstart.art import concepts
-from hypclip.data.taxonomy import Taxonomy, emoji_edges, load_taxonomy
 from hypclip.errors import DataError
+from hypclip.taxonomy import Taxonomy, emoji_edges, load_taxonomy
 
 EDGES = [
     ("a dog", "an animal"),

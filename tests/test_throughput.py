@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from training_helpers import TOWERS, make_batch, tiny_model
 
 from hypclip.data.batch import Batch
-from hypclip.training import throughput
-from hypclip.training.throughput import Throughput, model_flops
+from hypclip.training.monitoring import throughput
+from hypclip.training.monitoring.throughput import Throughput, model_flops
 from hypclip.training.tuning import LoraSettings, TuneConfig, apply
 
 CPU = torch.device("cpu")

@@ -15,9 +15,9 @@ from transformers import (
 
 from hypclip.errors import CheckpointError, ConfigError
 from hypclip.model import HypCLIP
-from hypclip.training.flat import FlatModel, with_text_model
+from hypclip.pretrained.clip_sources import PretrainedClip, with_text_model
+from hypclip.pretrained.warm_start import calibrate_scales, load_towers, read_clip
 from hypclip.training.tuning import LoraSettings, TuneConfig, apply, keep_locked_in_eval
-from hypclip.training.warm_start import calibrate_scales, load_towers, read_flat
 
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -33,7 +33,7 @@ def file(tmp_path) -> Path:
     return tmp_path / "flat.pt"
 
 
-def started(flat: FlatModel, embed_dim: int | None = None, **settings) -> HypCLIP:
+def started(flat: PretrainedClip, embed_dim: int | None = None, **settings) -> HypCLIP:
     torch.manual_seed(1)
     model = HypCLIP(flat.model_config(embed_dim, **settings)).eval()
     load_towers(model, flat)
@@ -64,7 +64,7 @@ def test_a_checkpoint_file_gives_its_features(tmp_path, layout):
         case "safetensors":
             path = tmp_path / "flat.safetensors"
             save_file(state, path)
-    model = started(read_flat(path, TOWERS))
+    model = started(read_clip(path, TOWERS))
     tokens = model.tokenizer(["a dog", "two cats on a mat"])
     assert torch.equal(model.eval().image_tower(PIXELS), clip.eval().visual(PIXELS))
     padded = torch.nn.functional.pad(tokens, (0, 16 - tokens.shape[1]))
@@ -85,14 +85,14 @@ def test_a_tag_goes_through_open_clips_download(tmp_path, monkeypatch):
         return str(tmp_path / "open_clip_pytorch_model.bin")
 
     monkeypatch.setattr("open_clip.pretrained.hf_hub_download", download)
-    flat = read_flat("ViT-B-32/laion2b_s34b_b79k")
+    flat = read_clip("ViT-B-32/laion2b_s34b_b79k")
     assert asked[-1] == ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "open_clip_pytorch_model.bin")
     assert flat.image_mean == open_clip.OPENAI_DATASET_MEAN
     assert flat.log_logit_scale == pytest.approx(clip.logit_scale.item())
     model = started(flat)
     assert torch.equal(model.image_tower.proj, clip.visual.proj)
     assert torch.equal(model.text_tower.text_projection, clip.text.text_projection)
-    assert read_flat("ViT-B-32/openai").towers["quick_gelu"], "these weights were trained with QuickGELU"
+    assert read_clip("ViT-B-32/openai").towers["quick_gelu"], "these weights were trained with QuickGELU"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_tag_goes_through_open_clips_download(tmp_path, monkeypatch):
 )
 def test_unknown_sources_are_named(source, message):
     with pytest.raises(ConfigError, match=message):
-        read_flat(source)
+        read_clip(source)
 
 
 def test_a_failed_download_is_named(monkeypatch):
@@ -114,7 +114,7 @@ def test_a_failed_download_is_named(monkeypatch):
 
     monkeypatch.setattr("open_clip.pretrained.hf_hub_download", download)
     with pytest.raises(CheckpointError, match=r"cannot download ViT-B-32/laion2b_s34b_b79k: .*no route to host"):
-        read_flat("ViT-B-32/laion2b_s34b_b79k")
+        read_clip("ViT-B-32/laion2b_s34b_b79k")
 
 
 class Evil:
@@ -126,7 +126,7 @@ def test_a_file_never_runs_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Evil()}, "evil.pt")
     with pytest.raises(CheckpointError, match=r"cannot read evil.pt as weights of open_clip"):
-        read_flat("evil.pt", TOWERS)
+        read_clip("evil.pt", TOWERS)
     assert not Path("pwned").exists()
 
 
@@ -142,16 +142,16 @@ def test_a_file_never_runs_code(tmp_path, monkeypatch):
 def test_files_of_something_else_are_named(tmp_path, content, message):
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=message):
-        read_flat(tmp_path / "x.pt", TOWERS)
+        read_clip(tmp_path / "x.pt", TOWERS)
 
 
 def test_towers_belong_to_a_file_and_only_there(file, tmp_path):
     with pytest.raises(ConfigError, match=r"flat.pt does not say what its towers are: give towers"):
-        read_flat(file)
+        read_clip(file)
     with pytest.raises(ConfigError, match="give towers for a checkpoint file only"):
-        read_flat(tmp_path, TOWERS)
+        read_clip(tmp_path, TOWERS)
     with pytest.raises(ConfigError, match="is a CoCa model"):
-        read_flat(file, "coca_ViT-B-32")
+        read_clip(file, "coca_ViT-B-32")
 
 
 # Fitting --------------------------------------------------------------------------------------------------------------
@@ -170,12 +170,12 @@ def test_other_towers_than_the_sources_are_named(file, part, change, message):
     """The first of these shows in a tensor, the others in none."""
     model = tiny_model(towers={**TOWERS, part: {**TOWERS[part], **change}})
     with pytest.raises(ConfigError, match=message):
-        load_towers(model, read_flat(file, TOWERS))
+        load_towers(model, read_clip(file, TOWERS))
 
 
 def test_dropped_patches_are_no_other_tower(file):
     model = tiny_model(towers={**TOWERS, "vision_cfg": {**TOWERS["vision_cfg"], "patch_dropout": 0.5}})
-    assert load_towers(model, read_flat(file, TOWERS)) == []
+    assert load_towers(model, read_clip(file, TOWERS)) == []
 
 
 def test_weights_of_other_towers_leave_the_model_as_it_was(file):
@@ -190,19 +190,19 @@ def test_weights_of_other_towers_leave_the_model_as_it_was(file):
         CheckpointError,
         match=r"proj is missing; image_tower.extra is not in this model; .*conv1.weight has shape \(8,",
     ):
-        load_towers(model, read_flat(file, TOWERS))
+        load_towers(model, read_clip(file, TOWERS))
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
     state["visual.proj"] = torch.ones(32, 16)
     state["visual.conv1.weight"] = torch.ones(32, 3, 16, 16)
     del state["visual.extra"]
     torch.save(state, file)
     with pytest.raises(CheckpointError, match=r"holds other towers than this model: text_tower.ln_final.bias is"):
-        load_towers(model, read_flat(file, TOWERS))
+        load_towers(model, read_clip(file, TOWERS))
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
 
 
 def test_another_embed_dim_has_a_new_projection(file):
-    flat = read_flat(file, TOWERS)
+    flat = read_clip(file, TOWERS)
     model = HypCLIP(flat.model_config(8))
     before = model.image_tower.proj.clone()
     assert load_towers(model, flat) == ["image_tower.proj", "text_tower.text_projection"]
@@ -214,7 +214,7 @@ def test_the_curvature_stays_the_configs_and_the_logit_scale_too_unless_asked(fi
     state = torch.load(file, weights_only=True)
     state["logit_scale"] = torch.tensor([9.0])
     torch.save(state, file)
-    flat = read_flat(file, TOWERS)
+    flat = read_clip(file, TOWERS)
     model = tiny_model(curv_init=0.3, logit_scale_init=5.0)
     load_towers(model, flat)
     assert (model.curv.item(), model.logit_scale.item()) == (pytest.approx(0.3), pytest.approx(5.0))
@@ -223,7 +223,7 @@ def test_the_curvature_stays_the_configs_and_the_logit_scale_too_unless_asked(fi
     del state["logit_scale"]
     torch.save(state, file)
     with pytest.raises(ConfigError, match="has no logit_scale to keep"):
-        load_towers(model, read_flat(file, TOWERS), keep_logit_scale=True)
+        load_towers(model, read_clip(file, TOWERS), keep_logit_scale=True)
 
 
 # Scales ---------------------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def test_the_curvature_stays_the_configs_and_the_logit_scale_too_unless_asked(fi
 
 @pytest.mark.parametrize("space", [{}, {"geometry": "product", "distance": "l1", "factor_dim": 4}])
 def test_tangent_vectors_have_the_length_of_a_fresh_models(file, space):
-    flat = read_flat(file, TOWERS)
+    flat = read_clip(file, TOWERS)
     flat.text["text_projection"] = flat.text["text_projection"] * 50
     model = tiny_model(**space).train()
     load_towers(model, flat)
@@ -248,7 +248,7 @@ def test_tangent_vectors_have_the_length_of_a_fresh_models(file, space):
 def test_scales_can_stay_and_can_be_measured_on_ones_own_data(file):
     model = tiny_model()
     before = model.log_text_scale.clone()
-    load_towers(model, read_flat(file, TOWERS), calibrate=False)
+    load_towers(model, read_clip(file, TOWERS), calibrate=False)
     assert torch.equal(model.log_text_scale, before)
     texts = ["a red square", "a blue square", "green"]
     calibrate_scales(model, PIXELS * 3, model.tokenizer(texts))
@@ -269,7 +269,7 @@ def test_scales_can_stay_and_can_be_measured_on_ones_own_data(file):
 def test_a_clip_directory_gives_its_features(tmp_path, act, eps, eos):
     settings = {"hidden_act": act, "layer_norm_eps": eps}
     theirs = clip_directory(tmp_path, vision=settings, text={**settings, "eos_token_id": eos})
-    flat = read_flat(tmp_path)
+    flat = read_clip(tmp_path)
     model = started(flat)
     assert flat.image_mean == (0.1, 0.2, 0.3)
     assert list(model.config.image_std) == [0.4, 0.5, 0.6]
@@ -285,7 +285,7 @@ def test_a_clip_directory_gives_its_features(tmp_path, act, eps, eos):
 
 def test_pixel_statistics_of_another_source_are_named(tmp_path):
     clip_directory(tmp_path)
-    flat = read_flat(tmp_path)
+    flat = read_clip(tmp_path)
     model = HypCLIP(flat.model_config(image_mean=[0.5, 0.5, 0.5]))
     with pytest.raises(ConfigError, match=r"model.image_mean is \[0.5, 0.5, 0.5\] and .* was trained with \[0.1, 0.2"):
         load_towers(model, flat)
@@ -294,26 +294,26 @@ def test_pixel_statistics_of_another_source_are_named(tmp_path):
 def test_clip_directories_that_cannot_be_held_are_named(tmp_path):
     clip_directory(tmp_path / "a", text={"hidden_act": "gelu"})
     with pytest.raises(ConfigError, match=r"hidden_act must be .*the same in both, got \['gelu', 'quick_gelu'\]"):
-        read_flat(tmp_path / "a")
+        read_clip(tmp_path / "a")
     clip_directory(tmp_path / "b")
     state = load_file(tmp_path / "b" / "model.safetensors")
     extra = {**state, "adapter.weight": torch.ones(2)}
     save_file(extra, tmp_path / "b" / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"not hold the model of its config: adapter.weight is not of the mod"):
-        read_flat(tmp_path / "b")
+        read_clip(tmp_path / "b")
     state.pop("visual_projection.weight")
     save_file(state, tmp_path / "b" / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"visual_projection.weight is missing"):
-        read_flat(tmp_path / "b")
+        read_clip(tmp_path / "b")
     (tmp_path / "b" / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="transformers cannot read"):
-        read_flat(tmp_path / "b")
+        read_clip(tmp_path / "b")
     (tmp_path / "b" / "config.json").write_text('{"model_type": "blip"}')
     with pytest.raises(ConfigError, match="holds a model of type 'blip'"):
-        read_flat(tmp_path / "b")
+        read_clip(tmp_path / "b")
     (tmp_path / "b" / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"cannot read .*config.json"):
-        read_flat(tmp_path / "b")
+        read_clip(tmp_path / "b")
 
 
 @torch.no_grad()
@@ -327,7 +327,7 @@ def test_a_siglip_directory_gives_its_features(tmp_path):
     theirs = SiglipModel(config).eval()
     theirs.save_pretrained(tmp_path)
     tokenizer_directory(tmp_path, 30)
-    flat = read_flat(tmp_path)
+    flat = read_clip(tmp_path)
     model = started(flat)
     image = theirs.get_image_features(PIXELS).pooler_output
     torch.testing.assert_close(model.image_tower(PIXELS), image, rtol=0, atol=1e-5)
@@ -346,7 +346,7 @@ def test_a_text_model_takes_the_place_of_the_text_tower(file, tmp_path):
     bert = BertModel(BertConfig(**SHAPE, vocab_size=30, max_position_embeddings=24)).eval()
     bert.save_pretrained(folder)
     tokenizer_directory(folder, 30)
-    flat = with_text_model(read_flat(file, TOWERS), folder)
+    flat = with_text_model(read_clip(file, TOWERS), folder)
     model = HypCLIP(flat.model_config()).eval()
     assert load_towers(model, flat) == ["text_tower.proj.weight"]
     tokens = model.tokenizer(["a b c", "z"])

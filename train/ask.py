@@ -20,11 +20,10 @@ import hypclip
 from hypclip.console import escape_unprintable
 from hypclip.errors import HypclipError, InputError
 from hypclip.files import user_path
+from hypclip.indexing.units import space_of
 from hypclip.model import HypCLIP
-from hypclip.search import Hit, LocalStore, Where
+from hypclip.search import Hit, LocalStore, Where, traverse
 from hypclip.search import Path as Way
-from hypclip.search.embedding import space_of
-from hypclip.search.traverse import traverse
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,9 +13,9 @@ from typing import get_args
 
 from hypclip.checkpoint import atomic_directory, save
 from hypclip.console import escape_unprintable
-from hypclip.convert import Kind, Published, load_published
 from hypclip.errors import HypclipError
 from hypclip.files import check_room, make_room, user_path
+from hypclip.pretrained.published import Kind, Published, load_published
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,10 +20,10 @@ import torch
 
 import hypclip
 from hypclip.console import escape_unprintable
-from hypclip.data.taxonomy import Taxonomy, load_taxonomy
 from hypclip.errors import HypclipError, InputError
 from hypclip.files import check_output, user_path, write_output
 from hypclip.model import HypCLIP
+from hypclip.taxonomy import Taxonomy, load_taxonomy
 
 SIDE, LABELS, REACH = 720, 110, 0.88
 COLOURS = ("#1b6ca8", "#c0392b", "#2e8b57", "#8e5ea2", "#d08a1d", "#3f8f8f", "#a0522d", "#5b6abf", "#7a8b2d", "#b0457b")

@@ -38,18 +38,17 @@ from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 import hypclip
+from hypclip import distributed
 from hypclip.console import escape_unprintable
 from hypclip.data.record import Reading
 from hypclip.data.shards import find_shards
 from hypclip.data.tally import Tally
-from hypclip.data.taxonomy import load_taxonomy
 from hypclip.errors import ConfigError, DataError, HypclipError, InputError
 from hypclip.evaluation.zero_shot import read_labelled_images
 from hypclip.files import expand_home, set_aside, user_path
-from hypclip.model import HypCLIP
-from hypclip.search import parquet
-from hypclip.search.database import FILE
-from hypclip.search.embedding import (
+from hypclip.indexing import parquet
+from hypclip.indexing.sources import Sources, check_free
+from hypclip.indexing.units import (
     Unit,
     earlier_parts,
     embed_unit,
@@ -59,11 +58,11 @@ from hypclip.search.embedding import (
     space_of,
     text_unit,
 )
-from hypclip.search.local import LocalStore
-from hypclip.search.sources import Sources, check_free
-from hypclip.search.store import Points, Space, VectorStore
-from hypclip.training import distributed
-from hypclip.training.launch import check_launch
+from hypclip.model import HypCLIP
+from hypclip.search import LocalStore, Points, Space, VectorStore
+from hypclip.search.local.sqlite import FILE
+from hypclip.taxonomy import load_taxonomy
+from hypclip.training.runtime.launch import check_launch
 
 _WAIT = timedelta(days=30)
 """How long a process waits for the slowest one; accelerate would give up after 10 to 30 minutes."""
@@ -375,7 +374,7 @@ def _warn(message: str) -> None:
 
 def _open(arguments: argparse.Namespace) -> VectorStore:
     if arguments.qdrant:
-        from hypclip.search.qdrant import QdrantStore
+        from hypclip.search import QdrantStore
 
         return QdrantStore.connect(arguments.qdrant)
     return LocalStore(arguments.index, create=True)

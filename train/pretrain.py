@@ -28,7 +28,7 @@ from accelerate import Accelerator, DistributedType
 from accelerate.tracking import get_available_trackers
 from torch import Tensor
 
-from hypclip import shipped
+from hypclip import distributed, shipped
 from hypclip.config import read
 from hypclip.console import escape_unprintable
 from hypclip.data.batch import Batch, ExampleMaker, collate
@@ -41,19 +41,9 @@ from hypclip.errors import ConfigError, HypclipError, TrainingError
 from hypclip.evaluation.suite import prepare
 from hypclip.model import HypCLIP
 from hypclip.objective import Loss
-from hypclip.training import calibration, distributed, earlier, parallel, precision, reporting, tuning
-from hypclip.training.ema import AveragedWeights
-from hypclip.training.guard import is_spike
-from hypclip.training.health import find_trouble
-from hypclip.training.launch import check_launch, precision_notice
-from hypclip.training.memory import keep_freed_memory
-from hypclip.training.metrics import MetricsLog
-from hypclip.training.optim import adamw, learning_rate_at, set_learning_rate
-from hypclip.training.progress import RunProgress
-from hypclip.training.saver import Saver
-from hypclip.training.settings import RunConfig, RunPlan, WarmStartConfig, configure, read_source
-from hypclip.training.sizes import check_sizes
-from hypclip.training.state import (
+from hypclip.training import calibration, parallel, precision, tuning
+from hypclip.training.checkpointing import output_dir
+from hypclip.training.checkpointing.state import (
     TrainState,
     generators,
     load_weights,
@@ -62,10 +52,22 @@ from hypclip.training.state import (
     set_generators,
     snapshot,
 )
+from hypclip.training.checkpointing.writer import Saver
+from hypclip.training.ema import AveragedWeights
+from hypclip.training.monitoring import report
+from hypclip.training.monitoring.health import find_trouble
+from hypclip.training.monitoring.log import MetricsLog
+from hypclip.training.monitoring.progress import RunProgress
+from hypclip.training.monitoring.spikes import is_spike
+from hypclip.training.monitoring.throughput import Throughput, model_flops
+from hypclip.training.optim import adamw, learning_rate_at, set_learning_rate
+from hypclip.training.runtime.launch import check_launch, precision_notice
+from hypclip.training.runtime.memory import keep_freed_memory
+from hypclip.training.runtime.signals import StopSignals
+from hypclip.training.settings import RunConfig, RunPlan, WarmStartConfig, configure, read_source
+from hypclip.training.sizes import check_sizes
 from hypclip.training.step import Embedded, forward_backward
-from hypclip.training.stopping import StopSignals
 from hypclip.training.tables import RowsToTable, use_row_gradients
-from hypclip.training.throughput import Throughput, model_flops
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,7 +176,7 @@ class Run:
         def look() -> Path | None:
             if not self.is_first:
                 return None
-            return earlier.look(self.config.output_dir, resume=resume, overwrite=overwrite, warn=self.progress.warn)
+            return output_dir.look(self.config.output_dir, resume=resume, overwrite=overwrite, warn=self.progress.warn)
 
         found: Path | None = distributed.gather_plain(distributed.together(look, self.device))[0]
         return found
@@ -199,7 +201,7 @@ class Run:
             self.model.passes_are_fixed = True
 
     def _start_warm(self, start: WarmStartConfig) -> None:
-        from hypclip.training.warm_start import load_towers  # which takes seconds to import
+        from hypclip.pretrained.warm_start import load_towers  # which takes seconds to import
 
         # Not in the plan where there were checkpoints to resume from, of which none is whole.
         towers = self.config.model.towers if Path(start.source).is_file() else None
@@ -290,10 +292,10 @@ class Run:
         )
         if found is None and self.is_first:
             self.saver.check_no_copies()
-            if aside := earlier.move_aside(config.output_dir):
+            if aside := output_dir.move_aside(config.output_dir):
                 self.progress.say(f"beginning anew: what was there of an earlier run is now in {aside}")
         self.saved_at: int | None = None
-        self.log = MetricsLog(config.output_dir / earlier.LOG, self.state.step) if self.is_first else None
+        self.log = MetricsLog(config.output_dir / output_dir.LOG, self.state.step) if self.is_first else None
 
     def _begin(self, found: Path | None) -> None:
         trackers = "wandb" in self.settings.trackers
@@ -397,7 +399,7 @@ class Run:
         self.log.write(values | {"warnings": sorted(trouble)})
         self.accelerator.log({k: v for k, v in values.items() if isinstance(v, float)}, step=state.step)
         if evaluating:
-            picture = reporting.radius_histogram(seen.features, model.metric, seen.curv)
+            picture = report.radius_histogram(seen.features, model.metric, seen.curv)
             for tracker in self.accelerator.trackers:
                 order = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                 tracker.log_images({"radius": picture}, step=state.step, **order)
@@ -431,7 +433,7 @@ class Run:
             }
 
     def _non_finite(self, loss: Loss, seen: Embedded, norm: Tensor | None = None) -> str:
-        return reporting.non_finite(self.state.step + 1, loss, seen, self.model.logit_scale.item(), norm)
+        return report.non_finite(self.state.step + 1, loss, seen, self.model.logit_scale.item(), norm)
 
     # ------------------------------------------------------------------ saving
     def save(self) -> None:
@@ -463,7 +465,7 @@ class Run:
                 done = self.is_first and self.state.step >= self.settings.steps
                 if done and self.settings.calibrate_threshold and self.plan.taxonomy is not None:
                     calibration.calibrate_threshold(model, self.plan.taxonomy)
-                if done and (aside := earlier.write_model(model, self.config.output_dir, self._notes())):
+                if done and (aside := output_dir.write_model(model, self.config.output_dir, self._notes())):
                     self.progress.say(f"the model that was there is now {aside}")
             except (HypclipError, OSError) as error:
                 failure = error
@@ -472,9 +474,7 @@ class Run:
             by = caught or "a signal to another process"
             self.progress.say(f"stopped by {by} at step {self.state.step}: saved, go on with --resume")
         elif self.is_first:
-            self.progress.say(
-                reporting.summary(self.config.output_dir, self.state.step, time.perf_counter() - self.began)
-            )
+            self.progress.say(report.summary(self.config.output_dir, self.state.step, time.perf_counter() - self.began))
         self.accelerator.end_training()
 
     def _notes(self) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from hypclip.data.augment import AugmentConfig, TrainingTransform, crop_box
 from hypclip.data.record import Box, Record
-from hypclip.data.taxonomy import Taxonomy
 from hypclip.roles import BOX_ROLES, CONCEPT, MISSING, Role
+from hypclip.taxonomy import Taxonomy
 
 WHOLE_PICTURE = 0.95
 """A box that covers this share of the picture is the picture: it orders nothing."""

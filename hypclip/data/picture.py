@@ -16,8 +16,6 @@ from torch import Tensor
 from hypclip.client.picture import orientation as exif_orientation
 from hypclip.client.picture import to_rgb
 
-__all__ = ["Normaliser", "decode", "to_pixels", "to_rgb"]
-
 
 def to_pixels(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
     """Return the pixels of an RGB picture, colours last in memory, as decoders leave them."""

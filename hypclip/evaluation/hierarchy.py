@@ -9,10 +9,10 @@ from pathlib import Path
 
 import networkx as nx
 
-from hypclip.data.taxonomy import acyclic
 from hypclip.errors import DataError
 from hypclip.evaluation.folders import same_form
 from hypclip.files import read_text
+from hypclip.taxonomy import acyclic
 
 
 def read_taxonomy(path: Path) -> nx.DiGraph:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypclip.data.taxonomy import same_phrase
 from hypclip.evaluation.is_a import EdgeSet, Phrases, Pictures
 from hypclip.evaluation.regions import (
     containment,
@@ -23,6 +22,7 @@ from hypclip.evaluation.regions import (
 from hypclip.evaluation.retrieval import Pairs
 from hypclip.evaluation.zero_shot import embed_files
 from hypclip.model import HypCLIP
+from hypclip.taxonomy import same_phrase
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hypclip.data.quickstart.scenes import article
-from hypclip.data.taxonomy import Taxonomy, same_phrase
 from hypclip.errors import DataError, first_few
 from hypclip.evaluation.zero_shot import LabelledImages
+from hypclip.taxonomy import Taxonomy, same_phrase
 
 MOST_PAIRS = 5_000_000
 """A larger set keeps all of its general phrases and a fixed random sample of what may be below them."""

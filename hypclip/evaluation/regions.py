@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hypclip.data.taxonomy import same_phrase
 from hypclip.evaluation.is_a import MOST_PAIRS
 from hypclip.evaluation.ranking import precision_and_auc, rank_correlation
 from hypclip.geometry import product
 from hypclip.geometry.cones import MIN_RADIUS
 from hypclip.geometry.entailment import pairwise_score, same_place
 from hypclip.model import HypCLIP
+from hypclip.taxonomy import same_phrase
 
 _BLOCK_PAIRS = 2**18
 _OWN_ROWS = 256

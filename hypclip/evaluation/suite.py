@@ -14,7 +14,6 @@ from pydantic.dataclasses import dataclass
 from hypclip.config import STRICT_KEYS, UserPath, UserPlace, UserPlaces
 from hypclip.data.record import Reading
 from hypclip.data.shards import find_shards
-from hypclip.data.taxonomy import Taxonomy, load_taxonomy
 from hypclip.errors import ConfigError, DataError, first_few
 from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, require_classes, same_ancestor
 from hypclip.evaluation.instruments import Captioned, Hierarchy
@@ -22,6 +21,7 @@ from hypclip.evaluation.is_a import Phrases, call
 from hypclip.evaluation.retrieval import read_pairs, retrieval
 from hypclip.evaluation.zero_shot import DEFAULT_TEMPLATES, check_templates, read_labelled_images, zero_shot
 from hypclip.model import HypCLIP
+from hypclip.taxonomy import Taxonomy, load_taxonomy
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class RetrievalTask:
 class HierarchyTask:
     """Whether is-a edges hold in the embedding; see hypclip/evaluation/instruments.py for what is measured.
 
-    `taxonomy` and `held_out` are names or JSON files, as hypclip.data.taxonomy reads them; the edges that are held out
+    `taxonomy` and `held_out` are names or JSON files, as hypclip.taxonomy reads them; the edges that are held out
     are those that no training term knew, and are measured apart too. `images` and `classes` are labelled pictures, as
     of a zero-shot task, whose class names are phrases of the taxonomy as they are, with an article or in one of the
     `templates`. `shards` have captions and their pictures, as those of retrieval.

@@ -14,7 +14,7 @@ from open_clip.tokenizer import get_clean_fn
 from PIL import Image
 from torch import Tensor
 
-from hypclip.data.picture import to_rgb
+from hypclip.client.picture import to_rgb
 from hypclip.errors import DataError
 from hypclip.evaluation.folders import describe, find_files, is_hidden, name_files, same_form
 from hypclip.files import read_text

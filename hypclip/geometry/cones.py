@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.geometry import lorentz, polar
-from hypclip.geometry._precision import Curv, as_curv, full_precision
+from hypclip.geometry.precision import Curv, as_curv, full_precision
 
 MIN_RADIUS = 0.1
 """K of the cones: at √c|x| ≤ 2K the half aperture is π/2 and the cone is a half-space."""

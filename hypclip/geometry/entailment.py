@@ -19,9 +19,9 @@ from torch import Tensor
 
 from hypclip.errors import ConfigError, InputError
 from hypclip.geometry import lorentz, planes, polar, product
-from hypclip.geometry._precision import Curv, as_curv, full_precision
 from hypclip.geometry.cones import MIN_RADIUS
 from hypclip.geometry.metric import Metric
+from hypclip.geometry.precision import Curv, as_curv, full_precision
 
 _KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
 

@@ -28,7 +28,7 @@ from torch.nn import Parameter
 
 from hypclip.errors import InputError, MissingExtraError
 from hypclip.geometry import lorentz, poincare
-from hypclip.geometry._precision import Curv, as_curv, full_precision
+from hypclip.geometry.precision import Curv, as_curv, full_precision
 
 _SOFTPLUS_LINEAR_FROM = 20.0
 """Above this value torch's softplus returns its argument."""

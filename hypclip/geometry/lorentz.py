@@ -22,10 +22,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.errors import InputError
-from hypclip.geometry._dist import chord_squared, lorentz_dist
 from hypclip.geometry._pairwise import pairwise_lorentz_dist
-from hypclip.geometry._precision import Curv, as_curv, full_precision, safe_sqrt
 from hypclip.geometry._quotients import asinhc, sinh_ratio, sinhc
+from hypclip.geometry._row_distance import chord_squared, lorentz_dist
+from hypclip.geometry.precision import Curv, as_curv, full_precision, safe_sqrt
 
 
 @full_precision

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from hypclip.errors import ConfigError
 from hypclip.geometry import lorentz, product
-from hypclip.geometry._precision import Curv, full_precision, safe_sqrt
+from hypclip.geometry.precision import Curv, full_precision, safe_sqrt
 
 Geometry = Literal["lorentz", "sphere", "euclidean", "product"]
 Distance = Literal["geodesic", "squared", "l1", "l1_mean", "l2"]

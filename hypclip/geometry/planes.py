@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.geometry import lorentz, polar
-from hypclip.geometry._precision import Curv, as_curv, full_precision
+from hypclip.geometry.precision import Curv, as_curv, full_precision
 
 
 @full_precision

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hypclip.geometry._precision import Curv, as_curv, full_precision, gap, safe_sqrt
 from hypclip.geometry._quotients import asinhc, atanhc, sinh_ratio, tanhc
 from hypclip.geometry.lorentz import time_component
+from hypclip.geometry.precision import Curv, as_curv, full_precision, gap, safe_sqrt
 
 
 @full_precision

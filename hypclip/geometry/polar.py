@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hypclip.geometry._precision import safe_sqrt
+from hypclip.geometry.precision import safe_sqrt
 
 
 @torch.library.custom_op(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz
-from hypclip.geometry._precision import Curv, as_curv, full_precision, safe_sqrt
+from hypclip.geometry.precision import Curv, as_curv, full_precision, safe_sqrt
 
 Combine = Literal["l1", "l1_mean", "l2"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hypclip.errors import InputError
-from hypclip.geometry._precision import as_curv
+from hypclip.geometry.precision import as_curv
 from hypclip.objective.recipe import Recipe
 from hypclip.roles import BOX_ROLES, CONCEPT, MISSING, Role
 

@@ -8,7 +8,7 @@ from typing import get_args
 from hypclip.errors import InputError
 from hypclip.geometry.entailment import Cone, Plane
 from hypclip.search.given import as_whole, shown
-from hypclip.search.store import Order, Points, Side
+from hypclip.search.types import Order, Points, Side
 
 
 def check_page(limit: int, offset: int) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hypclip.errors import InputError, StoreError
-
-if TYPE_CHECKING:
-    from hypclip.search.store import Space
+from hypclip.search.space import Space
 
 
 class UnknownCollection(StoreError):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hypclip.geometry import lorentz, polar
 from hypclip.geometry.entailment import Entailment, Plane
-from hypclip.search.store import Order, Side
+from hypclip.search.types import Order, Side
 
 _BLOCK = 2**15 - 1
 """Most numbers at a time, so that what is made of them stays in the cache."""

@@ -11,9 +11,13 @@ from torch import Tensor
 
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz
+from hypclip.geometry.entailment import Plane
 from hypclip.search.given import Vectors, as_number, as_vectors, as_whole
 
 MAX_STEPS = 10_000
+
+_FARTHEST = 40.0
+"""No height is as large, since no stored point lies as far out: see MAX_SINH_RADIUS."""
 
 
 @dataclass(frozen=True, init=False)
@@ -101,3 +105,19 @@ class Path:
         # tanh u = r sinh z/(1 − r + r cosh z), written so that nothing overflows or cancels.
         sink = math.exp(-length)
         return min(1.0, max(0.0, (length + math.log(((1 - r) * sink + r) / (1 - r + r * sink))) / (2 * length)))
+
+
+def places_and_limit(path: Path, plane: Plane) -> tuple[Tensor, float]:
+    """Return fractions of a path and sinh of a height: what holds any place has that height over one of these.
+
+    Over the place ((1 − r) S + r E)/√n of a geodesic, sinh height = ((1 − r) a + r b)/√n, with those over its ends, a
+    and b, and 1 ≤ √n ≤ cosh(d/2): it is not above both of these, unless all are negative, and then at most √n times
+    nearer to 0. Steps that leave the geodesic are all looked at.
+    """
+    limit = math.sinh(max(-_FARTHEST, min(_FARTHEST, plane.threshold)))
+    if not path.straight:
+        return path.fractions(), limit
+    if limit < 0:
+        length = math.sqrt(path.curv) * float(lorentz.dist(path.start, path.target, path.curv))
+        limit *= math.cosh(length / 2) * (1 + 1e-9)
+    return torch.tensor([0.0, 1.0], dtype=torch.float64), limit

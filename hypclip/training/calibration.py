@@ -12,14 +12,14 @@ from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from hypclip import distributed
 from hypclip.config import STRICT_KEYS
 from hypclip.data.batch import Batch
-from hypclip.data.taxonomy import Taxonomy
 from hypclip.errors import TrainingError
 from hypclip.geometry.entailment import Plane, pairwise_score
 from hypclip.model import HypCLIP
 from hypclip.objective import Objective
-from hypclip.training import distributed
+from hypclip.taxonomy import Taxonomy
 from hypclip.training.precision import Precision
 from hypclip.training.step import embed
 

@@ -16,11 +16,12 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from hypclip import distributed
 from hypclip.errors import ConfigError
 from hypclip.model import HypCLIP, ModelConfig
-from hypclip.training import distributed, tuning
+from hypclip.towers.layout import blocks, layout
+from hypclip.training import tuning
 from hypclip.training.ema import AveragedWeights
-from hypclip.training.optim import blocks, layout
 from hypclip.training.tables import dense_gradients
 
 

@@ -14,7 +14,6 @@ from hypclip.config import STRICT_KEYS, UserPath, UserPlace, UserPlaces, build
 from hypclip.data.augment import AugmentConfig
 from hypclip.data.record import BoxFrame
 from hypclip.data.shards import find_shards
-from hypclip.data.taxonomy import Taxonomy, load_taxonomy
 from hypclip.errors import ConfigError
 from hypclip.evaluation.suite import EvaluationConfig
 from hypclip.files import user_path
@@ -22,10 +21,11 @@ from hypclip.geometry.entailment import Plane
 from hypclip.model import ModelConfig
 from hypclip.objective import Objective
 from hypclip.objective.terms import LOGIT_SCALE
+from hypclip.pretrained.clip_sources import PretrainedClip, with_text_model
+from hypclip.taxonomy import Taxonomy, load_taxonomy
 from hypclip.training.calibration import FirstRadii
-from hypclip.training.checkpoints import begun_model
-from hypclip.training.flat import FlatModel, with_text_model
-from hypclip.training.guard import SpikeConfig
+from hypclip.training.checkpointing.manifest import begun_model
+from hypclip.training.monitoring.spikes import SpikeConfig
 from hypclip.training.tuning import TuneConfig
 
 
@@ -115,7 +115,7 @@ class EvaluateConfig(EvaluationConfig):
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class WarmStartConfig:
-    """A trained flat model whose towers a run begins with, see hypclip/training/warm_start.py.
+    """A trained CLIP whose towers a run begins with, see hypclip/pretrained/warm_start.py.
 
     `source` is an open_clip model and tag ("ViT-B-32/laion2b_s34b_b79k"), a checkpoint file of open_clip, for which
     model.towers says of what towers, or a directory that transformers saved. `text_model` is a directory in which
@@ -146,11 +146,11 @@ class RunConfig:
 
 @dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True))
 class RunPlan:
-    """The settings of a run, its objective, the flat model that it starts from, and the taxonomy of its phrases."""
+    """The settings of a run, its objective, the trained CLIP that it starts from, and the taxonomy of its phrases."""
 
     config: RunConfig
     objective: Objective
-    warm_start: FlatModel | None = None
+    warm_start: PretrainedClip | None = None
     taxonomy: Taxonomy | None = None
 
     def phrases(self) -> dict[str, Any]:
@@ -211,13 +211,13 @@ def configure(settings: Mapping[str, Any], *, resume: bool = False) -> RunPlan:
                 f"model.{name} is {given[name]!r} and the objective's {name} is {wanted[name]!r}: "
                 f"leave model.{name} out, and it follows the objective"
             )
-    flat = None
+    clip = None
     if settings.get("warm_start"):
         start = build(WarmStartConfig, settings["warm_start"], "warm_start")
         begun = begun_model(user_path(str(settings["output_dir"]))) if resume and "output_dir" in settings else None
         if begun is None:
-            flat = read_source(start, given.get("towers"))
-            begun = asdict(flat.model_config())
+            clip = read_source(start, given.get("towers"))
+            begun = asdict(clip.model_config())
         wanted |= {name: begun[name] for name in _OF_SOURCE}
         if start.text_model is not None:  # towers were given for the source, and one of them is another now
             given = {name: value for name, value in given.items() if name != "towers"}
@@ -227,10 +227,10 @@ def configure(settings: Mapping[str, Any], *, resume: bool = False) -> RunPlan:
     if config.train.calibrate_threshold and not (config.data.taxonomy and isinstance(config.model.entailment, Plane)):
         raise ConfigError("train.calibrate_threshold needs data.taxonomy, and entailment: {form: plane}")
     taxonomy = load_taxonomy(config.data.taxonomy) if config.data.taxonomy is not None else None
-    return RunPlan(config, objective, flat, taxonomy)
+    return RunPlan(config, objective, clip, taxonomy)
 
 
-def read_source(start: WarmStartConfig, towers: str | Mapping[str, Any] | None = None) -> FlatModel:
+def read_source(start: WarmStartConfig, towers: str | Mapping[str, Any] | None = None) -> PretrainedClip:
     """Read what a run starts from.
 
     Args:
@@ -241,10 +241,10 @@ def read_source(start: WarmStartConfig, towers: str | Mapping[str, Any] | None =
         ConfigError: no such source, or one that lacks or does not take `towers`.
         CheckpointError: damaged, or not of the towers it should be of.
     """
-    from hypclip.training.warm_start import read_flat  # which takes seconds to import
+    from hypclip.pretrained.warm_start import read_clip  # which takes seconds to import
 
-    flat = read_flat(start.source, towers)
-    return flat if start.text_model is None else with_text_model(flat, start.text_model)
+    clip = read_clip(start.source, towers)
+    return clip if start.text_model is None else with_text_model(clip, start.text_model)
 
 
 _LASTING_DATA = (

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hypclip import distributed
 from hypclip.data.batch import Batch
 from hypclip.model import HypCLIP, Output
 from hypclip.objective import Loss, Objective
 from hypclip.roles import CONCEPT
-from hypclip.training import distributed
 from hypclip.training.parallel import average_whole_gradients, is_sharded, unsynchronised
 from hypclip.training.precision import Precision, towers_in
 

@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 from hypclip.config import STRICT_KEYS
 from hypclip.errors import ConfigError
 from hypclip.model import HypCLIP
-from hypclip.training.optim import Layout, blocks, layout
+from hypclip.towers.layout import Layout, blocks, layout
 
 LayerDecay = Annotated[float, Interval(gt=0, le=1)]
 

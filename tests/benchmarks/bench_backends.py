@@ -30,7 +30,7 @@ from torchvision.transforms import Compose
 from torchvision.transforms.functional import pil_to_tensor
 
 from hypclip import HypCLIP, ModelConfig, load
-from serve.backends import Backend, BackendKind, Precision, load_backend
+from serve.inference.backends import Backend, BackendKind, Precision, load_backend
 
 ROUNDS, TEXTS, IMAGES = 7, 32, 16
 WORDS = (

@@ -13,8 +13,8 @@ import networkx as nx
 import torch
 from torch import Tensor
 
-from hypclip.geometry.distortion import graph_distances
-from hypclip.geometry.gromov import Hyperbolicity, delta, hyperbolicity, hyperbolicity_of_distances
+from hypclip.geometry.analysis.distortion import graph_distances
+from hypclip.geometry.analysis.gromov import Hyperbolicity, delta, hyperbolicity, hyperbolicity_of_distances
 
 N = 1500
 DRAWS = {"sample_size": N, "draws": 6, "base_points": 3}

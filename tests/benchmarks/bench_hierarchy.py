@@ -20,10 +20,10 @@ from torch import Tensor
 
 from hypclip.config import read
 from hypclip.data.batch import Batch
-from hypclip.data.taxonomy import load_taxonomy
 from hypclip.model import HypCLIP
 from hypclip.objective import Objective, Recipe
 from hypclip.roles import MISSING
+from hypclip.taxonomy import load_taxonomy
 from hypclip.training.optim import adamw
 from hypclip.training.settings import RunConfig, configure
 from hypclip.training.step import forward_backward

@@ -27,7 +27,7 @@ import torch
 
 from hypclip.geometry import cones, lorentz, planes
 from hypclip.search import Cone, LocalStore, Path, Plane, Points, Space
-from hypclip.search.traverse import ROOT, traverse
+from hypclip.search.hierarchy.traverse import ROOT, traverse
 
 CURV = 1.0
 K = 10

@@ -1,0 +1,305 @@
+"""Shards and picture files as points, a unit of work at a time: what of them becomes one Parquet file."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hypclip.client.picture import to_rgb
+from hypclip.data.record import BadSample, Reading, read_record
+from hypclip.data.samples import samples_and_damage, samples_of
+from hypclip.data.tally import Tally
+from hypclip.errors import ConfigError, DataError
+from hypclip.model import HypCLIP
+from hypclip.search.space import Space
+from hypclip.search.types import MAX_METADATA_BYTES, Points
+from hypclip.search.where import Modality
+
+T = TypeVar("T")
+Transform = Callable[[Image.Image], Tensor]
+"""Picture → pixels, as `HypCLIP.transform`."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A point before it is embedded: pixels (3, H, W) or a text."""
+
+    id: str
+    content: Tensor | str
+    metadata: Mapping[str, Any]
+
+
+class DamagedShard(Exception):
+    """The rest of a shard that cannot be read; what can be was."""
+
+    def __init__(self, shard: str, why: str):
+        super().__init__(shard, why)
+        self.shard, self.why = shard, why
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Work that is done whole or not at all.
+
+    Args:
+        name: what messages call it.
+        part: name of the file that its points go to, NAME-PLACE-VERSION.parquet; the same for the same data.
+        source: the data it is of, wherever its parts are: the shard, or the folder or file of all its items.
+        samples: reads the raw samples.
+        items: makes the points of one; BadSample where it cannot be used, DamagedShard where it is none.
+    """
+
+    name: str
+    part: str
+    source: str
+    samples: Callable[[], Iterable[Any]]
+    items: Callable[[Any], list[Item]]
+
+
+def space_of(model: HypCLIP) -> Space:
+    """Return the space of a model's embeddings.
+
+    Raises:
+        ConfigError: it is not a hyperboloid of one curvature.
+    """
+    if model.config.geometry != "lorentz":
+        raise ConfigError(
+            f"model {model.model_id!r} has geometry {model.config.geometry!r}; an index needs 'lorentz', because "
+            "distances, radii and cones are those of hyperbolic space"
+        )
+    return Space(model.model_id, model.curv.item(), model.dim, getattr(model, "revision", ""), model.config.entailment)
+
+
+def embed_unit(model: HypCLIP, unit: Unit, tally: Tally, batch_size: int = 128, threads: int = 4) -> Iterator[Points]:
+    """Yield the points of a unit in the order of its samples, a batch at a time; bad samples are counted.
+
+    Threads prepare the next samples while a batch is embedded; memory holds the pixels of three batches.
+
+    Args:
+        model: in evaluation mode.
+        unit: what to embed.
+        tally: counts here.
+        batch_size: samples a forward pass, at least 1.
+        threads: which decode pictures, at least 1.
+
+    Raises:
+        DataError: the unit cannot be read.
+        InputError: two samples have the same key.
+    """
+
+    def prepare(sample: Any) -> list[Item] | BadSample | DamagedShard:
+        try:
+            return unit.items(sample)
+        except (BadSample, DamagedShard) as bad:
+            return bad
+
+    batch: list[Item] = []
+    samples = 0
+    with ThreadPoolExecutor(threads) as pool:
+        for one in _ahead(pool, prepare, unit.samples(), 2 * batch_size):
+            if isinstance(one, BadSample):
+                tally += Tally(1, Counter([one.reason]), {one.reason: one.detail})
+                continue
+            if isinstance(one, DamagedShard):
+                tally += Tally(damaged={one.shard: one.why})
+                continue
+            tally.read += 1
+            batch += one
+            samples += 1
+            if samples == batch_size:
+                yield _embed(model, batch)
+                batch, samples = [], 0
+        if batch:
+            yield _embed(model, batch)
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[Any], T], items: Iterable[Any], ahead: int) -> Iterator[T]:
+    """Map in order, in threads that are `ahead` items ahead."""
+    waiting: deque[Future[T]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+@torch.no_grad()
+def _embed(model: HypCLIP, items: Sequence[Item]) -> Points:
+    pictures = [(item, item.content) for item in items if isinstance(item.content, Tensor)]
+    texts = [(item, item.content) for item in items if isinstance(item.content, str)]
+    vectors = []
+    if pictures:
+        vectors.append(model.encode_image(torch.stack([pixels for _, pixels in pictures]).to(model.device)).cpu())
+    if texts:
+        vectors.append(model.embed_text([text for _, text in texts]))
+    ordered = [item for item, _ in (*pictures, *texts)]
+    image: list[Modality] = ["image"] * len(pictures)
+    text: list[Modality] = ["text"] * len(texts)
+    return Points(
+        [item.id for item in ordered], torch.cat(vectors), [*image, *text], [item.metadata for item in ordered]
+    )
+
+
+# Shards ---------------------------------------------------------------------------------------------------------------
+
+
+def shard_unit(
+    shard: str,
+    limit: int | None,
+    transform: Transform,
+    reading: Reading = Reading(),  # noqa: B008, it is frozen
+    keep_damaged: bool = False,
+) -> Unit:
+    """Return the work of a shard: KEY/image and KEY/text of each sample, of several captions KEY/text/2 and so on too.
+
+    Args:
+        shard: a file or an address.
+        limit: samples to read, or None for all.
+        transform: of the model.
+        reading: see `Reading`.
+        keep_damaged: use what can be read of a file that is damaged, in place of an error.
+    """
+    file = Path(shard)
+    place, version = (str(file.absolute()), _version(file)) if file.is_file() else (shard, None)
+    return Unit(
+        shard,
+        _part_name(file.stem, place, (version, limit, reading, keep_damaged)),
+        place,
+        functools.partial(_read_shard, shard, limit, keep_damaged),
+        functools.partial(_sample_items, transform=transform, reading=reading),
+    )
+
+
+def first_samples(shards: Sequence[str], samples: int) -> list[tuple[str, int | None]]:
+    """Return the shards that hold the first `samples` samples, good and bad, and of the last one how many.
+
+    Reads the shards up to there. What of a damaged shard cannot be read does not count.
+    """
+    chosen: list[tuple[str, int | None]] = []
+    left = samples
+    for shard in shards:
+        if left <= 0:
+            break
+        count = 0
+        with contextlib.suppress(DataError):
+            for _ in itertools.islice(samples_of(shard), left + 1):
+                count += 1
+        chosen.append((shard, left if count > left else None))
+        left -= count
+    return chosen
+
+
+def _read_shard(shard: str, limit: int | None, keep_damaged: bool) -> Iterator[dict[str, Any]]:
+    """Yield the samples. A stream that breaks off may be whole the next time, and is an error in any case."""
+    keep = keep_damaged and Path(shard).is_file()
+    return itertools.islice(samples_and_damage(shard) if keep else samples_of(shard), limit)
+
+
+def _sample_items(sample: dict[str, Any], transform: Transform, reading: Reading) -> list[Item]:
+    if "__damage__" in sample:
+        raise DamagedShard(sample["__url__"], sample["__damage__"])
+    record = read_record(sample, reading)
+    several = {"captions": list(record.captions)} if len(record.captions) > 1 else {}
+    about = {"caption": record.caption, **several}
+    if len(json.dumps(about, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
+        raise BadSample("caption too long", f"{record.key} of {record.shard}: over {MAX_METADATA_BYTES:,} bytes")
+    return [
+        Item(f"{record.key}/image", transform(record.image), about),
+        *(
+            Item(f"{record.key}/text" + (f"/{number}" if number > 1 else ""), caption, {"caption": caption})
+            for number, caption in enumerate(record.captions, 1)
+        ),
+    ]
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def picture_units(
+    root: Path, files: Sequence[Path], metadata: Sequence[Mapping[str, Any]], transform: Transform, size: int = 4096
+) -> list[Unit]:
+    """Return the work of picture files, `size` to a unit: a point of each, named by its path below the root.
+
+    Args:
+        root: the folder of all.
+        files: the pictures.
+        metadata: one a file.
+        transform: of the model.
+        size: at least 1.
+    """
+    units = []
+    source = str(root.absolute())
+    for start in range(0, len(files), size):
+        samples = list(zip(files[start : start + size], metadata[start : start + size], strict=True))
+        label = f"{root.name}-{start // size:05d}"
+        versions = [(_file_id(file, root), _version(file), more) for file, more in samples]
+        part = _part_name(label, source, versions)
+        read = functools.partial(iter, samples)
+        items = functools.partial(_file_items, root=root, transform=transform)
+        units.append(Unit(label, part, source, read, items))
+    return units
+
+
+def text_unit(name: str, source: str, texts: Sequence[tuple[str, str]], metadata: Sequence[Mapping[str, Any]]) -> Unit:
+    """Return the work of texts: a point of each pair of an id and a text; for name and source see `Unit`."""
+    items = [Item(point_id, text, more) for (point_id, text), more in zip(texts, metadata, strict=True)]
+    versions = [(item.id, item.content, item.metadata) for item in items]
+    return Unit(name, _part_name(name, source, versions), source, functools.partial(iter, items), lambda item: [item])
+
+
+def _file_id(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix()
+
+
+def _file_items(sample: tuple[Path, Mapping[str, Any]], root: Path, transform: Transform) -> list[Item]:
+    file, metadata = sample
+    point_id = _file_id(file, root)
+    try:
+        point_id.encode()
+    except UnicodeEncodeError as error:
+        raise BadSample("unreadable file name", f"{point_id!r} is not valid Unicode") from error
+    try:
+        with Image.open(file) as image:
+            pixels = transform(to_rgb(image))
+    except Exception as error:  # damaged bytes make decoders raise almost anything, such as struct.error
+        raise BadSample("unreadable picture", f"{file}: {error}") from error
+    return [Item(point_id, pixels, metadata)]
+
+
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+
+def earlier_parts(folder: Path, unit: Unit) -> list[Path]:
+    """Return what was made of the same place when its data or options were others, whose points would come twice."""
+    same_place = folder.glob(f"{unit.part.rpartition('-')[0]}-*.parquet")
+    return sorted(file for file in same_place if file.name != unit.part)
+
+
+def _part_name(stem: str, place: str, version: object) -> str:
+    """Return a file name that engines do not take for a hidden one."""
+    plain = re.sub(r"[^\w.-]+", "_", stem).lstrip("._")[:80] or "part"
+    return f"{plain}-{_digest(place)[:8]}-{_digest(version)[:12]}.parquet"
+
+
+def _version(file: Path) -> tuple[int, int]:
+    about = file.stat()
+    return about.st_size, about.st_mtime_ns
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""A vector store in Qdrant; it needs the extra `search`."""

@@ -1,0 +1,54 @@
+"""A guard against spikes of the loss: an update that would follow one is left out."""
+
+from __future__ import annotations
+
+from statistics import fmean, stdev
+from typing import Annotated
+
+from annotated_types import Ge
+from pydantic import PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from hypclip.config import STRICT_KEYS
+from hypclip.errors import TrainingError
+from hypclip.training.checkpointing.state import TrainState
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class SpikeConfig:
+    """What a spike is: a loss over the mean of the last `window` by more than `deviations` standard deviations.
+
+    It has to be over the mean by a hundredth of it too, since a loss that hardly moves has no deviation to speak of.
+    The run ends when `stop_after` updates in a row were left out.
+    """
+
+    deviations: PositiveFloat = 6.0
+    window: Annotated[int, Ge(10)] = 100
+    stop_after: PositiveInt = 10
+
+
+_LEAST = 0.01
+
+
+def is_spike(loss: float, state: TrainState, config: SpikeConfig) -> bool:
+    """Judge the loss of a step, and note it in the state; every process has to ask with the same number.
+
+    Raises:
+        TrainingError: too many spikes in a row.
+    """
+    if len(state.losses) >= config.window:
+        mean = fmean(state.losses)
+        limit = mean + max(config.deviations * stdev(state.losses), _LEAST * abs(mean))
+        if loss > limit:
+            state.passed_over += 1
+            if state.passed_over >= config.stop_after:
+                raise TrainingError(
+                    f"{state.passed_over} losses in a row were spikes, the last {loss:.4g} where {limit:.4g} is the "
+                    f"limit (mean {mean:.4g}), and their updates were left out: the data has changed, or the model "
+                    "is lost. Resume from an earlier checkpoint, with a lower train.learning_rate, or raise "
+                    "train.spike.deviations"
+                )
+            return True
+    state.passed_over = 0
+    state.losses = [*state.losses, loss][-config.window :]
+    return False

@@ -1,0 +1,12 @@
+"""The routes: HTTP in, service call, HTTP out."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from serve.api import collections, embed, hierarchy, models, openai, operations, retrieve
+
+
+def routers() -> list[APIRouter]:
+    """Return the routers of all routes, in the order of the OpenAPI document."""
+    return [each.router for each in (embed, openai, models, retrieve, hierarchy, collections, operations)]

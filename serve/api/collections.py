@@ -1,0 +1,70 @@
+"""The routes of collections: what is stored, written and removed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from hypclip.search import Collection
+from serve.api.deps import Running
+from serve.schemas.fields import CollectionName
+from serve.schemas.operations import rule_info
+from serve.schemas.points import (
+    CollectionInfo,
+    CollectionsResponse,
+    DeletePointsRequest,
+    DeletePointsResponse,
+    IndexInfo,
+    PutPointsRequest,
+    PutPointsResponse,
+)
+
+router = APIRouter(tags=["collections"])
+
+Name = Annotated[CollectionName, Path(examples=["default"])]
+
+
+@router.get("/collections", summary="List the collections")
+async def list_collections(service: Running) -> CollectionsResponse:
+    """Return every collection with its size and the model its points belong to."""
+    return CollectionsResponse(
+        collections=[_info(c) for c in await service.ask("collections", service.store.collections)]
+    )
+
+
+@router.get("/collections/{name}", summary="Describe a collection")
+async def describe_collection(name: Name, service: Running) -> CollectionInfo:
+    """Return one collection, also one of another model."""
+    return _info(await service.ask("describe", lambda: service.store.describe(name)))
+
+
+@router.put("/collections/{name}/points", summary="Write points")
+async def put_points(name: Name, request: PutPointsRequest, service: Running) -> PutPointsResponse:
+    """Embed and store points, all or none; those whose id is stored already are replaced.
+
+    The first write creates the collection. When the response arrives the points are on disk.
+    """
+    collection = await service.put(name, request.points)
+    return PutPointsResponse(upserted=len(request.points), count=collection.count)
+
+
+@router.delete("/collections/{name}/points", summary="Delete points")
+async def delete_points(name: Name, request: DeletePointsRequest, service: Running) -> DeletePointsResponse:
+    """Remove points by id. When the response arrives they are gone from the disk."""
+    deleted, collection = await service.delete(name, request.ids)
+    return DeletePointsResponse(deleted=deleted, count=collection.count)
+
+
+def _info(collection: Collection) -> CollectionInfo:
+    space, index = collection.space, collection.index
+    return CollectionInfo(
+        name=collection.name,
+        count=collection.count,
+        model=space.model_id,
+        revision=space.revision,
+        curv=space.curv,
+        dim=space.dim,
+        entailment=rule_info(space.entailment),
+        index=None if index is None else IndexInfo(**vars(index)),
+    )

@@ -1,0 +1,105 @@
+"""The routes of the hierarchy: ancestors, descendants, ways to the root, means and order."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from hypclip.geometry import lorentz
+from hypclip.search import Found, Side
+from serve.api.deps import Running
+from serve.errors import InvalidRequest
+from serve.schemas.search import (
+    CommonRequest,
+    ConeRequest,
+    ConeResponse,
+    MeanRequest,
+    MeanResponse,
+    OrderRequest,
+    OrderResponse,
+    Related,
+    Stop,
+    TraverseRequest,
+    TraverseResponse,
+)
+from serve.service import Service
+
+router = APIRouter(prefix="/hierarchy", tags=["hierarchy"])
+
+
+@router.post("/ancestors", summary="Find what is more general")
+async def ancestors(request: ConeRequest, service: Running) -> ConeResponse:
+    """Return the stored points that entail a point, whose cones or half-spaces hold it: what it is an instance of."""
+    return await _cone(request, "ancestors", service)
+
+
+@router.post("/descendants", summary="Find what is more specific")
+async def descendants(request: ConeRequest, service: Running) -> ConeResponse:
+    """Return the stored points that a point entails, which its cone or half-space holds: its instances."""
+    return await _cone(request, "descendants", service)
+
+
+@router.post("/common_ancestors", summary="Find what several points have in common")
+async def common_ancestors(request: CommonRequest, service: Running) -> ConeResponse:
+    """Return the stored points that entail all of the points, the most specific first.
+
+    Of a hit, `distance` is to the farthest of the points; `angle` and `margin` are of the one that is held least.
+    """
+    rule = service.entailment(request.rule, request.aperture_scale)
+    found = await service.common_ancestors(
+        request.of, request.k, request.offset, request.collection, request.where(), rule
+    )
+    return _related(found)
+
+
+@router.post("/traverse", summary="Go towards the root, or towards another point")
+async def traverse(request: TraverseRequest, service: Running) -> TraverseResponse:
+    """Return what is nearest on the way from a point to the root, or to a target: from the specific to the general."""
+    if request.rule and not request.entailment:
+        raise InvalidRequest("rule: with entailment false no rule is asked: leave one of the two out")
+    way = await service.traverse(
+        request.source,
+        request.target,
+        request.steps,
+        request.collection,
+        request.where(),
+        service.entailment(request.rule, request.aperture_scale) if request.entailment else None,
+    )
+    path = [Stop(**{**vars(stop), "metadata": dict(stop.metadata)}) for stop in way.stops]
+    return TraverseResponse(path=path, exact=way.exact)
+
+
+@router.post("/mean", summary="Average points")
+async def mean(request: MeanRequest, service: Running) -> MeanResponse:
+    """Return the weighted mean of points; of two, the midpoint. Search with it as {"embedding": …}."""
+    x = await service.mean(request.inputs, request.weights, request.collection)
+    engine = service.engine
+    radius = float(lorentz.radius(x.double(), engine.curv))
+    return MeanResponse(model=engine.model_id, curv=engine.curv, embedding=x.tolist(), radius=radius)
+
+
+@router.post("/order", summary="Tell which of two points is the more general")
+async def order(request: OrderRequest, service: Running) -> OrderResponse:
+    """Return whether the first is general (it entails the second), specific, or neither."""
+    rule = service.entailment(request.rule, request.aperture_scale)
+    found = await service.order(request.first, request.second, request.collection, rule)
+    return OrderResponse(**vars(found))
+
+
+async def _cone(request: ConeRequest, side: Side, service: Service) -> ConeResponse:
+    found = await service.cone(
+        request.of,
+        side,
+        request.k,
+        request.offset,
+        request.collection,
+        request.where(),
+        rule=service.entailment(request.rule, request.aperture_scale, strict=not request.reflexive),
+        order=request.order_by,
+    )
+    return _related(found)
+
+
+def _related(found: Found) -> ConeResponse:
+    assert found.total is not None
+    hits = [Related(**{**vars(hit), "metadata": dict(hit.metadata)}) for hit in found.hits]
+    return ConeResponse(hits=hits, exact=found.exact, total=found.total)

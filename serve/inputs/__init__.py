@@ -1,0 +1,1 @@
+"""What clients send as pictures, from the string or the URL to pixels, without trusting anything about it."""

@@ -1,0 +1,102 @@
+"""Items: texts, pictures, coordinates and ids of stored points, as requests hold them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+)
+
+from serve.schemas.fields import Embedding, PointId, Schema, Text, Visible, limits
+
+EXAMPLE_PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGP8z8DAwMDAxMDAwMDAAAANHQEDasKb6QAAAABJ"
+    "RU5ErkJggg=="
+)
+
+
+class TextItem(Schema):
+    """A text. The model reads its first context window, 77 tokens in CLIP.
+
+    A plain string is a text too, unless it is a data URI, or the base64 of a picture's file: then it is that picture.
+    """
+
+    text: Text = Field(examples=["a photo of a dog"])
+
+
+class ImageItem(Schema):
+    """A picture: PNG, JPEG, WebP, GIF or BMP. Of an animation the first frame is taken."""
+
+    image: str = Field(
+        description="Base64, or a data URI. A URL only of hosts that the server was told to fetch from; else refused.",
+        examples=[EXAMPLE_PICTURE],
+        json_schema_extra={"format": "image"},
+    )
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture that came as a file."""
+
+    data: bytes
+
+
+class EmbeddingItem(Schema):
+    """A point by its coordinates."""
+
+    embedding: Embedding
+
+
+class IdItem(Schema):
+    """A point stored in the request's collection."""
+
+    id: PointId = Field(examples=["photo-1"])
+
+
+def one_key(*keys: str) -> Any:
+    """Return the discriminator of objects told apart by which one of `keys` they have.
+
+    Tags stand in parentheses, so that messages about a field can leave them out of its path.
+    """
+
+    def tag(value: Any) -> str | None:
+        if isinstance(value, str):
+            return "(string)"
+        fields = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+        present = [key for key in keys if key in fields]
+        return f"({present[0]})" if len(present) == 1 else None
+
+    return tag
+
+
+Item: TypeAlias = Annotated[
+    Annotated[Text, Tag("(string)")]
+    | Annotated[TextItem, Tag("(text)")]
+    | Annotated[ImageItem, Tag("(image)")]
+    | Annotated[EmbeddingItem, Tag("(embedding)")]
+    | Annotated[IdItem, Tag("(id)")],
+    Discriminator(
+        one_key("text", "image", "embedding", "id"),
+        custom_error_type="one_of",
+        custom_error_message="expected a string, or an object with exactly one of text, image, embedding, id",
+    ),
+]
+
+JinaItem: TypeAlias = Annotated[
+    Annotated[Visible, Tag("(string)")] | Annotated[TextItem, Tag("(text)")] | Annotated[ImageItem, Tag("(image)")],
+    Discriminator(
+        one_key("text", "image"),
+        custom_error_type="one_of",
+        custom_error_message="expected a string, or an object with exactly one of text, image",
+    ),
+]
+
+Items: TypeAlias = Annotated[
+    list[Item], Field(fail_fast=True, min_length=1, json_schema_extra=limits(maxItems="max_inputs"))
+]
+
+COLLECTION = Field("default", description="Where the items given by id are stored.")
