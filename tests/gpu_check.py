@@ -3,8 +3,8 @@
 python tests/gpu_check.py [CHECK ...] [--output FILE]           on the first GPU; without one it says so
 python tests/gpu_check.py --device cpu --small                  the same checks in a small form, on a CPU
 
-Each check is a process of its own with a limit of time: its memory is given back, and one that fails, hangs or crashes is
-a failed line and leaves the others alone. The exit code is 1 where a line failed.
+Each check is a process of its own with a limit of time: its memory is given back, and one that fails, hangs or crashes
+is a failed line and leaves the others alone. The exit code is 1 where a line failed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+PATHS = [str(TESTS), str(TESTS.parent)]
+sys.path[:0] = PATHS
 
+import psutil  # noqa: E402
 import torch  # noqa: E402
 from gpu_checks import CHECKS  # noqa: E402
 from gpu_checks.kit import Line, Place, Report  # noqa: E402
@@ -70,7 +72,7 @@ def in_process(name: str, device: str, small: bool) -> list[Line]:
     """Run a check in a process of its own; return its lines, the last of which says so if it did not end well."""
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         files = Path(folder)
-        environment = {"PYTHONPATH": os.pathsep.join(sys.path[:2])} | ({} if device == "cuda" else _NO_GPU)
+        environment = {"PYTHONPATH": os.pathsep.join(PATHS)} | ({} if device == "cuda" else _NO_GPU)
         os.environ.update(environment)  # of all processes that are started from here
         # What was forked cannot use CUDA safely, if anything that was imported before has touched it.
         context = multiprocessing.get_context("spawn" if device == "cuda" else "forkserver")
@@ -93,16 +95,22 @@ _NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def supervise(process: multiprocessing.process.BaseProcess, limit_s: float) -> str:
-    """Start a process and wait for it; return why it did not end well, or "". Nothing of it is left."""
+    """Start a process and wait for it; return why it did not end well, or "". Nothing that it has started is left."""
     process.start()
+    late = True
     try:
         process.join(limit_s)
         late = process.is_alive()
     finally:
+        left: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left = psutil.Process(process.pid).children(recursive=True)  # those with groups of their own too
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid or 0, signal.SIGKILL)  # and what it has started
-        if process.is_alive():
-            process.kill()
+            os.killpg(process.pid or 0, signal.SIGKILL)
+        process.kill()
+        for each in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
         process.join()
     if late:
         return f"took more than {limit_s:g} s"
@@ -137,4 +145,5 @@ def show(check: str, what: str, figure: str, bar: str, verdict: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # which ends the check too
     raise SystemExit(main())

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
 from gpu_checks.kit import Place, Report
 from gpu_checks.project import (
     HIERARCHY,
@@ -22,8 +25,6 @@ from gpu_checks.project import (
     samples,
     with_taxonomy,
 )
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 OBJECTIVE_FP32 = 1e-4
 """float32 against float64, relative to the norm: a rounding of 6e-8, a hundred times larger where distances and angles

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+
 from gpu_checks.kit import Place, Report
 from gpu_checks.project import (
     ROOT,
@@ -43,13 +44,13 @@ SERVED = {"float32": 1e-3, "bfloat16": 0.1}
 
 def resume(place: Place, report: Report) -> None:
     """Kill -9 a run with train.deterministic=true, go on, and compare with one that nothing disturbed."""
-    shards, steps = write_shards(place.folder / "shards"), 40
+    shards, steps = write_shards(place.folder / "shards"), place.of(40, 20)
     precision = "bf16" if place.is_gpu else "fp32"
     commands = {}
     for name in ("whole", "killed"):
         config = run_config(
             place.folder / name, shards, train__deterministic=True, train__steps=steps, train__precision=precision,
-            train__checkpoint_every=3, train__trackers=[],
+            train__checkpoint_every=3, train__trackers=[], data__workers=place.of(2, 0),
         )  # fmt: skip
         file = write_config(place.folder / f"{name}.yaml", config)
         commands[name] = [sys.executable, str(ROOT / "train/pretrain.py"), "--config", str(file), "--resume"]
@@ -144,7 +145,9 @@ async def _serve(place: Place, report: Report, folder: Path, precision: str) -> 
         got = await engine.embed_text(texts[:16]), await engine.embed_image(pictures[:16])
         off = max(float((a - b).norm() / b.norm()) for a, b in zip(got, want, strict=True))
         bar = SERVED[precision]
-        report.judged(f"{precision}: points beside the CPU's, relative", f"{off:.1e}", f"{bar:g}", off <= bar, error=off)
+        report.judged(
+            f"{precision}: points beside the CPU's, relative", f"{off:.1e}", f"{bar:g}", off <= bar, error=off
+        )
         for kind, embed, items in (("texts", engine.embed_text, texts), ("pictures", engine.embed_image, pictures)):
             rates = {}
             for size in (size for size in (1, 16, 64, 256) if size <= len(items)):

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
 from gpu_checks.kit import Place, Report, until_full
 from gpu_checks.project import (
     BOX_ROLES,
@@ -27,8 +30,6 @@ from gpu_checks.project import (
     tiny_model,
     write_shards,
 )
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 STEPS = 20
 REPRODUCED = ROOT / "configs/pretrain/reproduce/hycoclip_vit_b.yaml"
