@@ -6,7 +6,7 @@ RUN := runs/quickstart
 START ?= --resume
 THREADS ?= $(or $(OMP_NUM_THREADS),$(shell $(BIN)/python -c 'import psutil; print(psutil.cpu_count(logical=False) or 1)'))
 
-.PHONY: install demo serve test lint format bench clean
+.PHONY: install demo serve test lint format bench gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -64,6 +64,9 @@ bench: install  ## measured errors, speeds and memory, beside peers; about an ho
 	$(BIN)/python tests/benchmarks/bench_start.py
 	$(BIN)/python tests/benchmarks/bench_hostile.py
 	$(BIN)/python tests/benchmarks/bench_serve.py
+
+gpu-check: install  ## on one GPU, at most 8 minutes: the same numbers as on a CPU, speeds, memory, resuming, NCCL; FILE=x.json keeps them
+	$(BIN)/python tests/gpu_check.py $(if $(FILE),--output $(FILE))
 
 clean:  ## remove what the other targets made, but not the runs
 	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

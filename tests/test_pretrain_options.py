@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -156,11 +157,15 @@ def test_compiled_towers_compute_the_same(tmp_path, shards):
 
 
 def test_deterministic_operations_are_asked_for(tmp_path, shards, plain, monkeypatch):
+    """Of cuBLAS too, in whose other mode torch refuses matrix products."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     asked: list[bool] = []
     note = after(pretrain.adamw, lambda *_, **__: asked.append(torch.are_deterministic_algorithms_enabled()))
     monkeypatch.setattr(pretrain, "adamw", note)
     assert run(config_of(tmp_path, shards, train__deterministic=True)) == 0
     assert asked == [True]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert losses(tmp_path / "run") == losses(plain)
 
 

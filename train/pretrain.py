@@ -145,6 +145,8 @@ class Run:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.use_deterministic_algorithms(settings.deterministic)
+        if settings.deterministic:  # without which torch refuses every matrix product on a GPU
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         _check_trackers(settings.trackers)
         check_launch(os.environ)
         self.accelerator = Accelerator(

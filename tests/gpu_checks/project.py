@@ -1,0 +1,76 @@
+"""Everything of the project that the checks use, imported here and nowhere else: what moves is mended in this file."""
+
+from objective_helpers import apply, gradients, leaves, samples
+from pretrain_helpers import run as pretrain
+from serve_helpers import quadrants
+from training_helpers import (
+    HIERARCHY,
+    ROOT,
+    TOWERS,
+    logged_steps,
+    make_batch,
+    read_log,
+    run_config,
+    started,
+    state_bits,
+    tiny_model,
+    wait_for,
+    with_taxonomy,
+    write_config,
+    write_shards,
+)
+
+from hypclip.checkpoint import atomic_directory, load, save
+from hypclip.config import read
+from hypclip.data.batch import Batch
+from hypclip.model import HypCLIP, ModelConfig
+from hypclip.objective import RECIPES, Objective
+from hypclip.roles import BOX_ROLES
+from hypclip.training.settings import RunConfig, configure
+from hypclip.training.step import forward_backward
+from hypclip.training.throughput import model_flops
+from serve.engine import ModelEngine
+from serve.metrics import Metrics
+from serve.settings import Settings
+from train.pretrain import Run
+
+__all__ = [
+    "BOX_ROLES",
+    "HIERARCHY",
+    "RECIPES",
+    "ROOT",
+    "TOWERS",
+    "Batch",
+    "HypCLIP",
+    "Metrics",
+    "ModelConfig",
+    "ModelEngine",
+    "Objective",
+    "Run",
+    "RunConfig",
+    "Settings",
+    "apply",
+    "atomic_directory",
+    "configure",
+    "forward_backward",
+    "gradients",
+    "leaves",
+    "load",
+    "logged_steps",
+    "make_batch",
+    "model_flops",
+    "pretrain",
+    "quadrants",
+    "read",
+    "read_log",
+    "run_config",
+    "samples",
+    "save",
+    "started",
+    "state_bits",
+    "tiny_model",
+    "wait_for",
+    "with_taxonomy",
+    "write_config",
+    "write_shards",
+]
