@@ -76,11 +76,13 @@ def test_what_is_installed_trains_and_serves_outside_of_a_checkout(installed, tm
     assert trained.returncode == 0, trained
     port = free_port()
     command = [installed / "hypclip-serve", "--checkpoint", tmp_path / "run" / "checkpoint", "--port", str(port)]
+    command += ["--index", tmp_path / "index", "--create-index"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as server:
         try:
-            wait_for(lambda: ready(port), "the server")
+            wait_for(lambda: server.poll() is not None or ready(port), "the server")
+            assert server.poll() is None
             body = json.dumps({"inputs": ["a red apple"]}).encode()
             request = urllib.request.Request(
                 f"http://127.0.0.1:{port}/embed", body, {"content-type": "application/json"}

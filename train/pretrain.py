@@ -145,7 +145,7 @@ class Run:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.use_deterministic_algorithms(settings.deterministic)
-        if settings.deterministic:  # without which torch refuses every matrix product on a GPU
+        if settings.deterministic:  # without it torch refuses matrix products on a GPU
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         _check_trackers(settings.trackers)
         check_launch(os.environ)
@@ -488,9 +488,7 @@ def _check_trackers(wanted: Sequence[str]) -> None:
     """Refuse a tracker whose library is missing, which accelerate would leave out without a word."""
     available = {str(tracker) for tracker in get_available_trackers()}
     if missing := [name for name in wanted if name not in available]:
-        raise ConfigError(
-            f"train.trackers: {missing[0]} is not installed: pip install {missing[0]}, or take it out of the list"
-        )
+        raise ConfigError(f"train.trackers: {missing[0]} is not installed: pip install {missing[0]}, or leave it out")
 
 
 def program() -> None:

@@ -26,12 +26,12 @@ from hypclip.data.batch import Batch
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.objective import RECIPES, Objective
 from hypclip.roles import BOX_ROLES
+from hypclip.training.monitoring.throughput import model_flops
 from hypclip.training.settings import RunConfig, configure
 from hypclip.training.step import forward_backward
-from hypclip.training.throughput import model_flops
-from serve.engine import ModelEngine
-from serve.metrics import Metrics
+from serve.inference.engine import ModelEngine
 from serve.settings import Settings
+from serve.telemetry.metrics import Metrics
 from train.pretrain import Run
 
 __all__ = [
