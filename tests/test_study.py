@@ -54,13 +54,19 @@ def test_each_config_is_trained_with_each_seed_once(tmp_path, shards, capsys):
     assert written.strip() in printed
     assert [line for line in written.splitlines() if line.startswith("#")] == ["## Retrieval", "## More"]
     assert [row.split(" | ")[:2] for row in written.splitlines()[4:6]] == [["| clip", "2"], ["| meru", "1"]]
+    (tmp_path / "table.md").write_text("## of an earlier time")
     # What is there is not run again; a config that has changed is, anew.
     assert main(["--config", str(config)]) == 0
     assert len(lines_of(tmp_path)) == 3
+    assert [file.name for file in tmp_path.glob("table.md*")] == ["table.md"]
+    assert (tmp_path / "table.md").read_text() == written
     changed = tmp_path / "meru.yaml"
     changed.write_text(changed.read_text().replace("steps: 2", "steps: 3"))
     assert main(["--config", str(config)]) == 0
     assert [one["name"] for one in lines_of(tmp_path)[3:]] == ["meru"]
+    (tmp_path / "table.md").write_text("of somebody else")
+    assert main(["--config", str(config), "--table-only"]) == 0
+    assert len(list(tmp_path.glob("table.md*"))) == 2
     assert (tmp_path / "runs" / "meru-0" / "checkpoints" / "step-00000003").is_dir()
 
 

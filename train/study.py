@@ -104,11 +104,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             parts.append(f"Not run yet, by seed: {', '.join(left)}.")
         text = "\n\n".join(parts)
         print(text)
-        write_output(config.table, f"{config.about}\n{text}\n".lstrip())
+        _write(config.table, config.about, text)
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 1 if failed else 0
+
+
+def _write(path: Path, about: str, text: str) -> None:
+    """Write the page; one that this study wrote before is replaced, and anything else moved aside."""
+    if path.is_file() and read_text(path).startswith(about or "## "):
+        path.unlink()
+    write_output(path, f"{about}\n{text}\n".lstrip())
 
 
 def _planned(config: StudyConfig) -> list[Run]:
