@@ -6,6 +6,7 @@
 FROM python:3.11-slim-bookworm
 
 WORKDIR /app
+RUN useradd --create-home --uid 1000 hypclip
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY hypclip ./hypclip
 COPY train ./train
@@ -13,7 +14,6 @@ COPY serve ./serve
 COPY configs ./configs
 RUN pip install --no-cache-dir -c constraints.txt ".[serve,search,otel,onnx]"
 
-RUN useradd --create-home --uid 1000 hypclip
 USER 1000
 ENV HYPCLIP_HOST=0.0.0.0 PYTHONUNBUFFERED=1
 EXPOSE 8000
