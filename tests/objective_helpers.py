@@ -337,15 +337,15 @@ def directed(
         "contrast/text-image": cross_entropy(text, image, s, chord),
         "contrast/box_image-box_text": cross_entropy(box_image, box_text, s, chord, weight=share),
         "contrast/box_text-box_image": cross_entropy(box_text, box_image, s, chord, weight=share),
-        "entail/text-image": logistic(text, image, whole, None, 2),
+        "entail/text-image": logistic(text, image, whole, None, 3),
         "entail/box_text-box_image": logistic(box_text, box_image, boxes, share, 2),
         "entail/box_image-image": logistic(box_image, image, owner, share, 0),
         "entail/box_text-text": logistic(box_text, text, owner, share, 0),
         "order/text-image": outwards(text, image, None),
         "order/box_text-box_image": outwards(box_text, box_image, share),
         "order/box_text-text": outwards(box_text, its_text, share),
-        "anchor/image": mean((torch.asinh(c.sqrt() * x.norm()) - 1.3).square() for x in image),
-        "anchor/box_image": mean(((torch.asinh(c.sqrt() * x.norm()) - 1.3).square() for x in box_image), share),
+        "anchor/image": mean((torch.asinh(c.sqrt() * x.norm()) - 1.35).square() for x in image),
+        "anchor/box_image": mean(((torch.asinh(c.sqrt() * x.norm()) - 1.35).square() for x in box_image), share),
     }
     weights = [0.5, 0.5, 1, 1, 0.1, 0.03, 0.03, 0.03, 5, 5, 5, 10, 10]
     return sum(w * part for w, part in zip(weights, parts.values(), strict=True)), parts
