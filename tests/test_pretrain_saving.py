@@ -214,7 +214,7 @@ def test_a_tracker_that_is_not_installed_is_refused_by_name(config, tmp_path, ca
     available = [tracker for tracker in pretrain.get_available_trackers() if str(tracker) != "wandb"]
     monkeypatch.setattr(pretrain, "get_available_trackers", lambda: available)
     wanted = "train.trackers=[tensorboard,wandb]"
-    assert_refused(config, capsys, "train.trackers: wandb is not installed: pip install wandb, or take it out", wanted)
+    assert_refused(config, capsys, "train.trackers: wandb is not installed: pip install wandb, or leave it out", wanted)
     assert not (tmp_path / "run").exists()
 
 
