@@ -31,6 +31,7 @@ from hypclip.errors import ConfigError, DataError, HypclipError
 from hypclip.evaluation.suite import EvaluationConfig
 from hypclip.files import check_output, read_text, write_output
 from hypclip.objective import recipe_from
+from hypclip.training.settings import RunConfig
 
 PRETRAIN, EVALUATE = (Path(__file__).with_name(name) for name in ("pretrain.py", "evaluate.py"))
 DIGITS = 5
@@ -125,7 +126,7 @@ def _planned(config: StudyConfig) -> list[Run]:
     for name, path in config.configs.items():
         settings = read(path)
         about = {key: value for key, value in settings.items() if key not in ("output_dir", "name", "evaluate")}
-        about["objective"] = asdict(recipe_from(settings.get("objective", {})))
+        about["objective"] = asdict(recipe_from(settings.get("objective", RunConfig.objective)))
         digest = hashlib.sha256(json.dumps([about, evaluation], sort_keys=True, default=str).encode()).hexdigest()[:12]
         for seed in config.seeds[: 1 if name in config.one_seed else None]:
             runs.append(Run(name, path, seed, digest, config.output_dir / f"{name}-{seed}"))
