@@ -9,8 +9,10 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+from tests.support import shapes
+
 # The shapes in the signatures of hypclip are checked in tests only. This must precede the first import of hypclip.
-install_import_hook("hypclip", "helpers.check_signature")
+install_import_hook("hypclip", f"{shapes.__name__}.check_signature")
 
 # Servers start at once; tests of ONNX Runtime ask for it.
 os.environ.setdefault("HYPCLIP_BACKEND", "torch")
@@ -31,7 +33,7 @@ def _seeded():
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory) -> Path:
     """A folder of two raw GRIT shards of ten samples."""
-    from training_helpers import write_shards  # which imports hypclip: after the hook above
+    from tests.support.training import write_shards  # which imports hypclip: after the hook above
 
     return write_shards(tmp_path_factory.mktemp("shards"))
 
@@ -39,7 +41,7 @@ def shards(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory, shards) -> Path:
     """The folder of a run of train/pretrain.py of four steps, without options, that nothing disturbed."""
-    from pretrain_helpers import config_of, run
+    from tests.support.pretraining import config_of, run
 
     folder = tmp_path_factory.mktemp("plain")
     assert run(config_of(folder, shards)) == 0

@@ -23,14 +23,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent
-PATHS = [str(TESTS), str(TESTS.parent)]
-sys.path[:0] = PATHS
+ROOT = str(Path(__file__).resolve().parents[1])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
 
 import psutil  # noqa: E402
 import torch  # noqa: E402
-from gpu_checks import CHECKS  # noqa: E402
-from gpu_checks.kit import Line, Place, Report  # noqa: E402
+
+from tests.gpu_checks import CHECKS  # noqa: E402
+from tests.gpu_checks.kit import Line, Place, Report  # noqa: E402
 
 SLOWER = 6
 """How many times the limits of a GPU a check may take on a CPU, which others may use too."""
@@ -72,12 +73,12 @@ def in_process(name: str, device: str, small: bool) -> list[Line]:
     """Run a check in a process of its own; return its lines, the last of which says so if it did not end well."""
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         files = Path(folder)
-        environment = {"PYTHONPATH": os.pathsep.join(PATHS)} | ({} if device == "cuda" else _NO_GPU)
+        environment = {"PYTHONPATH": ROOT} | ({} if device == "cuda" else _NO_GPU)
         os.environ.update(environment)  # of all processes that are started from here
         # What was forked cannot use CUDA safely, if anything that was imported before has touched it.
         context = multiprocessing.get_context("spawn" if device == "cuda" else "forkserver")
         if device == "cpu":
-            context.set_forkserver_preload(["gpu_check"])
+            context.set_forkserver_preload(["tests.gpu_check"])
         process = context.Process(target=check, args=(name, device, small, files))
         why = supervise(process, CHECKS[name].limit_s * (1 if device == "cuda" else SLOWER))
         report = Report(name, files / LINES)

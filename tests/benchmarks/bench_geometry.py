@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import reference
-from reference import exact, known_pairs
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hypclip.geometry import cones, lorentz, poincare
+from tests.support import reference
+from tests.support.reference import exact, known_pairs
 
 Row = tuple[str, str, Tensor, float]
 """What is measured, where, the errors, and the bar."""

@@ -8,8 +8,6 @@ request has to get the same embedding as before. Goals: no failure; no crash, no
 later than after 2 s, and memory that does not grow by more than 100 MB.
 """
 
-# ruff: noqa: E402 - the helpers of the tests are found by then only
-
 from __future__ import annotations
 
 import argparse
@@ -22,17 +20,17 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from serve_process import ROOT, Server, hypclip_server, running
+from servers import ROOT, Server, hypclip_server, running
 
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
-import hostile_payloads
-import schema_run
 import torch
-from hostile_request import check, closing, posted, send
 
 from hypclip import HypCLIP, ModelConfig
 from hypclip.checkpoint import save
+from tests.support import schema_run
+from tests.support.hostile import payloads as hostile_payloads
+from tests.support.hostile.request import check, closing, posted, send
 
 DEMO = ROOT / "runs/quickstart/checkpoint"
 TOWERS = {

@@ -18,13 +18,12 @@ from hypll.tensors import ManifoldTensor, TangentTensor
 from torch import Tensor
 from torch.nn.functional import normalize
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import reference
-from reference import exact
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hypclip.geometry import lorentz
 from hypclip.geometry.interop import to_geoopt, to_hypll
+from tests.support import reference
+from tests.support.reference import exact
 
 CURV = 1.0
 ROUNDS, SLOW_ROUNDS = 21, 3

@@ -32,8 +32,8 @@ import torch
 from serve_forward import Forward
 from serve_inputs import text_requests
 from serve_plan import Plan, quantile_of
-from serve_process import HERE, PORT, hypclip_server, plain_server, running, start
 from serve_setup import CLIENTS, DEMO, WARM_UP_S, Bench
+from servers import HERE, PORT, hypclip_server, plain_server, running, start
 
 OPEN_LOOP_S = 30.0
 OVERLOAD_S = 60.0

@@ -11,13 +11,12 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from ports import free_port
-from serve_process import start_module
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from hypclip import HypCLIP, ModelConfig
 from hypclip.checkpoint import atomic_directory, save
+from tests.support.ports import free_port
+from tests.support.processes import start_module
 
 
 def main() -> None:

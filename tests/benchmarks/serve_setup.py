@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from serve_inputs import captions, image_requests, pictures, text_requests
 from serve_plan import Plan, Report
-from serve_process import ROOT, Server, hypclip_server, running
+from servers import ROOT, Server, hypclip_server, running
 
 import hypclip
 from hypclip.checkpoint import atomic_directory, save

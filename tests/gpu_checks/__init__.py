@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gpu_checks import arithmetic, programs, steps
-from gpu_checks.kit import Place, Report
+from tests.gpu_checks import arithmetic, programs, steps
+from tests.gpu_checks.kit import Place, Report
 
 
 class Check(NamedTuple):

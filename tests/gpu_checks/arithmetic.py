@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from gpu_checks.kit import Place, Report
-from gpu_checks.project import (
+from tests.gpu_checks.kit import Place, Report
+from tests.gpu_checks.project import (
     HIERARCHY,
     RECIPES,
     TOWERS,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from gpu_checks.kit import Place, Report
-from gpu_checks.project import (
+from tests.gpu_checks.kit import Place, Report
+from tests.gpu_checks.project import (
     ROOT,
     TOWERS,
     HypCLIP,
@@ -36,7 +36,7 @@ from gpu_checks.project import (
     write_config,
     write_shards,
 )
-from gpu_checks.steps import VIT_B_16
+from tests.gpu_checks.steps import VIT_B_16
 
 SERVED = {"float32": 1e-3, "bfloat16": 0.1}
 """Points from the server beside those of the model on the CPU in float32, relative; see gpu_checks.arithmetic."""

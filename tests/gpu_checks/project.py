@@ -1,9 +1,21 @@
 """Everything of the project that the checks use, imported here and nowhere else: what moves is mended in this file."""
 
-from objective_helpers import apply, gradients, leaves, samples
-from pretrain_helpers import run as pretrain
-from serve_helpers import quadrants
-from training_helpers import (
+from hypclip.checkpoint import atomic_directory, load, save
+from hypclip.config import read
+from hypclip.data.batch import Batch
+from hypclip.model import HypCLIP, ModelConfig
+from hypclip.objective import RECIPES, Objective
+from hypclip.roles import BOX_ROLES
+from hypclip.training.monitoring.throughput import model_flops
+from hypclip.training.settings import RunConfig, configure
+from hypclip.training.step import forward_backward
+from serve.inference.engine import ModelEngine
+from serve.settings import Settings
+from serve.telemetry.metrics import Metrics
+from tests.support.objective import apply, gradients, leaves, samples
+from tests.support.pretraining import run as pretrain
+from tests.support.serving import quadrants
+from tests.support.training import (
     HIERARCHY,
     ROOT,
     TOWERS,
@@ -19,19 +31,6 @@ from training_helpers import (
     write_config,
     write_shards,
 )
-
-from hypclip.checkpoint import atomic_directory, load, save
-from hypclip.config import read
-from hypclip.data.batch import Batch
-from hypclip.model import HypCLIP, ModelConfig
-from hypclip.objective import RECIPES, Objective
-from hypclip.roles import BOX_ROLES
-from hypclip.training.monitoring.throughput import model_flops
-from hypclip.training.settings import RunConfig, configure
-from hypclip.training.step import forward_backward
-from serve.inference.engine import ModelEngine
-from serve.settings import Settings
-from serve.telemetry.metrics import Metrics
 from train.pretrain import Run
 
 __all__ = [

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gpu_checks.kit import Place, Report, until_full
-from gpu_checks.project import (
+from tests.gpu_checks.kit import Place, Report, until_full
+from tests.gpu_checks.project import (
     BOX_ROLES,
     ROOT,
     TOWERS,

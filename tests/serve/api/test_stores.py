@@ -1,0 +1,69 @@
+"""The server on Qdrant: the same answers as on the local store, and what clients see when it does not answer."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi.testclient import TestClient
+
+from hypclip.search import LocalStore, Unavailable
+from serve.app import create_app
+from serve.settings import Settings
+from serve.stores import open_store
+from tests.support.serving import FakeEngine, assert_error
+
+POINTS = [
+    {"id": f"{i}", "embedding": [0.02 * i, 0.3] + [0.01] * 10, "metadata": {"i": i}, "modality": "text"}
+    for i in range(40)
+]
+REQUESTS = {
+    "/retrieve": {"query": {"id": "3"}, "k": 5, "filter": {"i": {"gt": 5}}, "exact": True},
+    "/hierarchy/ancestors": {"of": {"embedding": [0.5, 1.5] + [0.02] * 10}, "order_by": "radius"},
+    "/hierarchy/descendants": {"of": {"id": "0"}, "aperture_scale": 1.2},
+    "/hierarchy/traverse": {"source": {"embedding": [0.5, 1.5] + [0.02] * 10}},
+    "/hierarchy/common_ancestors": {"of": [{"id": "30"}, {"id": "39"}], "aperture_scale": 1.5},
+}
+
+
+def rounded(answer):
+    """Answers are compared to nine digits."""
+    if isinstance(answer, dict):
+        return {name: rounded(value) for name, value in answer.items()}
+    if isinstance(answer, list):
+        return [rounded(value) for value in answer]
+    return round(answer, 9) if isinstance(answer, float) else answer
+
+
+def test_both_stores_answer_alike(tmp_path):
+    answers = []
+    for settings in (Settings(index=tmp_path, create_index=True), Settings(qdrant_url=":memory:")):
+        with TestClient(create_app(settings, FakeEngine())) as client:
+            assert client.put("/collections/default/points", json={"points": POINTS}).json()["count"] == 40
+            answers.append({path: rounded(client.post(path, json=body).json()) for path, body in REQUESTS.items()})
+            assert_error(
+                client.post("/retrieve", json={"query": {"id": "3"}, "filter": {"colour": 1}}),
+                422,
+                "unknown_field",
+                "colour",
+            )
+    assert all("error" not in answer for answer in answers[0].values())
+    assert answers[0]["/hierarchy/ancestors"]["total"] > 0
+    assert answers[0] == answers[1]
+
+
+def test_a_store_that_does_not_answer_is_503_and_says_when_to_come_back(tmp_path):
+    class Down(LocalStore):
+        def describe(self, name):
+            raise Unavailable("Qdrant at http://down:6333 does not answer")
+
+    store = Down(tmp_path, create=True)
+    with TestClient(create_app(Settings(), FakeEngine(), store)) as client:
+        response = client.post("/retrieve", json={"query": "a"})
+        assert_error(response, 503, "store_unavailable", "http://down:6333")
+        assert response.headers["retry-after"] == "1"
+
+
+def test_a_qdrant_that_is_not_there_stops_the_first_call():
+    store = open_store(Settings(qdrant_url="http://127.0.0.1:9", qdrant_timeout_s=0.5))
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
+        store.collections()
+    store.close()
