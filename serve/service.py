@@ -21,7 +21,6 @@ from torch import Tensor
 from hypclip.errors import InputError
 from hypclip.geometry.entailment import Cone, Entailment
 from hypclip.search import (
-    Collection,
     Found,
     Modality,
     Order,
@@ -36,6 +35,7 @@ from hypclip.search import (
     traverse,
 )
 from hypclip.search.hierarchy import relations
+from hypclip.search.types import check_space
 from serve.classify import Taxonomy, probabilities, prompts, taxonomy
 from serve.errors import InvalidImage, InvalidRequest, LimitExceeded
 from serve.inference.batching import Input
@@ -110,25 +110,24 @@ class Service:
         finally:
             self.metrics.index_seconds.labels(op).observe(time.perf_counter() - start)
 
-    async def collection(self, name: str) -> Collection:
-        """Return a collection that the engine's points can be compared with.
+    async def check_collection(self, name: str) -> None:
+        """Check that the engine's points can be compared with those of a collection.
 
         Raises:
             UnknownCollection: there is none of this name.
             ModelMismatch: it is of another model.
         """
-        found = await self.ask("describe", partial(self.store.describe, name))
-        found.check_space(self.space)
-        return found
+        check_space(name, await self.ask("space", partial(self.store.space, name)), self.space)
 
     async def embed(
-        self, items: Sequence[Item | Point | Upload], collection: str
+        self, items: Sequence[Item | Point | Upload], collection: str, *, is_checked: bool = False
     ) -> tuple[Float[Tensor, "n d"], list[Modality]]:
         """Turn items into float32 points, and say what each was made from.
 
         Args:
-            items: checked requests.
+            items: validated requests.
             collection: where items given by id are.
+            is_checked: whether `check_collection` was called for it already.
 
         Raises:
             LimitExceeded, InvalidImage, InputError, UnknownCollection, UnknownPoint, ModelMismatch.
@@ -161,11 +160,12 @@ class Service:
         if given:
             points[list(given)] = self._given_points(given)
         if stored:
-            await self.collection(collection)
-            unique = list(dict.fromkeys(stored.values()))
-            found = await self.ask("get", partial(self.store.get, collection, unique))
+            if not is_checked:
+                await self.check_collection(collection)
+            row_of = {point_id: row for row, point_id in enumerate(dict.fromkeys(stored.values()))}
+            found = await self.ask("get", partial(self.store.get, collection, list(row_of)))
             for i, point_id in stored.items():
-                row = unique.index(point_id)
+                row = row_of[point_id]
                 points[i], modality[i] = found.vectors[row], found.modality[row]
         if images:
             pictures = await self._prepared(list(images.values()))
@@ -283,8 +283,8 @@ class Service:
         _check_count("the number of taxonomy edges", edges, self.settings.max_taxonomy_edges, "max_taxonomy_edges")
         return await asyncio.to_thread(taxonomy, edges)
 
-    async def put(self, name: str, points: Sequence[Point]) -> Collection:
-        """Write points, creating the collection if need be; on disk when this returns."""
+    async def put(self, name: str, points: Sequence[Point]) -> int:
+        """Write points, creating the collection if need be, and return how many it has; on disk when this returns."""
         _check_count("the number of points", points, self.settings.max_points, "max_points")
         for point in points:
             size = len(json.dumps(point.metadata, ensure_ascii=False).encode())
@@ -293,19 +293,19 @@ class Service:
                 raise LimitExceeded(what, size, self.settings.max_metadata_bytes, "max_metadata_bytes")
         # Before the forward pass, for a quick refusal; `create_collection` has the last word.
         with contextlib.suppress(UnknownCollection):
-            await self.collection(name)
+            await self.check_collection(name)
         vectors, modality = await self.embed(points, name)
         columns = Points([p.id for p in points], vectors, modality, [p.metadata for p in points])
         self.space.check_points(vectors)
         await self.ask("create", partial(self.store.create_collection, name, self.space))
         await self.ask("upsert", partial(self.store.upsert, name, columns))
-        return await self.ask("describe", partial(self.store.describe, name))
+        return await self.ask("count", partial(self.store.count, name))
 
-    async def delete(self, name: str, ids: Sequence[str]) -> tuple[int, Collection]:
-        """Remove points; return how many there were, and the collection as it is now."""
+    async def delete(self, name: str, ids: Sequence[str]) -> tuple[int, int]:
+        """Remove points; return how many there were, and how many the collection now has."""
         _check_count("the number of ids", ids, self.settings.max_points, "max_points")
         deleted = await self.ask("delete", partial(self.store.delete, name, ids))
-        return deleted, await self.ask("describe", partial(self.store.describe, name))
+        return deleted, await self.ask("count", partial(self.store.count, name))
 
     async def _prepared(self, values: Sequence[str | bytes]) -> list[Input]:
         """Decode and resize pictures, and fetch those given by URL where that is allowed."""
@@ -328,8 +328,8 @@ class Service:
 
     async def _located(self, items: Sequence[Item], collection: str) -> Float[Tensor, "n d"]:
         """Return the points of items to search a collection with, which is refused first if it is of another model."""
-        await self.collection(collection)
-        points, _ = await self.embed(items, collection)
+        await self.check_collection(collection)
+        points, _ = await self.embed(items, collection, is_checked=True)
         return points
 
     def _check_page(self, k: int, offset: int) -> None:

@@ -87,7 +87,7 @@ class _Asked:
     def way(self, text: str) -> None:
         """Print the texts from a text to the root."""
         point = self.model.embed_text([text])[0]
-        rule = self.store.describe(self.collection).space.entailment
+        rule = self.store.space(self.collection).entailment
         way = Way(point, self.model.curv.item())
         found = traverse(self.store, self.collection, way, rule, Where(modality="text"))
         _heading(f"from {text!r} to the root lie", len(found.stops))

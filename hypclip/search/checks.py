@@ -7,7 +7,7 @@ from typing import get_args
 
 from hypclip.errors import InputError
 from hypclip.geometry.entailment import Cone, Plane
-from hypclip.search.given import as_whole, shown
+from hypclip.search.given import as_number, as_whole, shown
 from hypclip.search.types import Order, Points, Side
 
 
@@ -23,6 +23,18 @@ def check_page(limit: int, offset: int) -> None:
         raise InputError(f"k, or the limit of a page, must be at least 1, got {limit}")
     if offset < 0:
         raise InputError(f"offset must be 0 or more, got {offset}")
+
+
+def as_distance(value: object) -> float:
+    """Return a distance as a float.
+
+    Raises:
+        InputError: it is no number, or below 0.
+    """
+    distance = as_number(value, "distance")
+    if not distance >= 0:
+        raise InputError(f"distance must be 0 or more, got {distance}")
+    return distance
 
 
 def check_cone(cone: object) -> None:

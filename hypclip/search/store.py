@@ -30,6 +30,10 @@ class VectorStore(Protocol):
         """Return one collection."""
         ...
 
+    def space(self, name: str) -> Space:
+        """Return the space of a collection: less work than `describe`, which counts the points too."""
+        ...
+
     def create_collection(self, name: str, space: Space) -> Collection:
         """Create a collection, or return the one of this name if it is of the same space.
 

@@ -34,6 +34,16 @@ MAX_METADATA_DEPTH = 100
 """Most levels of a point's metadata; SQLite reads JSON of about 2,000."""
 
 
+def check_space(name: str, stored: Space, asked: Space) -> None:
+    """Refuse the points of another model than that of a collection.
+
+    Raises:
+        ModelMismatch: the model, its curvature, its dimension or its rule of entailment differ.
+    """
+    if not stored.same_as(asked):
+        raise ModelMismatch(name, stored, asked)
+
+
 @dataclass(frozen=True)
 class Collection:
     """A named set of points of one model."""
@@ -49,8 +59,7 @@ class Collection:
         Raises:
             ModelMismatch: the model, its curvature, its dimension or its rule of entailment differ.
         """
-        if not self.space.same_as(space):
-            raise ModelMismatch(self.name, self.space, space)
+        check_space(self.name, self.space, space)
 
 
 @dataclass(frozen=True, init=False)

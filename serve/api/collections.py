@@ -45,15 +45,14 @@ async def put_points(name: Name, request: PutPointsRequest, service: Running) ->
 
     The first write creates the collection. When the response arrives the points are on disk.
     """
-    collection = await service.put(name, request.points)
-    return PutPointsResponse(upserted=len(request.points), count=collection.count)
+    return PutPointsResponse(upserted=len(request.points), count=await service.put(name, request.points))
 
 
 @router.delete("/collections/{name}/points", summary="Delete points")
 async def delete_points(name: Name, request: DeletePointsRequest, service: Running) -> DeletePointsResponse:
     """Remove points by id. When the response arrives they are gone from the disk."""
-    deleted, collection = await service.delete(name, request.ids)
-    return DeletePointsResponse(deleted=deleted, count=collection.count)
+    deleted, count = await service.delete(name, request.ids)
+    return DeletePointsResponse(deleted=deleted, count=count)
 
 
 def _info(collection: Collection) -> CollectionInfo:

@@ -131,7 +131,7 @@ def common_ancestors(
     if cone is not None:
         check_cone(cone)
     x = _several(of, "common ancestors are those")
-    space = store.describe(name).space
+    space = store.space(name)
     curv, cone = space.curv, space.entailment if cone is None else cone
     points, exact = store.contenders(name, Path(x[0], curv), cone, where)
     common = torch.ones(len(points.ids), dtype=torch.bool)

@@ -73,7 +73,7 @@ def traverse(
         name: the collection.
         path: from where to where, in steps or along the geodesic.
         cone: only points whose cone or half-space holds a place may be the nearest of it; all points where absent.
-            That of the collection is store.describe(name).space.entailment. With `strict` a point does not entail its
+            That of the collection is store.space(name).entailment. With `strict` a point does not entail its
             own place.
         where: which points take part at all.
 

@@ -19,10 +19,18 @@ from torch import Tensor
 from hypclip.checkpoint import atomic_directory
 from hypclip.errors import InputError, MissingExtraError, StoreError
 from hypclip.geometry.entailment import Entailment, Plane
-from hypclip.search.checks import check_cone, check_cone_search, check_name, check_page, check_points, check_rows
+from hypclip.search.checks import (
+    as_distance,
+    check_cone,
+    check_cone_search,
+    check_name,
+    check_page,
+    check_points,
+    check_rows,
+)
 from hypclip.search.errors import UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import Measures, measure, measure_cone, one_thread
-from hypclip.search.given import Vectors, as_ids, as_number, shown
+from hypclip.search.given import Vectors, as_ids, shown
 from hypclip.search.local import ivf, scan_cones, scan_knn, scan_paths, scan_planes
 from hypclip.search.local.collection import Held, Loading, codes_of
 from hypclip.search.local.sqlite import Database, Row, fields_of
@@ -99,6 +107,10 @@ class LocalStore:
         """Return one collection; see VectorStore."""
         held = self._find(name)
         return Collection(name, held.space, len(held.table), held.index)
+
+    def space(self, name: str) -> Space:
+        """Return the space of a collection; see VectorStore."""
+        return self._find(name).space
 
     def create_collection(self, name: str, space: Space) -> Collection:
         """Create a collection, or return the one of this name if it is of the same space; see VectorStore."""
@@ -221,9 +233,7 @@ class LocalStore:
         held = self._find(name)
         q = held.space.point(query)
         check_page(limit, offset)
-        distance = as_number(distance, "distance")
-        if not distance >= 0:
-            raise InputError(f"distance must be 0 or more, got {distance}")
+        distance = as_distance(distance)
 
         def search() -> list[_Ranked]:
             snapshot, masks = self._select(name, held, where)

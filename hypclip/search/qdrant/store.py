@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -31,12 +31,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hypclip.errors import InputError, MissingExtraError, StoreError
+from hypclip.errors import MissingExtraError, StoreError
 from hypclip.geometry.entailment import Cone, Entailment, Plane
-from hypclip.search.checks import check_cone, check_cone_search, check_name, check_page, check_points, check_rows
+from hypclip.search.checks import (
+    as_distance,
+    check_cone,
+    check_cone_search,
+    check_name,
+    check_page,
+    check_points,
+    check_rows,
+)
 from hypclip.search.errors import Unavailable, UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import measure_cone
-from hypclip.search.given import Vectors, as_ids, as_number
+from hypclip.search.given import Vectors, as_ids
 from hypclip.search.path import Path
 from hypclip.search.space import Space
 from hypclip.search.types import Collection, Found, Hit, Order, Points, Side, encode_metadata
@@ -46,6 +54,7 @@ try:
     from qdrant_client import QdrantClient, models
 
     from hypclip.search.qdrant import codec, filters, planes, searches
+    from hypclip.search.qdrant.catalogue import Catalogue
     from hypclip.search.qdrant.link import Link
 except ImportError as missing:
     raise MissingExtraError(f"{missing}: it comes with an extra, run pip install 'hypclip[search]'") from missing
@@ -91,7 +100,7 @@ class QdrantStore:
         self._client, self._prefix = self._link.client, prefix
         self._shards, self._replicas, self._exact_up_to = shards, replicas, exact_up_to
         fields = {filters.field_key(name): filters.field_index(kind).value for name, kind in (indexed or {}).items()}
-        self._indexes = _INDEXES | fields
+        self._catalogue = Catalogue(self._link, prefix, _INDEXES | fields)
 
     @classmethod
     def connect(
@@ -130,7 +139,7 @@ class QdrantStore:
         found = []
         for name in names:
             with contextlib.suppress(UnknownCollection):
-                info = self._info(name)
+                info = self._catalogue.info(name)
                 if codec.is_ours(info):
                     found.append(Collection(name, codec.space_of(name, info), self._count(name, None)))
         return found
@@ -141,7 +150,15 @@ class QdrantStore:
         Raises:
             StoreError: hypclip did not make it, or it has another format or other vectors than ours.
         """
-        return Collection(name, self._migrated(name), self._count(name, None))
+        return Collection(name, self._catalogue.migrate(name), self._count(name, None))
+
+    def space(self, name: str) -> Space:
+        """Return the space of a collection, as it was at most a second ago; see VectorStore.
+
+        Raises:
+            StoreError: hypclip did not make it, or it has another format or other vectors than ours.
+        """
+        return self._catalogue.space(name)
 
     def create_collection(self, name: str, space: Space) -> Collection:
         """Create a collection, or return the one of this name if it is of the same space; see VectorStore."""
@@ -156,25 +173,29 @@ class QdrantStore:
 
     def upsert(self, name: str, points: Points) -> None:
         """Write points, all or none of a request; see VectorStore."""
-        space = self._migrated(name)
+        space = self._catalogue.migrate(name)
         check_points(points)
         space.check_points(points.vectors)
         texts = encode_metadata(points)
         strong = models.WriteOrdering.STRONG
         for start, end in itertools.pairwise([0, *codec.request_ends(space, texts)]):
             structs = codec.to_structs(space, points, texts, start, end)
-            self._write(name, partial(self._client.upsert, self._prefix + name, structs, wait=True, ordering=strong))
+            self._catalogue.write(
+                name, partial(self._client.upsert, self._prefix + name, structs, wait=True, ordering=strong)
+            )
 
     def delete(self, name: str, ids: Sequence[str]) -> int:
         """Remove points and return how many there were; see VectorStore."""
-        self._find(name)
+        self.space(name)
         ids = as_ids(ids)
         count, strong = 0, models.WriteOrdering.STRONG
         for batch in codec.batches(list(dict.fromkeys(map(codec.point_uuid, ids))), 4096):
             find = partial(self._client.retrieve, self._prefix + name, batch, with_payload=False)
             if there := [record.id for record in self._link.ask(name, find)]:
                 gone = models.PointIdsList(points=there)
-                self._write(name, partial(self._client.delete, self._prefix + name, gone, wait=True, ordering=strong))
+                self._catalogue.write(
+                    name, partial(self._client.delete, self._prefix + name, gone, wait=True, ordering=strong)
+                )
             count += len(there)
         return count
 
@@ -193,12 +214,12 @@ class QdrantStore:
 
     def find(self, name: str, ids: Sequence[str]) -> Points:
         """Return those of the points that are there, in any order; see VectorStore."""
-        space, ids = self._find(name), as_ids(ids)
+        space, ids = self.space(name), as_ids(ids)
         return codec.joined(space, self._fetch(name, space, list(map(codec.point_uuid, ids)), ANYTHING))
 
     def count(self, name: str, where: Where = ANYTHING) -> int:
         """Return how many points meet the conditions; see VectorStore."""
-        space = self._find(name)
+        space = self.space(name)
         if filters.decided(where):
             count = self._count(name, filters.both(filters.conditions(where)))
         else:
@@ -210,7 +231,7 @@ class QdrantStore:
     def scan(self, name: str, where: Where = ANYTHING, rows: int = 4096) -> Iterator[Points]:
         """Yield all points that meet the conditions, each once; see VectorStore."""
         check_rows(rows)
-        return self._scan(name, self._find(name), where, rows)
+        return self._scan(name, self.space(name), where, rows)
 
     def knn(
         self,
@@ -223,11 +244,10 @@ class QdrantStore:
         exact: bool | None = None,
     ) -> list[Found]:
         """Return for each query the k nearest points by geodesic distance, then by id; see VectorStore."""
-        info = self._info(name)
-        space = codec.space_of(name, info)
+        space = self.space(name)
         given = space.points(queries)
         check_page(k, offset)
-        surely = (info.points_count or 0) <= self._exact_up_to if exact is None else exact
+        surely = self._catalogue.points(name) <= self._exact_up_to if exact is None else exact
         end = offset + k
         limit = 2 * end + 32 if surely else max(100, 4 * end)
         found = []
@@ -258,11 +278,9 @@ class QdrantStore:
         offset: int = 0,
     ) -> Found:
         """Return the points at most a distance away, nearest first, a page of them; see VectorStore."""
-        space = self._find(name)
+        space = self.space(name)
         q = space.point(query)
-        distance = as_number(distance, "distance")
-        if not distance >= 0:
-            raise InputError(f"a distance is at least 0, got {distance}")
+        distance = as_distance(distance)
         check_page(limit, offset)
         hits = self._ball(name, space, q, distance, where)
         return self._page(name, where, hits, "distance", limit, offset)
@@ -280,7 +298,7 @@ class QdrantStore:
         offset: int = 0,
     ) -> Found:
         """Return the ancestors or the descendants of a point, a page of them; see VectorStore."""
-        space = self._find(name)
+        space = self.space(name)
         rule = space.entailment if cone is None else cone
         check_cone_search(side, rule, order)
         q = space.point(of)
@@ -308,7 +326,7 @@ class QdrantStore:
         the way and points may be missing; not so with half-spaces, nor with a cone and the root as the end, for what
         holds a place on that way holds the start.
         """
-        space = self._find(name)
+        space = self.space(name)
         space.check_path(path)
         if cone is not None:
             check_cone(cone)
@@ -331,7 +349,7 @@ class QdrantStore:
 
     def snapshot(self, name: str) -> str:
         """Let the server make a snapshot of a collection, and return its name there; see VectorStore."""
-        self._find(name)
+        self.space(name)
         if self._link.local:
             raise StoreError("Qdrant's local mode makes no snapshots: close the store and copy its directory")
         # Made again it would be another one.
@@ -450,24 +468,6 @@ class QdrantStore:
         scroll = partial(self._client.scroll, self._prefix + name, scroll_filter, limit=1, with_payload=False)
         return bool(self._link.ask(name, scroll)[0])
 
-    def _info(self, name: str) -> models.CollectionInfo:
-        return self._link.ask(name, partial(self._client.get_collection, self._prefix + name))
-
-    def _find(self, name: str) -> Space:
-        return codec.space_of(name, self._info(name))
-
-    def _migrated(self, name: str) -> Space:
-        """Return the space of a collection, having made the payload indexes it lacks."""
-        info = self._info(name)
-        space = codec.space_of(name, info)
-        there = {key.replace('"', "") for key in info.payload_schema}
-        for key, kind in self._indexes.items():
-            # Local mode has no indexes.
-            if not self._link.local and key.replace('"', "") not in there:
-                schema = models.PayloadSchemaType(kind)
-                self._write(name, partial(self._client.create_payload_index, self._prefix + name, key, schema))
-        return space
-
     def _create(self, name: str, space: Space) -> None:
         version = "" if self._link.local else self._link.ask(name, self._client.info).version
         if version and [int(part) for part in version.split(".")[:2]] < [1, 16]:
@@ -488,11 +488,6 @@ class QdrantStore:
         except StoreError as error:
             # Another process may have been first, or of two tries the answer to the first was lost.
             with contextlib.suppress(UnknownCollection):
-                self._info(name)
+                self._catalogue.info(name)
                 return
             raise error from error.__cause__
-
-    def _write(self, name: str, call: Callable[[], models.UpdateResult]) -> None:
-        result = self._link.ask(name, call)
-        if result.status != models.UpdateStatus.COMPLETED:
-            raise Unavailable(f"Qdrant {self._link.address} did not finish a write in time: {result.status}")

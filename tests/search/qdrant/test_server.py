@@ -20,6 +20,7 @@ from hypclip.search import (
     UnknownCollection,
     Where,
 )
+from hypclip.search.qdrant import catalogue
 from hypclip.search.qdrant import store as qdrant_store
 from hypclip.search.qdrant.store import QdrantStore
 from tests.support.qdrant import DIM, Server, cloud, points
@@ -195,3 +196,27 @@ def test_without_the_client_the_error_names_the_extra(monkeypatch):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     with contextlib.suppress(KeyError):
         del sys.modules["qdrant_again"]
+
+
+def test_a_collection_is_remembered_for_a_moment_and_no_longer(server, monkeypatch):
+    with QdrantStore.connect(server.url) as store, QdrantStore.connect(server.url) as other:
+        other.create_collection("c", Space("m", 1.0, 2))
+        before = len(server.requests)
+        assert store.space("c") == store.space("c") == Space("m", 1.0, 2)
+        assert len(server.requests) == before + 1
+        server.engine.delete_collection("hypclip-c")
+        other.create_collection("c", Space("new", 1.0, 3))
+        monkeypatch.setattr(catalogue, "REMEMBERED_S", 0.0)
+        assert store.space("c") == Space("new", 1.0, 3)
+        server.engine.delete_collection("hypclip-c")
+        with pytest.raises(UnknownCollection):
+            store.space("c")
+
+
+def test_whether_a_search_is_exact_goes_by_the_points_after_a_write(server):
+    with QdrantStore.connect(server.url, exact_up_to=2) as store:
+        store.create_collection("c", Space("m", 1.0, 2))
+        store.upsert("c", points(torch.eye(2)))
+        assert store.knn("c", torch.ones(1, 2), 1)[0].exact
+        store.upsert("c", points(torch.eye(2), ids=["a", "b"]))
+        assert not store.knn("c", torch.ones(1, 2), 1)[0].exact

@@ -9,6 +9,7 @@ from hypclip.search import LocalStore, Unavailable
 from serve.app import create_app
 from serve.settings import Settings
 from serve.stores import open_store
+from tests.support.qdrant import Server
 from tests.support.serving import FakeEngine, assert_error
 
 POINTS = [
@@ -52,7 +53,7 @@ def test_both_stores_answer_alike(tmp_path):
 
 def test_a_store_that_does_not_answer_is_503_and_says_when_to_come_back(tmp_path):
     class Down(LocalStore):
-        def describe(self, name):
+        def space(self, name):
             raise Unavailable("Qdrant at http://down:6333 does not answer")
 
     store = Down(tmp_path, create=True)
@@ -67,3 +68,32 @@ def test_a_qdrant_that_is_not_there_stops_the_first_call():
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
         store.collections()
     store.close()
+
+
+@pytest.mark.parametrize(
+    "method, path, body, most",
+    [
+        ("PUT", "/collections/default/points", {"points": POINTS}, 6),
+        ("POST", "/retrieve", {"query": "a dog"}, 2),
+        ("POST", "/retrieve", {"query": {"id": "3"}}, 3),
+        ("POST", "/hierarchy/descendants", {"of": "a dog"}, 3),
+        ("POST", "/hierarchy/descendants", {"of": {"id": "0"}}, 5),
+        ("POST", "/hierarchy/common_ancestors", {"of": [{"id": "30"}, {"id": "39"}]}, 5),
+        ("POST", "/hierarchy/traverse", {"source": "a dog"}, 4),
+        ("DELETE", "/collections/default/points", {"ids": ["39"]}, 4),
+    ],
+)
+def test_the_space_of_a_collection_is_asked_for_once_per_request(method, path, body, most):
+    with (
+        Server() as qdrant,
+        TestClient(create_app(Settings(qdrant_url=qdrant.url), FakeEngine())) as writer,
+        TestClient(create_app(Settings(qdrant_url=qdrant.url), FakeEngine())) as client,
+    ):
+        assert writer.put("/collections/default/points", json={"points": POINTS}).status_code == 200
+        before = len(qdrant.requests)
+        assert client.request(method, path, json=body).status_code == 200
+        asked = qdrant.requests[before:]
+    assert len(asked) <= most
+    descriptions = [path for method, path, *_ in asked if (method, path) == ("GET", "/collections/hypclip-default")]
+    # A write reads the payload indexes anew, to make those that are missing.
+    assert len(descriptions) == (3 if method == "PUT" else 1)

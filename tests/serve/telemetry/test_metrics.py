@@ -182,7 +182,7 @@ def test_calls_of_the_store_are_timed_by_what_they_do(client):
     client.post("/retrieve", json={"query": "a"})
     client.post("/hierarchy/ancestors", json={"of": "a"})
     counts = series(client, "hypclip_index_seconds")
-    assert {("create",), ("upsert",), ("describe",), ("knn",), ("cone",)} <= counts.keys()
+    assert {("create",), ("upsert",), ("space",), ("knn",), ("cone",)} <= counts.keys()
     assert counts["knn",] == 1
 
 

@@ -1,0 +1,97 @@
+"""Spaces and sizes of Qdrant collections, remembered for a moment.
+
+A request asks for the space of its collection several times: to refuse a collection of another model, to read points by
+id, to search. A collection keeps its space for life, and hypclip deletes none, so one answer serves them all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from qdrant_client import models
+
+from hypclip.errors import StoreError
+from hypclip.search.errors import Unavailable
+from hypclip.search.qdrant import codec
+from hypclip.search.qdrant.link import Link
+from hypclip.search.space import Space
+
+REMEMBERED_S = 1.0
+"""How long a collection that another program deletes, and makes again of another model, may pass for the old one."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    space: Space
+    points: int | None
+    read_at: float
+
+
+class Catalogue:
+    """The collections behind a link.
+
+    Args:
+        link: to Qdrant.
+        prefix: of the names of our Qdrant collections.
+        indexes: payload fields to index, and the types of their values.
+    """
+
+    def __init__(self, link: Link, prefix: str, indexes: Mapping[str, str]):
+        self._link, self._prefix, self._indexes = link, prefix, indexes
+        self._entries: dict[str, _Entry] = {}
+
+    def info(self, name: str) -> models.CollectionInfo:
+        """Ask Qdrant for a collection, whoever made it."""
+        return self._link.ask(name, partial(self._link.client.get_collection, self._prefix + name))
+
+    def space(self, name: str) -> Space:
+        """Return the space of a collection, as it was a moment ago."""
+        return self._entry(name).space
+
+    def points(self, name: str) -> int:
+        """Return about how many points a collection has; exact after a write of ours."""
+        entry = self._entry(name)
+        return self._read(name)[0].points or 0 if entry.points is None else entry.points
+
+    def migrate(self, name: str) -> Space:
+        """Make the payload indexes that a collection lacks, and return its space."""
+        entry, info = self._read(name)
+        there = {key.replace('"', "") for key in info.payload_schema}
+        for key, kind in self._indexes.items():
+            # Local mode has no indexes.
+            if not self._link.local and key.replace('"', "") not in there:
+                schema = models.PayloadSchemaType(kind)
+                create = partial(self._link.client.create_payload_index, self._prefix + name, key, schema)
+                self.write(name, create)
+        return entry.space
+
+    def write(self, name: str, call: Callable[[], models.UpdateResult]) -> None:
+        """Make a call that writes.
+
+        Raises:
+            Unavailable: the write was not finished in time.
+        """
+        result = self._link.ask(name, call)
+        if entry := self._entries.get(name):
+            self._entries[name] = replace(entry, points=None)
+        if result.status != models.UpdateStatus.COMPLETED:
+            raise Unavailable(f"Qdrant {self._link.address} did not finish a write in time: {result.status}")
+
+    def _entry(self, name: str) -> _Entry:
+        entry = self._entries.get(name)
+        if entry is not None and time.monotonic() < entry.read_at + REMEMBERED_S:
+            return entry
+        return self._read(name)[0]
+
+    def _read(self, name: str) -> tuple[_Entry, models.CollectionInfo]:
+        try:
+            info = self.info(name)
+            entry = _Entry(codec.space_of(name, info), info.points_count or 0, time.monotonic())
+        except StoreError:
+            self._entries.pop(name, None)
+            raise
+        self._entries[name] = entry
+        return entry, info
