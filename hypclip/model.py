@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from hypclip.config import STRICT_KEYS
 from hypclip.data.given import Picture, batches, pictures_of, texts_of
 from hypclip.errors import ConfigError, InputError
-from hypclip.geometry.entailment import Cone, Entailment, Plane, pairwise_score, same_place
+from hypclip.geometry.entailment import Cone, Entailment, Plane, coincident, pairwise_score
 from hypclip.geometry.metric import Distance, Geometry, Metric
 from hypclip.roles import BOX_ROLES
 from hypclip.towers.attention import attention_for
@@ -317,7 +317,7 @@ class HypCLIP(nn.Module):
             raise InputError(f"entailment must be a Cone or a Plane, got {type(rule).__name__}")
         score = pairwise_score(rule, general.double(), specific.double(), self.metric, self.curv.detach())
         held = score >= 0
-        return held & ~same_place(general, specific) if rule.strict else held
+        return held & ~coincident(general, specific) if rule.strict else held
 
     def _check_rows(self, **rows: object) -> None:
         for name, points in rows.items():

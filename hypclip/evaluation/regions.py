@@ -17,7 +17,7 @@ from hypclip.evaluation.is_a import MOST_PAIRS
 from hypclip.evaluation.ranking import precision_and_auc, rank_correlation
 from hypclip.geometry import product
 from hypclip.geometry.cones import MIN_RADIUS
-from hypclip.geometry.entailment import pairwise_score, same_place
+from hypclip.geometry.entailment import coincident, pairwise_score
 from hypclip.model import HypCLIP
 from hypclip.taxonomy import same_phrase
 
@@ -61,7 +61,7 @@ def asserted(
     """Return which pairs the model asserts, as `HypCLIP.entails` does, given their scores."""
     held = score >= 0
     if model.config.entailment.strict:
-        held &= ~same_place(general, specific)
+        held &= ~coincident(general, specific)
     return held
 
 

@@ -11,7 +11,7 @@ from hypclip.geometry.acosh import acosh1p_
 from hypclip.geometry.polar import cosh_minus_one
 
 CHUNK = 1 << 18
-"""Pairs worked on at once: small enough to stay in the cache from one elementwise pass to the next."""
+"""Pairs processed at once: small enough to stay in the cache from one elementwise pass to the next."""
 
 
 @torch.library.custom_op(
@@ -57,14 +57,14 @@ def _gradients(
     cosh_x, cosh_y = (torch.sqrt(1 + curv * norm.square()) for norm in norms)
     by_hx, by_hy = (by_w @ cosh_y) / cosh_x, (by_w.T @ cosh_x) / cosh_y
     d_x, d_y = by_w @ y, by_w.T @ x
-    root = curv.sqrt()
+    sqrt_c = curv.sqrt()
     d_curv = torch.zeros_like(curv)
     if for_curv:
         by_h = (by_hx * norms[0].square()).sum() + (by_hy * norms[1].square()).sum()
         by_w_and_c = by_h / 2 - torch.linalg.vecdot(x, d_x).sum()
-        d_curv = by_w_and_c / root - torch.linalg.vecdot(upstream, d).sum() / (2 * curv)
-    d_x.mul_(-root).addcmul_(x, root * by_hx)
-    d_y.mul_(-root).addcmul_(y, root * by_hy)
+        d_curv = by_w_and_c / sqrt_c - torch.linalg.vecdot(upstream, d).sum() / (2 * curv)
+    d_x.mul_(-sqrt_c).addcmul_(x, sqrt_c * by_hx)
+    d_y.mul_(-sqrt_c).addcmul_(y, sqrt_c * by_hy)
     return d_x, d_y, d_curv
 
 

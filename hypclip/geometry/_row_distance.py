@@ -10,7 +10,7 @@ from torch import Tensor
 from hypclip.geometry.precision import safe_sqrt
 
 CHUNK = 1 << 15
-"""Coordinates worked on at once: in float64 they stay in the cache from one pass to the next."""
+"""Coordinates processed at once: in float64 they stay in the cache from one pass to the next."""
 
 
 def chord_squared(x: Tensor, y: Tensor, c: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def acosh1p_(w: Tensor, slope: Tensor, work: Tensor, spare: Tensor) -> Tensor:
-    """Put acosh(1 + w) in place of w, and its derivative 1/sqrt(w (w + 2)) into `slope`, 0 where w ≤ 0.
+    """Replace w by acosh(1 + w) in place, and write its derivative 1/sqrt(w (w + 2)) into `slope`, 0 where w ≤ 0.
 
-    acosh(1 + w) = log(1 + v), v = w + sqrt(w (w + 2)). On the CPU log1p has no vector form and takes ten times as long
+    acosh(1 + w) = log(1 + v), v = w + sqrt(w (w + 2)). On the CPU log1p is not vectorised and takes ten times as long
     as log; the digits that 1 + v drops are added back to first order instead. w < 0, a rounding error, counts as 0.
 
     Args:

@@ -1,4 +1,4 @@
-"""Entailment cones on the hyperboloid: how wide a cone is, and how far from its axis a point lies.
+"""Entailment cones on the hyperboloid: the half aperture of a cone, and the exterior angle of a point from its axis.
 
 x entails y when `oxy_angle(x, y) <= eta * half_aperture(x)`: x is general, y is specific.
 Source: Ganea et al. 2018 (arXiv:1804.01882), in Lorentz form Desai et al. 2023 (arXiv:2304.09172).
@@ -30,17 +30,17 @@ def half_aperture(x: Float[Tensor, "*batch d"], curv: Curv, min_radius: float = 
 
 
 @full_precision
-def root_angle(
+def origin_angle(
     radius: Float[Tensor, "*batch"], angle: Float[Tensor, "*batch"] | float, curv: Curv
 ) -> Float[Tensor, "*batch"]:
-    """Return how far from x, as an angle at the root, the points behind an exterior angle at x can lie.
+    """Return the largest angle at the origin between x and a point whose exterior angle at x is at most `angle`.
 
-    φ(x, y) ≤ α implies θ(x, y) ≤ 2 atan(exp(−√c r_x) tan(α/2)), and y far out on the border comes as near to it as one
-    likes: so one range of cosines holds a whole cone. The map is that of the directions seen from x to those seen from
-    the root, by the isometry that takes one to the other.
+    φ(x, y) ≤ α implies θ(x, y) ≤ 2 atan(exp(−√c r_x) tan(α/2)), a bound that y far out on the border approaches: so one
+    range of cosines contains a whole cone. The isometry that takes x to the origin maps directions seen from x to
+    directions seen from the origin in this way.
 
     Args:
-        radius: distance r_x of x from the root.
+        radius: distance r_x of x from the origin.
         angle: α in [0, π].
         curv: c > 0.
 

@@ -1,7 +1,7 @@
-"""When one point entails another: where it lies in the cone of the general one, or in the half-space beyond it.
+"""Entailment rules: a general point entails the points in its cone, or in the half-space beyond it.
 
-Which of the two it is belongs to a model, as it was trained: it is in the model's config, and all that ask what is an
-instance of what take it from there.
+A model is trained with one of the two rules. The rule is part of the model's config, and evaluation, search and server
+read it from there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Cone:
     Args:
         eta: η > 0, the factor on the half aperture ω.
         min_radius: K of the half aperture asin(2K/√c|x|), > 0.
-        strict: a point does not entail points at its very place, which are inside its cone.
+        strict: a point does not entail points equal to it, which are inside its cone.
 
     Raises:
         InputError: eta or min_radius is not positive and finite.
@@ -60,7 +60,7 @@ class Plane:
 
     Args:
         threshold: √c times a signed distance; 0 is the hyperplane through x, more is stricter.
-        strict: a point does not entail points at its very place, which are on its hyperplane.
+        strict: a point does not entail points equal to it, which are on its hyperplane.
 
     Raises:
         InputError: the threshold is not finite.
@@ -83,24 +83,24 @@ Entailment = Cone | Plane
 
 
 def score(entailment: Entailment, general: Tensor, specific: Tensor, om: Tensor, *, hyperbolic: bool) -> Tensor:
-    """Return how deep specific points lie in the regions of general ones, ≥ 0 inside; see `pairwise_score`.
+    """Score the depth of specific points in the regions of general ones, ≥ 0 inside; see `pairwise_score`.
 
     Args:
         entailment: the rule.
         general: sinh ρ of the general points, in flat space |x|.
-        specific: that of the specific points.
+        specific: sinh ρ of the specific points, in flat space |y|.
         om: 1 − cos θ of their directions.
         hyperbolic: whether the space is hyperbolic rather than flat.
     """
     if isinstance(entailment, Plane):
-        height = polar.height if hyperbolic else polar.flat_height
+        height = polar.height if hyperbolic else polar.euclidean_height
         return height(general, specific, om) - entailment.threshold
-    angle = polar.exterior_angle if hyperbolic else polar.flat_angle
+    angle = polar.exterior_angle if hyperbolic else polar.euclidean_angle
     return half_aperture(entailment, general, hyperbolic) * entailment.eta - angle(general, specific, om, 2 - om)
 
 
 def half_aperture(cone: Cone, general: Tensor, hyperbolic: bool) -> Tensor:
-    """Return ω of cones from sinh ρ of their apexes, in flat space from |x|, whose cones have K/|x| in place of 2K."""
+    """Return ω of cones from sinh ρ of their apexes; in flat space from |x|, with K/|x| in place of 2K/sinh ρ."""
     return polar.half_aperture(general, cone.min_radius if hyperbolic else cone.min_radius / 2)
 
 
@@ -108,10 +108,10 @@ def half_aperture(cone: Cone, general: Tensor, hyperbolic: bool) -> Tensor:
 def pairwise_score(
     entailment: Entailment, general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"], metric: Metric, curv: Curv
 ) -> Float[Tensor, "n m"]:
-    """Return how deep each specific point lies in the region of each general one: ≥ 0 inside.
+    """Score the depth of each specific point in the region of each general one: ≥ 0 inside.
 
-    That is η ω − φ in radians of a cone, and height − threshold, √c times a distance, of a half-space. Flat space has
-    the same regions in Euclidean geometry; a product has the mean of its factors.
+    The score is η ω − φ in radians for a cone, and height − threshold, √c times a distance, for a half-space.
+    Flat space has the same regions in Euclidean geometry; a product has the mean score of its factors.
 
     Numerics: as `cones.pairwise_oxy_angle` and `planes.pairwise_height`, in the dtype of the points.
 
@@ -134,10 +134,10 @@ def pairwise_score(
     return score(entailment, norm_x, norm_y.T, 1 - unit_x @ unit_y.T, hyperbolic=metric.is_hyperbolic)
 
 
-def same_place(general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]) -> Bool[Tensor, "n m"]:
-    """Return which points are the same: what a strict rule leaves out. No n × m × d comparison is made."""
-    place = torch.unique(torch.cat([general, specific]), dim=0, return_inverse=True)[1]
-    same: Tensor = place[: len(general), None] == place[len(general) :]
+def coincident(general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]) -> Bool[Tensor, "n m"]:
+    """Mark pairs of equal points, which a strict rule excludes, without an n × m × d comparison."""
+    index = torch.unique(torch.cat([general, specific]), dim=0, return_inverse=True)[1]
+    same: Tensor = index[: len(general), None] == index[len(general) :]
     return same
 
 

@@ -1,4 +1,4 @@
-"""Points handed to and from geoopt and HypLL. Both come with the extra `interop`; nothing else here imports them.
+"""Conversion of points to and from geoopt and HypLL, which come with the extra `interop`; nothing else imports them.
 
 Everywhere in hypclip x are space components and the sectional curvature is −c. The others differ:
 
@@ -33,9 +33,9 @@ from hypclip.geometry.precision import Curv, as_curv, full_precision
 _SOFTPLUS_LINEAR_FROM = 20.0
 """Above this value torch's softplus returns its argument."""
 _OFF_MANIFOLD = 1e-3
-"""Relative error of a time component that is taken for a mistake and not for rounding."""
+"""Relative error of a time component above which points count as off the manifold."""
 _ROUNDING = 1e-6
-"""Relative difference of two curvatures that are taken for the same."""
+"""Relative difference up to which two curvatures count as equal."""
 
 
 @full_precision
@@ -107,7 +107,7 @@ def to_hypll(x: Float[Tensor, "*batch d"], curv: Curv, manifold: Any = None) -> 
             manifold object they were built with.
 
     Raises:
-        InputError: curv is not one positive number or not that of the manifold, or the points are of half precision.
+        InputError: curv is not one positive number or differs from the manifold's, or the points are of half precision.
         MissingExtraError: HypLL is not installed.
 
     Numerics: the curvature as for `to_geoopt`, the points as for `poincare.from_lorentz`.
@@ -130,7 +130,7 @@ def from_hypll(tensor: Any) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, ""
     """Return (x, curv) of a HypLL `ManifoldTensor` on a `PoincareBall`, its manifold dimension made the last one.
 
     Raises:
-        InputError: the argument is not one, its curvature is not one positive number, or its points leave the ball.
+        InputError: no such tensor, a curvature that is not one positive number, or points outside the ball.
         MissingExtraError: HypLL is not installed.
 
     Numerics: see `poincare.to_lorentz`.

@@ -116,7 +116,7 @@ def exp_map0(v: Float[Tensor, "*batch d"], curv: Curv) -> Float[Tensor, "*batch 
     """Map tangent vectors at the origin onto the hyperboloid: x = sinh(√c|v|)/(√c|v|) · v.
 
     Raises:
-        InputError: a finite v with √c|v| beyond 88 in float32 or 709 in float64, where sinh overflows. It is looked for
+        InputError: a finite v with √c|v| beyond 88 in float32 or 709 in float64, where sinh overflows. The check runs
             on the CPU and not under torch.compile; elsewhere the point comes out infinite.
 
     Numerics: relative error ≤ 2e-6 in float32 for √c|v| up to 15 and 5e-6 up to 32.
@@ -143,7 +143,7 @@ def log_map0(x: Float[Tensor, "*batch d"], curv: Curv) -> Float[Tensor, "*batch 
 
 @full_precision
 def tangent_norm(x: Float[Tensor, "*batch d"], v: Float[Tensor, "*batch d"], curv: Curv) -> Float[Tensor, "*batch"]:
-    """Return the length of a tangent vector at x, sqrt(|v|² − v_t²): how far `exp_map` takes it.
+    """Return the length of a tangent vector at x, sqrt(|v|² − v_t²): the distance that `exp_map` moves x.
 
     It is summed as b² + (a/(√c x_t))², a the part of v along x and b the part across. The gradient at v = 0 is 0.
 

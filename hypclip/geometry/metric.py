@@ -1,4 +1,4 @@
-"""The space a model is trained and evaluated in, and its distance: one value, one match over the geometries."""
+"""The space and distance of a model, as one value that dispatches over the geometries."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _DISTANCES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A geometry and the distance in it that similarities are made of.
+    """A geometry and the distance that similarities are computed from.
 
-    `lorentz` is the hyperboloid; `sphere` has the cosine for a similarity; `euclidean` has the distance or its square;
+    `lorentz` is the hyperboloid; `sphere` uses the cosine similarity; `euclidean` the distance or its square;
     `product` has hyperboloids of `factor_dim` dimensions, whose distances are combined (see hypclip.geometry.product).
 
     Raises:
@@ -66,21 +66,21 @@ class Metric:
 
     @property
     def is_hyperbolic(self) -> bool:
-        """Whether there is a curvature to learn."""
+        """True when the geometry has a curvature to learn."""
         return self.geometry in ("lorentz", "product")
 
     @property
     def has_cones(self) -> bool:
-        """Whether points have a radius, and so entailment cones."""
+        """True when points have a radius, and so entailment cones."""
         return self.geometry != "sphere"
 
     def initial_log_scale(self, dim: int) -> float:
-        """Return the log of the factor that gives features of unit variance an expected length of 1, each factor's."""
+        """Return the log of the scale that gives features of unit variance an expected length of 1 in each factor."""
         return -0.5 * math.log(self.factor_dim or dim)
 
     @full_precision
     def lift(self, features: Float[Tensor, "*batch d"], scale: Tensor, curv: Curv) -> Float[Tensor, "*batch d"]:
-        """Place tower features in the space, on the hyperboloid x = exp0(scale · features); `scale` one a factor."""
+        """Place tower features in the space, on the hyperboloid x = exp0(scale · features), one `scale` per factor."""
         match self.geometry:
             case "lorentz":
                 return lorentz.exp_map0(features * scale, curv)
@@ -94,7 +94,7 @@ class Metric:
 
     @full_precision
     def pairwise_similarity(self, x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], curv: Curv) -> Float[Tensor, "n m"]:
-        """Return what the logits are made of: minus the distance, or the cosine on the sphere."""
+        """Return the unscaled logits of all pairs: minus the distance, or the cosine on the sphere."""
         match self.geometry:
             case "lorentz":
                 return -lorentz.pairwise_dist(x, y, curv)
@@ -108,7 +108,7 @@ class Metric:
 
     @full_precision
     def mean(self, x: Float[Tensor, "*batch n d"], curv: Curv) -> Float[Tensor, "*batch d"]:
-        """Average n embeddings of one thing, such as a prompt ensemble: in the tangent space, or on the sphere."""
+        """Average n embeddings of the same item, such as a prompt ensemble: in the tangent space, or on the sphere."""
         match self.geometry:
             case "lorentz":
                 return lorentz.exp_map0(lorentz.log_map0(x, curv).mean(-2), curv)

@@ -8,7 +8,7 @@ With w_x = (cosh ρ_x u_x, −sinh ρ_x) and s_y = (sinh ρ_y u_y, cosh ρ_y), b
 
     sinh height(x, y) = w_x · s_y = cosh ρ_x sinh ρ_y cos θ − sinh ρ_x cosh ρ_y
 
-which is one inner product a pair. Source: hyperbolic geometry; half-spaces as entailment regions are the limit of
+one inner product per pair. Source: hyperbolic geometry; half-spaces as entailment regions are the limit of
 Ganea et al. 2018 (arXiv:1804.01882) at a right angle, and the half-space shadows of Yu et al. 2023 (arXiv:2305.15215).
 """
 
@@ -43,7 +43,7 @@ def height(x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], curv: Cur
 def pairwise_height(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], curv: Curv) -> Float[Tensor, "n m"]:
     """Return height(x_i, y_j) for all pairs, by one matmul.
 
-    Numerics: the sum that sinh of the height is has terms up to cosh ρ_x sinh ρ_y, of which it carries the rounding.
+    Numerics: sinh of the height is a sum of terms up to cosh ρ_x sinh ρ_y, and carries their rounding error.
     """
     return torch.asinh(as_general(x, curv) @ as_specific(y, curv).T)
 

@@ -1,4 +1,4 @@
-"""Polar coordinates at curvature −1: how far points lie from the origin, and how far apart their directions are.
+"""Polar coordinates at curvature −1: the distance of points from the origin, and the gap between their directions.
 
 With ρ the distance of a point from the origin, s = sinh ρ the length of its space components, and g the gap |u_x − u_y|
 between two directions (g²/2 = 1 − cos θ, kept from 2 downwards in full precision because it is never 1 − something):
@@ -7,8 +7,8 @@ between two directions (g²/2 = 1 − cos θ, kept from 2 downwards in full prec
     φ(x, y) = atan2(s_y sin θ, sinh(ρ_y − ρ_x) − cosh ρ_x s_y g²/2)
 
 Every quantity of a pair follows from three numbers, so that the passes over the coordinates are few and shared:
-`norms_and_gaps` makes them for many roles and pairs at once, and the rest is arithmetic on one number a row. A space of
-curvature −c is that of curvature −1 for the points √c x, with distances divided by √c and the same angles.
+`norms_and_gaps` makes them for many roles and pairs at once, and the rest is arithmetic on one number per row. A
+space of curvature −c equals the space of curvature −1 with points √c x, distances divided by √c and the same angles.
 
 Numerics: the gap carries the rounding of unit vectors, eps (2 + 2.5 g), which is up to 8e-7 in float32 and 2e-15 in
 float64, and is exactly 0 for equal rows; every term added is ≥ 0. Source: the hyperbolic law of cosines.
@@ -87,7 +87,7 @@ def _norms_and_gaps_backward(
     second: list[int],
     start: int,
 ) -> list[Tensor]:
-    """Return the gradients of the rows: each is a sum of the rows themselves with one coefficient a row."""
+    """Return the gradients of the rows: each is a sum of the rows themselves with one coefficient per row."""
     local = slice(start, start + gaps.shape[2])
     inverse = _inverse(norms)
     here = inverse[:, :, local]
@@ -124,10 +124,10 @@ def norms_and_gaps(
     """Return the length of every row, and of pairs of rows the gap |u_x − u_y| between their directions, in float64.
 
     Args:
-        rows: one tensor a role, of one shape but for the number of boxes, which is 1 or the same in all of them; what
-            has one is repeated.
-        pairs: places in `rows`.
-        local: the part of the batch whose gaps are wanted; all of it when absent.
+        rows: one tensor per role. Shapes agree except in the number of boxes, which is 1 (broadcast) or the same
+            everywhere.
+        pairs: pairs of indices into `rows`.
+        local: the slice of the batch to compute gaps for; the whole batch when absent.
 
     A row of length 0 has no direction: its unit vector counts as 0. Gradients at gap 0 and at length 0 are 0. The
     gradient cannot be differentiated again.
@@ -158,17 +158,17 @@ def height(sinh_x: Tensor, sinh_y: Tensor, om: Tensor) -> Tensor:
     return torch.where(sinh_x > 0, torch.asinh(along), 0)
 
 
-def flat_height(norm_x: Tensor, norm_y: Tensor, om: Tensor) -> Tensor:
-    """Return the same in Euclidean space."""
+def euclidean_height(norm_x: Tensor, norm_y: Tensor, om: Tensor) -> Tensor:
+    """Return the signed distance of y to the hyperplane through x across its ray in Euclidean space."""
     return torch.where(norm_x > 0, norm_y - norm_x - norm_y * om, 0)
 
 
-def flat_distance(norm_x: Tensor, norm_y: Tensor, gap: Tensor) -> Tensor:
+def euclidean_distance(norm_x: Tensor, norm_y: Tensor, gap: Tensor) -> Tensor:
     """Return the Euclidean distance from the same three numbers, the limit of small radii."""
     return safe_sqrt((norm_x - norm_y).square() + norm_x * norm_y * gap.square())
 
 
-def flat_angle(norm_x: Tensor, norm_y: Tensor, om: Tensor, op: Tensor) -> Tensor:
+def euclidean_angle(norm_x: Tensor, norm_y: Tensor, om: Tensor, op: Tensor) -> Tensor:
     """Return the Euclidean exterior angle, between y − x and x, from the same numbers."""
     return _direction(norm_y - norm_x - norm_y * om, norm_y * safe_sqrt(om * op), norm_x)
 
@@ -200,7 +200,7 @@ def _inverse(norms: Tensor) -> Tensor:
 
 
 def _fit(coefficient: Tensor, x: Tensor) -> Tensor:
-    """Return one coefficient a row of x, summed over boxes where x has one row for all of them."""
+    """Return one coefficient per row of x, summed over boxes where x has one row for all of them."""
     if x.shape[2] == 1:
         coefficient = coefficient.sum(-1, keepdim=True)
     return coefficient.unsqueeze(-1).to(x)

@@ -15,7 +15,7 @@ from hypclip.errors import InputError
 P = ParamSpec("P")
 R = TypeVar("R")
 Curv = float | Tensor
-"""c > 0, a float or a 0-dim tensor (one number a factor for a product); the sectional curvature is −c."""
+"""c > 0, a float or a 0-dim tensor (one number per factor for a product); the sectional curvature is −c."""
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
@@ -45,8 +45,8 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 def as_curv(curv: Curv, like: Tensor) -> Tensor:
     """Return `curv` as a tensor of the dtype and device of `like`; refuse values that are not positive and finite.
 
-    The values of a tensor are looked at on the CPU only, and not under torch.compile: elsewhere each look would wait
-    for the device.
+    The values of a tensor are checked on the CPU only, and not under torch.compile: on other devices each check would
+    wait for the device.
     """
     if isinstance(curv, Tensor):
         if curv.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -68,7 +68,7 @@ def gap(p: Tensor, c: Tensor) -> Tensor:
 def safe_sqrt(squared: Tensor) -> Tensor:
     """Return the square root, with value and gradient 0 where `squared` is 0 or less; NaN and inf stay what they are.
 
-    The gradient at exactly 0 does not lean on that of clamp, which torch 2.14 changed.
+    The gradient at exactly 0 does not depend on the gradient of clamp, which differs between versions of torch.
     """
     zero = squared <= 0
     return torch.where(zero, 0, torch.where(zero, 1, squared).sqrt())

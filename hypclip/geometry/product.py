@@ -27,7 +27,7 @@ Combine = Literal["l1", "l1_mean", "l2"]
 
 
 def split(x: Float[Tensor, "*batch dim"], factor_dim: int) -> Float[Tensor, "*batch factors d"]:
-    """Return the factors of points apart.
+    """Split points into their factors.
 
     Raises:
         InputError: the points do not divide into factors of `factor_dim` components.
@@ -46,36 +46,36 @@ def unit_curvature(
     """Return the factors scaled to curvature −1, √c_f x_f, and √c_f (F,).
 
     Raises:
-        InputError: `curv` is neither one number nor one a factor.
+        InputError: `curv` is neither one number nor one per factor.
     """
     factors = split(x, factor_dim)
-    root = curv_of_factors(as_curv(curv, x), factors.shape[-2]).sqrt()
-    return factors * root.unsqueeze(-1), root
+    sqrt_c = curv_of_factors(as_curv(curv, x), factors.shape[-2]).sqrt()
+    return factors * sqrt_c.unsqueeze(-1), sqrt_c
 
 
 def curv_of_factors(curv: Tensor, factors: int) -> Float[Tensor, " factors"]:
     """Return the c of each factor.
 
     Raises:
-        InputError: `curv` is neither one number nor one a factor.
+        InputError: `curv` is neither one number nor one per factor.
     """
     if curv.dim() > 1 or (curv.dim() == 1 and curv.shape[0] not in (1, factors)):
-        raise InputError(f"curv must be one number or one a factor ({factors}), got shape {tuple(curv.shape)}")
+        raise InputError(f"curv must be one number or one per factor ({factors}), got shape {tuple(curv.shape)}")
     return curv.expand(factors)
 
 
 @full_precision
 def exp_map0(v: Float[Tensor, "*batch dim"], curv: Curv, factor_dim: int) -> Float[Tensor, "*batch dim"]:
     """Map tangent vectors at the origin into the product, factor by factor; numerics of `lorentz.exp_map0`."""
-    scaled, root = unit_curvature(v, curv, factor_dim)
-    return (lorentz.exp_map0(scaled, 1.0) / root.unsqueeze(-1)).flatten(-2)
+    scaled, sqrt_c = unit_curvature(v, curv, factor_dim)
+    return (lorentz.exp_map0(scaled, 1.0) / sqrt_c.unsqueeze(-1)).flatten(-2)
 
 
 @full_precision
 def log_map0(x: Float[Tensor, "*batch dim"], curv: Curv, factor_dim: int) -> Float[Tensor, "*batch dim"]:
     """Map points to the tangent space at the origin, the inverse of `exp_map0`; numerics of `lorentz.log_map0`."""
-    scaled, root = unit_curvature(x, curv, factor_dim)
-    return (lorentz.log_map0(scaled, 1.0) / root.unsqueeze(-1)).flatten(-2)
+    scaled, sqrt_c = unit_curvature(x, curv, factor_dim)
+    return (lorentz.log_map0(scaled, 1.0) / sqrt_c.unsqueeze(-1)).flatten(-2)
 
 
 @full_precision
@@ -86,19 +86,19 @@ def dist(
 
     Numerics: relative error ≤ 2e-7 in float32 for separations of 1e-6 and more in each factor.
     """
-    (xs, root), (ys, _) = (unit_curvature(points.double(), curv, factor_dim) for points in (x, y))
-    return combine_distances(lorentz.dist(xs, ys, 1.0) / root, combine).to(x.dtype)
+    (xs, sqrt_c), (ys, _) = (unit_curvature(points.double(), curv, factor_dim) for points in (x, y))
+    return combine_distances(lorentz.dist(xs, ys, 1.0) / sqrt_c, combine).to(x.dtype)
 
 
 @full_precision
 def pairwise_dist(
     x: Float[Tensor, "n dim"], y: Float[Tensor, "m dim"], curv: Curv, factor_dim: int, combine: Combine
 ) -> Float[Tensor, "n m"]:
-    """Return the distance of all pairs, one matmul a factor; numerics of `lorentz.pairwise_dist`."""
-    (xs, root), (ys, _) = unit_curvature(x, curv, factor_dim), unit_curvature(y, curv, factor_dim)
+    """Return the distance of all pairs, one matmul per factor; numerics of `lorentz.pairwise_dist`."""
+    (xs, sqrt_c), (ys, _) = unit_curvature(x, curv, factor_dim), unit_curvature(y, curv, factor_dim)
     total = x.new_zeros(x.shape[0], y.shape[0])
     for f in range(xs.shape[-2]):
-        d = lorentz.pairwise_dist(xs[:, f], ys[:, f], 1.0) / root[f]
+        d = lorentz.pairwise_dist(xs[:, f], ys[:, f], 1.0) / sqrt_c[f]
         total = total + (d.square() if combine == "l2" else d)
     match combine:
         case "l1":
@@ -112,8 +112,8 @@ def pairwise_dist(
 @full_precision
 def radius(x: Float[Tensor, "*batch dim"], curv: Curv, factor_dim: int, combine: Combine) -> Float[Tensor, "*batch"]:
     """Return the distance to the origin; numerics of `lorentz.radius`."""
-    scaled, root = unit_curvature(x, curv, factor_dim)
-    return combine_distances(lorentz.radius(scaled, 1.0) / root, combine)
+    scaled, sqrt_c = unit_curvature(x, curv, factor_dim)
+    return combine_distances(lorentz.radius(scaled, 1.0) / sqrt_c, combine)
 
 
 def combine_distances(d: Float[Tensor, "*batch factors"], combine: Combine) -> Float[Tensor, "*batch"]:

@@ -88,7 +88,7 @@ class Relations:
     def angles(self) -> Tensor:
         """Return the exterior angle of each edge at the general point, (E, F, B', N)."""
         om = self._gaps[: self._edges].square() / 2
-        measure = polar.exterior_angle if self.metric.is_hyperbolic else polar.flat_angle
+        measure = polar.exterior_angle if self.metric.is_hyperbolic else polar.euclidean_angle
         return measure(self._first[: self._edges], self._second[: self._edges], om, 2 - om)
 
     def apertures(self, min_radius: float) -> Tensor:
@@ -136,7 +136,7 @@ class Relations:
     def _in_metric(self) -> Tensor:
         """Return the distances of all pairs, (P, B', N)."""
         if not self.metric.is_hyperbolic:
-            d = polar.flat_distance(self._first, self._second, self._gaps)[:, 0]
+            d = polar.euclidean_distance(self._first, self._second, self._gaps)[:, 0]
             return d.square() if self.metric.distance == "squared" else d
         d = polar.distance(self._first, self._second, self._gaps) / self.root.view(-1, 1, 1)
         if self.metric.geometry == "lorentz":

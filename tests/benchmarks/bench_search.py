@@ -61,7 +61,7 @@ def hierarchy(count: int, dim: int, seed: int, branching: int = 10, levels: int 
         size = room if level == levels - 1 else min(branching ** (level + 1), room)
         parents = torch.randint(len(units), (size,), generator=generator)
         apertures = cones.half_aperture(points[-1][parents], CURV)
-        widest = cones.root_angle(radii[parents].squeeze(1), apertures, CURV).unsqueeze(1)
+        widest = cones.origin_angle(radii[parents].squeeze(1), apertures, CURV).unsqueeze(1)
         noise = torch.nn.functional.normalize(torch.randn(size, dim, generator=generator), dim=1)
         spread = torch.tan(0.7 * widest * torch.rand(size, 1, generator=generator))
         units = torch.nn.functional.normalize(units[parents] + spread * noise, dim=1)

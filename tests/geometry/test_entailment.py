@@ -1,4 +1,4 @@
-"""What entails what, by cones and by half-spaces, in every geometry, and by a model."""
+"""Entailment by cones and by half-spaces, in every geometry, and by a model."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What every function of two points keeps to, in every model: gradients, precision, dtypes, batches and refusals."""
+"""Contracts of every function of two points, in every model: gradients, precision, dtypes, batches and refusals."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -143,7 +143,7 @@ def test_a_curvature_beyond_the_reach_of_their_constructors(curv, dtype):
 
 
 def test_what_their_constructors_do_with_a_curvature():
-    """What interop works around; when this fails, a simpler interop will do."""
+    """The faults that interop works around; when this fails, a simpler interop will do."""
     assert Curvature(1.0)().item() == pytest.approx(1.3133, abs=1e-4)
     assert Curvature(torch.tensor(0.1, dtype=torch.float64)).value.dtype == torch.float32
     assert geoopt.PoincareBall(c=torch.tensor(100.0)).c.item() == math.inf

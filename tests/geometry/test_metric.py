@@ -37,7 +37,7 @@ def curvature(metric: Metric, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def scales(metric: Metric, scale: float) -> Tensor:
-    """Return the same scale for every factor, as a model has it."""
+    """Return the same scale for every factor, in the shape that a model has."""
     return torch.full((F,) if metric.geometry == "product" else (), scale)
 
 
@@ -50,7 +50,7 @@ def placed(metric: Metric, rows: int = 5) -> Tensor:
 
 
 def row_wise(metric: Metric, x: Tensor, y: Tensor) -> Tensor:
-    """Return the distance of paired rows, by what serves one pair best; for the sphere minus the cosine."""
+    """Return the distance of paired rows, by the most accurate formula; for the sphere minus the cosine."""
     match metric.geometry:
         case "lorentz":
             return lorentz.dist(x, y, curvature(metric))

@@ -1,4 +1,4 @@
-"""The distance of all pairs by one matmul: how wrong it is, where that shows, and the exact distance of near pairs."""
+"""The distance of all pairs by one matmul: its error, its effects, and the exact distance of near pairs."""
 
 import functools
 import math
@@ -26,7 +26,7 @@ def unchecked(monkeypatch):
 
 
 def separations(rho: float) -> tuple[float, ...]:
-    """Return √c · distances of near pairs and of such as a batch has."""
+    """Return √c · distances: of near pairs, and of pairs at the distances of a batch."""
     return (rho * 1e-3, rho * 0.1, rho * 1.5) if rho < 0.1 else (1e-5, 0.1, 2.0)
 
 

@@ -97,7 +97,7 @@ def test_the_gradient_is_that_of_the_definition(case, dtype):
     got = gradients(weighted(polar.norms_and_gaps), *rows)
     want = gradients(weighted(by_definition), *(x.double() for x in rows))
     for found, expected in zip(got, want, strict=True):
-        if pairs == [(0, 0)]:  # by the definition the gradient there is that of a norm at 0
+        if pairs == [(0, 0)]:  # by the definition the gradient there is the one of a norm at 0
             continue
         assert found.dtype == dtype
         assert (found - expected).abs().max() <= 32 * torch.finfo(dtype).eps * (1 + expected.abs().max())
@@ -241,8 +241,8 @@ def test_it_all_compiles_whole():
         return (
             polar.distance(here[0], here[1], gaps[0])
             + polar.exterior_angle(here[1], here[2], om[1], 2 - om[1])
-            + polar.flat_distance(here[0], here[1], gaps[0])
-            + polar.flat_angle(here[1], here[2], om[1], 2 - om[1])
+            + polar.euclidean_distance(here[0], here[1], gaps[0])
+            + polar.euclidean_angle(here[1], here[2], om[1], 2 - om[1])
             + polar.half_aperture(here[0], 0.1)
             + polar.cosh_minus_one(here[0])
         )
@@ -307,9 +307,9 @@ def test_the_flat_forms_are_exact(reach):
     om = gap.square() / 2
     n_x, n_y, g, o = exact(x), exact(y), exact(gap), exact(om)
     want = reference.sqrt(n_x * n_x + n_y * n_y - 2 * n_x * n_y * (1 - g * g / 2))
-    assert reference.relative(polar.flat_distance(x, y, gap), want).max() <= 4 * EPS
+    assert reference.relative(polar.euclidean_distance(x, y, gap), want).max() <= 4 * EPS
     angle = atan2(n_y * reference.sqrt(o * (2 - o)), n_y * (1 - o) - n_x)
-    error = reference.absolute(polar.flat_angle(x, y, om, 2 - om), angle)
+    error = reference.absolute(polar.euclidean_angle(x, y, om, 2 - om), angle)
     assert (error <= 4 * EPS * (1 + y / rounded(want))).all()
 
 
@@ -329,10 +329,13 @@ def test_height_and_aperture_are_exact(reach):
 def test_small_radii_are_flat():
     x, y, gap = numbers((-6, -5))
     om = gap.square() / 2
-    torch.testing.assert_close(polar.distance(x, y, gap), polar.flat_distance(x, y, gap), rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(polar.distance(x, y, gap), polar.euclidean_distance(x, y, gap), rtol=1e-5, atol=0.0)
     clear = gap > 1e-3
     torch.testing.assert_close(
-        polar.exterior_angle(x, y, om, 2 - om)[clear], polar.flat_angle(x, y, om, 2 - om)[clear], rtol=0.0, atol=1e-5
+        polar.exterior_angle(x, y, om, 2 - om)[clear],
+        polar.euclidean_angle(x, y, om, 2 - om)[clear],
+        rtol=0.0,
+        atol=1e-5,
     )
 
 
@@ -375,9 +378,9 @@ def test_degenerate_pairs_have_a_value_and_finite_gradients(case):
     torch.testing.assert_close(polar.exterior_angle(x, y, om, 2 - om), angle)
     for function, inputs in (
         (polar.distance, (x, y, gap)),
-        (polar.flat_distance, (x, y, gap)),
+        (polar.euclidean_distance, (x, y, gap)),
         (polar.exterior_angle, (x, y, om, 2 - om)),
-        (polar.flat_angle, (x, y, om, 2 - om)),
+        (polar.euclidean_angle, (x, y, om, 2 - om)),
         (lambda s, g: polar.half_aperture(s, 0.1) + g, (x, gap)),
     ):
         found = gradients(function, *inputs)
@@ -393,11 +396,11 @@ def test_the_flat_forms_of_degenerate_pairs(lengths, gap):
     g = gap if min(lengths) > 0 else 1.0
     on_a_line = y if g == 0 else -y
     torch.testing.assert_close(
-        polar.flat_distance(*map(column, (x, y, g))), column(abs(x - on_a_line) if g != 1 else x + y)
+        polar.euclidean_distance(*map(column, (x, y, g))), column(abs(x - on_a_line) if g != 1 else x + y)
     )
     om = g * g / 2
     want = 0.0 if x == 0 or (g == 0 and y >= x) else math.pi
-    torch.testing.assert_close(polar.flat_angle(*map(column, (x, y, om, 2 - om))), column(want))
+    torch.testing.assert_close(polar.euclidean_angle(*map(column, (x, y, om, 2 - om))), column(want))
 
 
 def test_gradcheck_of_what_follows():
@@ -406,9 +409,9 @@ def test_gradcheck_of_what_follows():
     om = gap.square() / 2
     for function, inputs in (
         (polar.distance, (x, y, gap)),
-        (polar.flat_distance, (x, y, gap)),
+        (polar.euclidean_distance, (x, y, gap)),
         (polar.exterior_angle, (x, y, om, 2 - om)),
-        (polar.flat_angle, (x, y, om, 2 - om)),
+        (polar.euclidean_angle, (x, y, om, 2 - om)),
         (lambda s: polar.half_aperture(s, 0.1), (x,)),
         (polar.cosh_minus_one, (x,)),
     ):

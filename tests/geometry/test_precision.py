@@ -1,4 +1,4 @@
-"""What towers compute in."""
+"""The precision of the towers and of the geometry after them."""
 
 from __future__ import annotations
 

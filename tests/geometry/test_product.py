@@ -21,7 +21,7 @@ CURVS = {
     "a float": 0.7,
     "a number": torch.tensor(0.7, dtype=torch.float64),
     "one for all": torch.tensor([0.7], dtype=torch.float64),
-    "one a factor": torch.tensor(EACH, dtype=torch.float64),
+    "one per factor": torch.tensor(EACH, dtype=torch.float64),
 }
 each_curv = pytest.mark.parametrize("curv", CURVS.values(), ids=CURVS)
 
@@ -42,7 +42,7 @@ def draw(rows: int = 5, dtype: torch.dtype = torch.float64, scale: float = 1.0) 
 
 
 def by_factor(curv: float | Tensor) -> list[tuple[slice, Tensor]]:
-    """Return where the components of each factor are, and its c."""
+    """Return the slice of each factor's components, and its c."""
     each = torch.as_tensor(curv, dtype=torch.float64).expand(F)
     return [(slice(f * D, (f + 1) * D), each[f]) for f in range(F)]
 
@@ -129,9 +129,9 @@ def test_factors_come_apart_in_order():
     assert parts.shape == (5, F, D)
     assert torch.equal(parts[:, 1], x[:, D : 2 * D])
     assert product.split(x.view(5, 1, -1), 1).shape == (5, 1, F * D, 1)
-    scaled, root = product.unit_curvature(x, torch.tensor(EACH), D)
+    scaled, sqrt_c = product.unit_curvature(x, torch.tensor(EACH), D)
     torch.testing.assert_close(scaled, parts * torch.tensor(EACH).double().sqrt()[:, None])
-    torch.testing.assert_close(root, torch.tensor(EACH).double().sqrt())
+    torch.testing.assert_close(sqrt_c, torch.tensor(EACH).double().sqrt())
 
 
 def test_rows_may_have_any_number_of_batch_dimensions():
@@ -280,7 +280,7 @@ def test_a_factor_dim_that_cannot_be_is_refused(factor_dim):
 @each_function
 @pytest.mark.parametrize("shape", [(2,), (F + 1,), (1, F), (F, 1)])
 def test_a_curv_of_another_shape_is_refused(function, shape):
-    with pytest.raises(InputError, match=r"curv must be one number or one a factor \(3\), got shape"):
+    with pytest.raises(InputError, match=r"curv must be one number or one per factor \(3\), got shape"):
         function(draw(), draw(), torch.ones(shape))
 
 

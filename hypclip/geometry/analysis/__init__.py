@@ -1,1 +1,1 @@
-"""What is measured of a matrix of distances: how tree-like it is, and how well an embedding keeps it."""
+"""Measures of distance matrices: Gromov δ-hyperbolicity, and the distortion of an embedding."""

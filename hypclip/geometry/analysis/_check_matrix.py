@@ -1,4 +1,4 @@
-"""The checks that every measure of a distance matrix makes first."""
+"""Validation of distance matrices, shared by all measures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from hypclip.errors import InputError
 
 _TOLERANCE = 1e-3
-"""What a float32 matmul may leave on the diagonal, or between an entry and its mirror, as part of the diameter."""
+"""Largest error of a float32 matmul on the diagonal, or between an entry and its mirror, relative to the diameter."""
 
 
 def checked_distances(distances: Tensor, name: str, at_least: int = 2) -> Tensor:
@@ -39,6 +39,6 @@ def checked_distances(distances: Tensor, name: str, at_least: int = 2) -> Tensor
 
 
 def first(wrong: Tensor) -> tuple[int, ...]:
-    """Return the index of the first true entry, nothing where there is none."""
+    """Return the index of the first true entry; () when there is none."""
     found = wrong.nonzero()
     return tuple(found[0].tolist()) if len(found) else ()

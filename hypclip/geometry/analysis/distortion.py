@@ -1,8 +1,8 @@
-"""Distortion: how well the distances of an embedding keep those of a graph.
+"""Distortion of the distances of a graph by an embedding.
 
-All measures take an embedded distance matrix, such as `lorentz.pairwise_dist(x, x, curv)`, and one of the graph, such
-as `graph_distances` makes, with the same nodes in the same order; they run over pairs of different nodes in float64 and
-O(n²) memory. Source: Sala et al. 2018, arXiv:1804.03329.
+All measures take an embedded distance matrix, such as `lorentz.pairwise_dist(x, x, curv)`, and the distance
+matrix of a graph (see `graph_distances`) with the same nodes in the same order. They average over pairs of different
+nodes, in float64 and O(n²) memory. Source: Sala et al. 2018, arXiv:1804.03329.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ def graph_distances(graph: nx.Graph, weight: str | None = None) -> tuple[list[An
     if len(graph) < 2:
         raise InputError(f"graph must have at least 2 nodes, got {len(graph)}")
     if weight is not None:
-        for one, other, length in graph.edges(data=weight):
+        for source, target, length in graph.edges(data=weight):
             if not isinstance(length, int | float) or not 0 < length < math.inf:
-                raise InputError(f"edge {one!r} – {other!r} must have a length above 0 as {weight!r}, got {length!r}")
+                raise InputError(
+                    f"edge {source!r} – {target!r} must have a length above 0 as {weight!r}, got {length!r}"
+                )
     nodes = list(graph)
     distances = torch.empty(len(nodes), len(nodes), dtype=torch.float64)
     for row, node in enumerate(nodes):

@@ -1,4 +1,4 @@
-"""Gromov δ-hyperbolicity: how near a metric is to that of a tree, beside what Gaussian noise of the same n scores.
+"""Gromov δ-hyperbolicity: the distance of a metric from tree metrics, reported beside Gaussian nulls of the same n.
 
 The Gromov product at a base point w is A_ij = ½(d(i, w) + d(j, w) − d(i, j)), and δ = max((A ⊗ A) − A) with
 (A ⊗ A)_ij = max_k min(A_ik, A_kj). It is 0 exactly for the metrics of trees. Relative δ = 2δ/diameter lies in [0, 1].
@@ -60,7 +60,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperbolicity:
-    """Relative δ of sub-samples beside its nulls, with all that is needed to compute it again."""
+    """Relative δ of sub-samples beside its nulls, with all settings needed to compute it again."""
 
     relative_delta: Spread
     matched_null: Spread | None = None
@@ -73,9 +73,9 @@ class Hyperbolicity:
     metric: str
     curv: float | None = None
     n: int
-    """Points in a draw; δ grows with it."""
+    """Points per draw; δ grows with it."""
     total: int
-    """Points the draws are taken from."""
+    """Points that the draws are taken from."""
     draws: int
     base_points: int
     replacement: bool
@@ -100,8 +100,8 @@ def delta(distances: Float[Tensor, "n n"], base: int = 0) -> float:
     Raises:
         InputError: not a distance matrix of 4 or more points, or no such base point.
 
-    Numerics: float64 inside; the error is that of three additions, ≤ 1e-15 diameter. Sums of whole numbers have none,
-    so that a tree of whole lengths gives exactly 0.
+    Numerics: float64 inside; the error of three additions, ≤ 1e-15 diameter. Sums of integers are exact,
+    so that a tree of integer lengths gives exactly 0.
     """
     return _delta(_checked(distances, base), base)
 
@@ -143,7 +143,7 @@ def hyperbolicity(
         points: the embeddings; space components for "lorentz".
         metric: a name, or a function of a sub-sample, which has no nulls.
         curv: c > 0, for "lorentz" only.
-        sample_size: points in a sub-sample, all of them when there are fewer. Values of different sizes do not compare.
+        sample_size: points per sub-sample, all of them when there are fewer. Values of different sizes do not compare.
         draws: sub-samples.
         base_points: base points of each draw, chosen at random.
         null_draws: draws of each null.
@@ -214,7 +214,7 @@ def hyperbolicity_of_distances(
     replacement: bool = False,
     seed: int | torch.Generator = 0,
 ) -> Hyperbolicity:
-    """Report relative δ of a metric given by its distances, such as that of a graph; see `hyperbolicity`.
+    """Report relative δ of a metric given by its distances, such as a graph metric; see `hyperbolicity`.
 
     It has no nulls. For the distances of an embedding use `hyperbolicity` on its points.
 
@@ -294,7 +294,7 @@ def _vectors(points: Tensor, metric: MetricName, curv: float | None) -> Tensor:
 
 
 def _pairwise(vectors: Tensor, metric: MetricName, curv: float | None) -> Tensor:
-    """Return the distances of vectors of the kind `_vectors` makes, and of a Gaussian among them."""
+    """Return all pairwise distances of vectors as made by `_vectors`, or of a Gaussian sample among them."""
     match metric:
         case "euclidean":
             return _euclidean(vectors)
@@ -307,7 +307,7 @@ def _pairwise(vectors: Tensor, metric: MetricName, curv: float | None) -> Tensor
 
 
 def _euclidean(x: Tensor) -> Tensor:
-    """Return all distances, centred first: the matmul inside costs small distances between long vectors."""
+    """Return all distances, of centred vectors: the matmul would lose small distances between long vectors."""
     centred = x - x.mean(0)
     distances: Tensor = torch.cdist(centred, centred)
     return distances.fill_diagonal_(0)
@@ -333,7 +333,7 @@ def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _indices(total: int, size: int, replacement: bool, generator: torch.Generator) -> Tensor:
-    """Choose `size` of `total`; repeats are dropped, which change neither δ nor the diameter."""
+    """Draw `size` indices below `total`; repeats, which change neither δ nor the diameter, are dropped."""
     if replacement:
         chosen = torch.randint(total, (size,), generator=generator, device=generator.device)
         return chosen.bincount(minlength=total).nonzero().squeeze(1)

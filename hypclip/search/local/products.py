@@ -6,7 +6,7 @@ One product x·q a row, of stored space components with those of the query, is a
     u (1 − κ) − x·q  ≤  −<x, q>_L = cosh(√c d)/c  ≤  u (1 + κ) − x·q
 
 bound the distance, and x·q/(|x||q|) ± κ bounds the cosine of the angle at the root. What the bounds cannot decide is
-measured in float64 (exact.py). A cone lies within a range of cosines: see cones.root_angle.
+measured in float64 (exact.py). A cone lies within a range of cosines: see cones.origin_angle.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def cone(
         cosines, outwards = shell_cosines(cone), cone.eta <= 1
     else:
         angle = _cone_angle(norm, cone, curv)
-        cosines, outwards = np.array([math.cos(_root_angle(norm, angle, curv))]), angle <= math.pi / 2
+        cosines, outwards = np.array([math.cos(_origin_angle(norm, angle, curv))]), angle <= math.pi / 2
     first = ((cosines - share - 1e-6) * norm).astype(np.float32)
     for i, rows, product in products(snapshot, of):
         columns = snapshot[i].columns.take(rows)
@@ -84,7 +84,7 @@ def shell_cosines(cone: Cone) -> Doubles:
     edges = np.arange(int(SHELLS_PER_UNIT * math.asinh(MAX_SINH_RADIUS)) + 2) / SHELLS_PER_UNIT
     apertures = cones.half_aperture(torch.from_numpy(np.sinh(edges))[:, None], 1.0, cone.min_radius)
     angles = torch.clamp(cone.eta * apertures, max=math.pi)
-    cosines: Doubles = torch.cos(cones.root_angle(torch.from_numpy(edges), angles, 1.0)).numpy()
+    cosines: Doubles = torch.cos(cones.origin_angle(torch.from_numpy(edges), angles, 1.0)).numpy()
     return cosines
 
 
@@ -94,6 +94,6 @@ def _cone_angle(norm: float, cone: Cone, curv: float) -> float:
     return min(math.pi, cone.eta * float(cones.half_aperture(x, 1.0, cone.min_radius)))
 
 
-def _root_angle(norm: float, angle: float, curv: float) -> float:
+def _origin_angle(norm: float, angle: float, curv: float) -> float:
     radius = torch.tensor(math.asinh(math.sqrt(curv) * norm), dtype=torch.float64)
-    return float(cones.root_angle(radius, angle, 1.0))
+    return float(cones.origin_angle(radius, angle, 1.0))

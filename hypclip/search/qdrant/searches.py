@@ -75,7 +75,7 @@ def ball_search(
 def descendant_search(space: Space, q: Float[Tensor, " d"], cone: Cone, where: Where) -> models.QueryRequest | None:
     """Return the search for all points in a cone but those at the root; None where all points may be in it."""
     angle = (cone.eta * cones.half_aperture(q, space.curv, cone.min_radius)).clamp(max=math.pi)
-    spread = float(cones.root_angle(lorentz.radius(q, space.curv), angle, space.curv))
+    spread = float(cones.origin_angle(lorentz.radius(q, space.curv), angle, space.curv))
     _, sinh, unit = lorentz.polar(q, space.curv)
     floor = math.cos(spread) - cosine_slack(space)
     if float(sinh) == 0 or floor <= -1:
@@ -95,7 +95,7 @@ def ancestor_searches(
     edges = torch.arange(SHELLS, dtype=torch.float64) / (4 * root)
     rims = (torch.sinh(root * edges) / root).unsqueeze(-1)
     angles = (cone.eta * cones.half_aperture(rims, space.curv, cone.min_radius)).clamp(max=math.pi)
-    spreads = cones.root_angle(edges, angles, space.curv)
+    spreads = cones.origin_angle(edges, angles, space.curv)
     whole, searches = [0], []
     for shell in range(1, SHELLS + 1):
         edge, angle, spread = (float(column[shell - 1]) for column in (edges, angles, spreads))

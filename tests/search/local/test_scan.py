@@ -316,7 +316,7 @@ def test_the_candidates_of_other_searches_are_few(tree):
 
 @settings(max_examples=30)
 @given(SEEDS, DIMS, CURVS, RADII, st.floats(0, math.pi))
-def test_what_lies_behind_an_exterior_angle_lies_within_the_root_angle(seed, dim, curv, rho, alpha):
+def test_what_lies_behind_an_exterior_angle_lies_within_the_origin_angle(seed, dim, curv, rho, alpha):
     points, query = crowd(seed, dim, curv, rho, 8)
     points = points[points.any(1) & (points != query).any(1)]
     if not query.any():
@@ -327,16 +327,16 @@ def test_what_lies_behind_an_exterior_angle_lies_within_the_root_angle(seed, dim
     for y in ys:
         phi = float(reference.oxy_angle(x[None], y[None], c)[0])
         theta = float(reference.acos((x * y).sum() / (reference.norm(x) * reference.norm(y))))
-        assert theta <= cones.root_angle(radius, phi, curv).item() + 1e-9
+        assert theta <= cones.origin_angle(radius, phi, curv).item() + 1e-9
         if phi <= alpha:
-            assert theta <= cones.root_angle(radius, alpha, curv).item() + 1e-9
+            assert theta <= cones.origin_angle(radius, alpha, curv).item() + 1e-9
 
 
 @settings(max_examples=10)
 @given(CURVS, st.floats(0.01, 5), st.floats(0.05, 3.0))
-def test_the_root_angle_is_reached_by_points_far_out(curv, rho, alpha):
+def test_the_origin_angle_is_reached_by_points_far_out(curv, rho, alpha):
     radius = torch.tensor(rho / math.sqrt(curv), dtype=torch.float64)
-    bound = cones.root_angle(radius, alpha, curv).item()
+    bound = cones.origin_angle(radius, alpha, curv).item()
     x = torch.tensor([[math.sinh(rho), 0.0]], dtype=torch.float64) / math.sqrt(curv)
     # Of points at three radii: the largest angle at the root whose exterior angle is at most alpha, by bisection.
     sinh = torch.sinh(rho + torch.tensor([2.0, 6.0, 12.0], dtype=torch.float64)) / math.sqrt(curv)
@@ -351,20 +351,22 @@ def test_the_root_angle_is_reached_by_points_far_out(curv, rho, alpha):
     assert low[-1] >= 0.999 * bound - 1e-9
 
 
-def test_root_angles_of_known_triangles():
+def test_origin_angles_of_known_triangles():
     zero = torch.tensor(0.0, dtype=torch.float64)
-    for angle in (0.0, 0.5, math.pi / 2, math.pi):  # from the root itself the angles are the same
-        assert cones.root_angle(zero, angle, 2.0).item() == pytest.approx(angle)
+    for angle in (0.0, 0.5, math.pi / 2, math.pi):  # seen from the origin itself the angles are the same
+        assert cones.origin_angle(zero, angle, 2.0).item() == pytest.approx(angle)
     radii = torch.tensor([0.1, 0.5, 1.0, 2.0], dtype=torch.float64)
     # peers-serving.md 4.3: the cones of MERU, K = 0.1.
     aperture = cones.half_aperture(torch.sinh(radii)[:, None], 1.0)
     np.testing.assert_allclose(
-        torch.rad2deg(cones.root_angle(radii, aperture, 1.0)), [84.3, 13.8, 3.61, 0.43], rtol=2e-2
+        torch.rad2deg(cones.origin_angle(radii, aperture, 1.0)), [84.3, 13.8, 3.61, 0.43], rtol=2e-2
     )
-    assert cones.root_angle(torch.tensor(16.8, dtype=torch.float64), math.pi, 1.0).item() == pytest.approx(math.pi)
-    assert cones.root_angle(torch.tensor([1.0]), 0.5, 1.0).dtype == torch.float32
+    assert cones.origin_angle(torch.tensor(16.8, dtype=torch.float64), math.pi, 1.0).item() == pytest.approx(math.pi)
+    assert cones.origin_angle(torch.tensor([1.0]), 0.5, 1.0).dtype == torch.float32
     # Angles of a right-angled ideal triangle: tan(θ/2) = exp(−r), the angle of parallelism.
-    assert cones.root_angle(radii, math.pi / 2, 4.0).tolist() == pytest.approx((2 * (-2 * radii).exp().atan()).tolist())
+    assert cones.origin_angle(radii, math.pi / 2, 4.0).tolist() == pytest.approx(
+        (2 * (-2 * radii).exp().atan()).tolist()
+    )
 
 
 def test_cones_get_narrower_from_shell_to_shell():
