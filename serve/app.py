@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from hypclip.errors import ConfigError
 from hypclip.search import VectorStore
+from hypclip.search.space import require_lorentz
 from serve.api import routers
 from serve.errors import NotReady
 from serve.http import responses
@@ -30,7 +31,7 @@ from serve.http.paths import Paths
 from serve.http.responses import REQUEST_ID_HEADER
 from serve.inference.engine import Engine, cores
 from serve.inputs.fetch import Fetcher
-from serve.runtime import Load, Runtime, check_geometry
+from serve.runtime import Load, Runtime
 from serve.schemas.operations import ErrorResponse
 from serve.service import Service
 from serve.settings import Settings
@@ -76,7 +77,7 @@ def create_app(
     Raises:
         ConfigError: the engine's space is not hyperbolic, or a setting cannot work.
     """
-    check_geometry(engine)
+    require_lorentz(engine.model_id, engine.geometry, "the server")
     if "*" in settings.cors_origins:
         raise ConfigError("HYPCLIP_CORS_ORIGINS takes origins such as https://example.com one by one, not *")
     counted = metrics or Metrics()

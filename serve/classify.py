@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hypclip.errors import DataError
 from hypclip.geometry.metric import Geometry, Metric
+from hypclip.taxonomy import acyclic
 from serve.errors import InvalidRequest
 
 
@@ -97,17 +98,17 @@ def taxonomy(edges: Sequence[tuple[str, str]]) -> Taxonomy:
     Raises:
         InvalidRequest: the edges form a cycle.
     """
-    graph = nx.DiGraph((parent, child) for child, parent in edges)
-    if not nx.is_directed_acyclic_graph(graph):
-        cycle = " → ".join(parent for parent, _ in nx.find_cycle(graph))
-        raise InvalidRequest(f"taxonomy: edges [child, parent] must not form a cycle, these do: {cycle}")
-    parents: dict[str, str | None] = {node: None for node, degree in graph.in_degree if degree == 0}
+    try:
+        graph = acyclic(edges)
+    except DataError as error:
+        raise InvalidRequest(f"taxonomy: edges [child, parent] must not form a cycle: {error}") from error
+    parents: dict[str, str | None] = {node: None for node, degree in graph.out_degree if degree == 0}
     frontier = list(parents)
     while frontier:
-        below = [(node, child) for node in frontier for child in graph.successors(node)]
+        below = [(node, child) for node in frontier for child in graph.predecessors(node)]
         frontier = []
         for node, child in below:
             if child not in parents:
                 parents[child] = node
                 frontier.append(child)
-    return Taxonomy([node for node in graph if graph.out_degree(node) == 0], parents)
+    return Taxonomy([node for node in graph if graph.in_degree(node) == 0], parents)

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from hypclip.errors import ConfigError, HypclipError
+from hypclip.errors import HypclipError
+from hypclip.search.space import require_lorentz
 from serve.errors import InvalidRequest, NotReady, WorkerFailed
 from serve.inference.engine import Engine
 from serve.service import Service
@@ -46,7 +47,7 @@ class Runtime:
         Raises:
             ConfigError: the engine's space is not hyperbolic.
         """
-        check_geometry(service.engine)
+        require_lorentz(service.engine.model_id, service.engine.geometry, "the server")
         service.metrics.serving(service.engine.model_id)
         before, self._current = self._current, _Lease(service)
         if before is not None:
@@ -126,16 +127,3 @@ class Runtime:
             task = asyncio.get_running_loop().create_task(lease.service.engine.aclose())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-
-
-def check_geometry(engine: Engine) -> None:
-    """Check that an engine's points have radii and cones.
-
-    Raises:
-        ConfigError: they have not.
-    """
-    if engine.geometry != "lorentz":
-        raise ConfigError(
-            f"model {engine.model_id!r} has geometry {engine.geometry!r}; the server needs 'lorentz', because "
-            "distances, radii and cones are those of hyperbolic space"
-        )

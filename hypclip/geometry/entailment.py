@@ -7,11 +7,9 @@ read it from there.
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from pydantic import ConfigDict
@@ -21,7 +19,7 @@ from hypclip.errors import ConfigError, InputError
 from hypclip.geometry import lorentz, planes, polar, product
 from hypclip.geometry.cones import MIN_RADIUS
 from hypclip.geometry.metric import Metric
-from hypclip.geometry.precision import Curv, as_curv, full_precision
+from hypclip.geometry.precision import Curv, as_curv, as_number, full_precision
 
 _KEYS = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -48,7 +46,7 @@ class Cone:
 
     def __post_init__(self) -> None:
         for name in ("eta", "min_radius"):
-            value = _number(getattr(self, name), f"{name} of a cone")
+            value = as_number(getattr(self, name), f"{name} of a cone")
             object.__setattr__(self, name, value)
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} of a cone must be positive and finite, got {value}")
@@ -73,7 +71,7 @@ class Plane:
     __pydantic_config__: ClassVar[ConfigDict] = _KEYS
 
     def __post_init__(self) -> None:
-        value = _number(self.threshold, "threshold of a plane")
+        value = as_number(self.threshold, "threshold of a plane")
         object.__setattr__(self, "threshold", value)
         if not math.isfinite(value):
             raise InputError(f"threshold of a plane must be finite, got {value}")
@@ -139,11 +137,3 @@ def coincident(general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]) ->
     index = torch.unique(torch.cat([general, specific]), dim=0, return_inverse=True)[1]
     same: Tensor = index[: len(general), None] == index[len(general) :]
     return same
-
-
-def _number(value: object, what: str) -> float:
-    if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0:
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise InputError(f"{what} must be a number, got {type(value).__name__} {value!r}")
-    return float(value)

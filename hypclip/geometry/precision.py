@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
+import numbers
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +42,21 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return wrapped
+
+
+def as_number(value: object, what: str) -> float:
+    """Return a number of Python, of numpy or of a tensor without dimensions as a float.
+
+    Raises:
+        InputError: it is none; the message begins with `what`.
+    """
+    if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        shape = tuple(getattr(value, "shape", ()))
+        got = f"of shape {shape}" if shape else f"{value!r:.60}"
+        raise InputError(f"{what} must be a number, got {type(value).__name__} {got}")
+    return float(value)
 
 
 def as_curv(curv: Curv, like: Tensor) -> Tensor:

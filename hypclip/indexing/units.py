@@ -23,9 +23,9 @@ from hypclip.client.picture import to_rgb
 from hypclip.data.record import BadSample, Reading, read_record
 from hypclip.data.samples import samples_and_damage, samples_of
 from hypclip.data.tally import Tally
-from hypclip.errors import ConfigError, DataError
+from hypclip.errors import DataError
 from hypclip.model import HypCLIP
-from hypclip.search.space import Space
+from hypclip.search.space import Space, require_lorentz
 from hypclip.search.types import MAX_METADATA_BYTES, Points
 from hypclip.search.where import Modality
 
@@ -76,11 +76,7 @@ def space_of(model: HypCLIP) -> Space:
     Raises:
         ConfigError: it is not a hyperboloid of one curvature.
     """
-    if model.config.geometry != "lorentz":
-        raise ConfigError(
-            f"model {model.model_id!r} has geometry {model.config.geometry!r}; an index needs 'lorentz', because "
-            "distances, radii and cones are those of hyperbolic space"
-        )
+    require_lorentz(model.model_id, model.config.geometry, "an index")
     return Space(model.model_id, model.curv.item(), model.dim, getattr(model, "revision", ""), model.config.entailment)
 
 

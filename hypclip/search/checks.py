@@ -7,7 +7,8 @@ from typing import get_args
 
 from hypclip.errors import InputError
 from hypclip.geometry.entailment import Cone, Plane
-from hypclip.search.given import as_number, as_whole, shown
+from hypclip.geometry.precision import as_number
+from hypclip.search.given import as_whole, shown
 from hypclip.search.types import Order, Points, Side
 
 

@@ -61,19 +61,6 @@ def as_ids(ids: Iterable[object], what: str = "ids") -> list[str]:
     return [_id(one) for one in ids]
 
 
-def as_number(value: object, what: str) -> float:
-    """Return a number of Python's, of numpy's or of a tensor without dimensions.
-
-    Raises:
-        InputError: it is none.
-    """
-    if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0:
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise InputError(f"{what} must be a number, got {shown(value)}")
-    return float(value)
-
-
 def as_whole(value: object, what: str) -> int:
     """Return a whole number of Python's or of numpy's.
 

@@ -12,12 +12,11 @@ from torch import Tensor
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz
 from hypclip.geometry.entailment import Plane
-from hypclip.search.given import Vectors, as_number, as_vectors, as_whole
+from hypclip.geometry.precision import as_number
+from hypclip.search.given import Vectors, as_vectors, as_whole
+from hypclip.search.limits import sinh_threshold
 
 MAX_STEPS = 10_000
-
-_FARTHEST = 40.0
-"""No height is as large, since no stored point lies as far out: see MAX_SINH_RADIUS."""
 
 
 @dataclass(frozen=True, init=False)
@@ -114,7 +113,7 @@ def places_and_limit(path: Path, plane: Plane) -> tuple[Tensor, float]:
     and b, and 1 ≤ √n ≤ cosh(d/2): it is not above both of these, unless all are negative, and then at most √n times
     nearer to 0. Steps that leave the geodesic are all looked at.
     """
-    limit = math.sinh(max(-_FARTHEST, min(_FARTHEST, plane.threshold)))
+    limit = sinh_threshold(plane.threshold)
     if not path.straight:
         return path.fractions(), limit
     if limit < 0:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypclip.errors import InputError
 from hypclip.geometry.entailment import Cone, Entailment, Plane
-from hypclip.search.given import as_number
+from hypclip.geometry.precision import as_number
 
 _FORMS: dict[str, type[Cone] | type[Plane]] = {"cone": Cone, "plane": Plane}
 

@@ -10,15 +10,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hypclip.errors import InputError
+from hypclip.errors import ConfigError, InputError
 from hypclip.geometry.entailment import Cone, Entailment, Plane
-from hypclip.search.given import Vectors, as_number, as_vectors, as_whole, shown
+from hypclip.geometry.precision import as_number
+from hypclip.search.given import Vectors, as_vectors, as_whole, shown
+from hypclip.search.limits import MAX_SINH_RADIUS
 from hypclip.search.path import Path
 from hypclip.search.rules import described, same_rule
 
-MAX_SINH_RADIUS = 1e7
-"""Largest √c|x| = sinh(√c·radius) of a point, a radius of 16.8/√c. Beyond it neighbouring float32 points are further
-apart than the scale 1/√c of the space itself, so that distances would be noise."""
+
+def require_lorentz(model_id: str, geometry: str, what: str) -> None:
+    """Refuse a model whose points have no radii and cones.
+
+    Args:
+        model_id: names the model in the message.
+        geometry: of its embeddings.
+        what: needs them, such as "an index".
+
+    Raises:
+        ConfigError: the geometry is not that of a hyperboloid of one curvature.
+    """
+    if geometry != "lorentz":
+        raise ConfigError(
+            f"model {model_id!r} has geometry {geometry!r}; {what} needs 'lorentz', because distances, radii and "
+            "cones are those of hyperbolic space"
+        )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 import numpy as np
 
 from hypclip.errors import InputError
-from hypclip.search.given import as_number, shown
+from hypclip.geometry.precision import as_number
+from hypclip.search.given import shown
 
 Modality = Literal["text", "image", "embedding"]
 """Where a point came from; "embedding" when it came as numbers and nobody said."""

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from hypclip.search.space import MAX_SINH_RADIUS
+from hypclip.search.limits import MAX_SINH_RADIUS
 from serve.http.keys import Scope, needed_scope
 from serve.http.responses import REQUEST_ID_HEADER
 from serve.inference.engine import Engine

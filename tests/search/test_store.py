@@ -26,7 +26,7 @@ from hypclip.search import (
     UnknownPoint,
     Where,
 )
-from hypclip.search.space import MAX_SINH_RADIUS
+from hypclip.search.limits import MAX_SINH_RADIUS
 from hypclip.search.types import MAX_METADATA_BYTES, encode_metadata
 from tests.support import search as search_helpers
 from tests.support.search import names, unchecked, values

@@ -26,7 +26,7 @@ from schemathesis.python.asgi import shutdown_lifespans
 from schemathesis.transport.serialization import Binary
 from starlette.testclient import TestClient
 
-from hypclip.search.space import MAX_SINH_RADIUS
+from hypclip.search.limits import MAX_SINH_RADIUS
 from hypclip.search.types import nesting
 from serve.app import create_app
 from serve.http.keys import new_key

@@ -13,9 +13,10 @@ from torch import Tensor
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz
 from hypclip.geometry.entailment import Entailment
+from hypclip.geometry.precision import as_number
 from hypclip.search.checks import check_cone, check_page
 from hypclip.search.exact import measure_cone
-from hypclip.search.given import Vectors, as_number, as_vectors, shown
+from hypclip.search.given import Vectors, as_vectors, shown
 from hypclip.search.path import Path
 from hypclip.search.space import Space
 from hypclip.search.store import VectorStore

@@ -21,6 +21,7 @@ from torch import Tensor
 from hypclip.geometry import cones, lorentz, planes, polar
 from hypclip.geometry.entailment import Entailment, Plane
 from hypclip.search.exact import one_thread
+from hypclip.search.limits import sinh_threshold
 from hypclip.search.path import Path
 from hypclip.search.store import VectorStore
 from hypclip.search.where import ANYTHING, Modality, Where
@@ -30,8 +31,6 @@ ROOT = "[ROOT]"
 
 _PARALLEL = 1e-3
 _PAIRS = 2**16
-_FARTHEST = 40.0
-"""No height is as large: see MAX_SINH_RADIUS."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def _intervals(
     r = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64).unsqueeze(1)
     n = (1 - r) ** 2 + r**2 + 2 * r * (1 - r) * length
     if isinstance(cone, Plane):
-        behind = math.sinh(max(-_FARTHEST, min(_FARTHEST, cone.threshold))) ** 2 * n
+        behind = sinh_threshold(cone.threshold) ** 2 * n
     else:
         angles = torch.clamp(cone.eta * cones.half_aperture(x, 1.0, cone.min_radius), max=math.pi)
         behind = torch.cos(angles) ** 2 * (((1 - r) * lines[0] + r * lines[1]) ** 2 - n)

@@ -11,9 +11,9 @@ import torch
 
 from hypclip.geometry import cones, polar
 from hypclip.geometry.entailment import Cone
+from hypclip.search.limits import MAX_SINH_RADIUS
 from hypclip.search.local.products import BLOCK_BYTES, Doubles, Floats, kappa, kept_rows, products
 from hypclip.search.local.table import SHELLS_PER_UNIT, Mask, Rows, Snapshot
-from hypclip.search.space import MAX_SINH_RADIUS
 from hypclip.search.types import Side
 
 _FEW = 16

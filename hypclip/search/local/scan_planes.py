@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from hypclip.geometry.entailment import Plane
+from hypclip.search.limits import sinh_threshold
 from hypclip.search.local.products import Doubles, Floats, Places, kept_rows, products
 from hypclip.search.local.table import Mask, Rows, Snapshot
 from hypclip.search.path import Path, places_and_limit
@@ -31,8 +32,6 @@ _FEW = 16
 _PLACES = 64
 _TINY = np.float32(1e-30)
 """Products of numbers below it vanish in float32."""
-_FARTHEST = 40.0
-"""No height is as large, since no stored point lies as far out: see MAX_SINH_RADIUS."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Border:
     def beyond(self, product: Floats, norms: Floats, times: Floats, sign: int) -> Mask:
         """Mark the rows that may be inside (sign −1), or are for sure (sign 1)."""
         e = sign * self.rounding
-        limit = math.sinh(max(-_FARTHEST, min(_FARTHEST, self.threshold)))
+        limit = sinh_threshold(self.threshold)
         if self.side == "descendants":
             line = times * np.float32(self.root * (self.sinh + e * self.cosh))
             line += np.float32(limit + e * (1 + abs(limit)))

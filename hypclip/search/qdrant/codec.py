@@ -18,8 +18,9 @@ from hypclip.errors import StoreError
 from hypclip.geometry import lorentz, planes
 from hypclip.geometry.entailment import Cone, Plane
 from hypclip.search.exact import Measures, measure
+from hypclip.search.limits import MAX_RHO
 from hypclip.search.rules import as_entry, of_entry
-from hypclip.search.space import MAX_SINH_RADIUS, Space
+from hypclip.search.space import Space
 from hypclip.search.types import Hit, Order, Points, join
 from hypclip.search.where import (
     ANYTHING,
@@ -29,7 +30,7 @@ from hypclip.search.where import (
 
 FORMAT = 1
 
-SHELLS = 1 + math.floor(4 * math.asinh(MAX_SINH_RADIUS) * (1 + 1e-6))
+SHELLS = 1 + math.floor(4 * MAX_RHO)
 """Shells of radii are a quarter of 1/√c thick, counted from 1; 0 holds the points at the root, without direction."""
 
 

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from hypclip.geometry import lorentz, planes
 from hypclip.geometry.entailment import Plane
+from hypclip.search.limits import MAX_RHO
 from hypclip.search.path import Path, places_and_limit
 from hypclip.search.qdrant import codec, filters
 from hypclip.search.qdrant.searches import cosine_slack, threshold_search
-from hypclip.search.space import MAX_SINH_RADIUS, Space
+from hypclip.search.space import Space
 from hypclip.search.where import Where
 
 Asked = tuple[list[int] | None, list[models.QueryRequest]]
 """Shells to take whole, None for all points, and searches."""
 
-_FARTHEST = math.asinh(MAX_SINH_RADIUS) * (1 + 1e-6)
 _BAND = 2.0
 """So much of √c · radius is asked for at once: the rounding within is up to e² of what it must be."""
 _NEAR = 0.25
@@ -36,15 +36,15 @@ _NEAR = 0.25
 def descendants(space: Space, q: Float[Tensor, " d"], plane: Plane, where: Where) -> Asked:
     """Return how to find all points in the half-space of a query, and more."""
     rho = math.sqrt(space.curv) * float(lorentz.radius(q, space.curv))
-    if plane.threshold <= -2 * _FARTHEST or (rho == 0 and plane.threshold <= 0):
+    if plane.threshold <= -2 * MAX_RHO or (rho == 0 and plane.threshold <= 0):
         return None, []
-    if plane.threshold > _FARTHEST or rho == 0:
+    if plane.threshold > MAX_RHO or rho == 0:
         return [], []
     # No height is more than ρ_s − ρ_g.
     vector = (math.sqrt(space.curv) * planes.as_general(q, space.curv)).tolist()
     searches = [
         threshold_search("lorentz", vector, floor, [*filters.conditions(where), band])
-        for band, floor in _bands(space, rho, plane.threshold, max(0.0, rho + plane.threshold), _FARTHEST)
+        for band, floor in _bands(space, rho, plane.threshold, max(0.0, rho + plane.threshold), MAX_RHO)
     ]
     return [], searches
 
@@ -66,7 +66,7 @@ def _holding(space: Space, centres: list[tuple[Float[Tensor, " d"], float]], whe
     searches: list[models.QueryRequest] = []
     by_shell: list[tuple[int, models.QueryRequest]] = []
     for place, threshold in centres:
-        if threshold <= -2 * _FARTHEST:
+        if threshold <= -2 * MAX_RHO:
             return None, []
         rho = math.sqrt(space.curv) * float(lorentz.radius(place, space.curv))
         # No height is more than ρ_s − ρ_g; over the origin all are 0, which is in the first band.
@@ -77,7 +77,7 @@ def _holding(space: Space, centres: list[tuple[Float[Tensor, " d"], float]], whe
             vector = planes.as_specific(place, space.curv).tolist()
             searches += [
                 threshold_search("general", vector, floor, [*filters.conditions(where), band])
-                for band, floor in _bands(space, rho, threshold, 0.0, min(most, _FARTHEST))
+                for band, floor in _bands(space, rho, threshold, 0.0, min(most, MAX_RHO))
             ]
         else:
             whole, more = _in_shells(space, place, threshold, most, where)
@@ -97,12 +97,12 @@ def _bands(
     """
     root, limit = math.sqrt(space.curv), math.sinh(threshold)
     while low <= high:
-        above = min(low + _BAND, _FARTHEST)
+        above = min(low + _BAND, MAX_RHO)
         norms = math.sqrt(math.cosh(2 * rho) * math.cosh(2 * above))
         floor = limit - (space.dim + 16) * 2.0**-24 * norms - 2.0**-22 * abs(limit)
         ends = low / root * (1 - 1e-9) - 1e-12 / root, min(above, high) / root * (1 + 1e-9) + 1e-12 / root
-        yield filters.between("radius", ends[0], ends[1] if above < _FARTHEST else math.inf), floor
-        low = above if above < _FARTHEST else math.inf
+        yield filters.between("radius", ends[0], ends[1] if above < MAX_RHO else math.inf), floor
+        low = above if above < MAX_RHO else math.inf
 
 
 def _in_shells(

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from hypclip.geometry import cones, lorentz
 from hypclip.geometry.entailment import Cone
+from hypclip.search.limits import MAX_RHO
 from hypclip.search.qdrant.codec import READ, SHELLS, rows_per_answer
 from hypclip.search.qdrant.filters import between, both, conditions
-from hypclip.search.space import MAX_SINH_RADIUS, Space
+from hypclip.search.space import Space
 from hypclip.search.where import (
     Where,
 )
@@ -129,7 +130,7 @@ def least_score(space: Space, query: Float[Tensor, " d"], distance: float) -> fl
     whatever order; the roundings of q, of the times, of the score and of this bound are covered by raising D + 1 to
     D + 12. Points within the distance are no farther out than the query and the distance together.
     """
-    root, most = math.sqrt(space.curv), math.asinh(MAX_SINH_RADIUS) * (1 + 1e-6)
+    root, most = math.sqrt(space.curv), MAX_RHO
     rho, z = root * float(lorentz.radius(query, space.curv)), root * distance
     if z >= rho + most:
         return -math.inf

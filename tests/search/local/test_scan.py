@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from hypclip.geometry import cones
 from hypclip.search import Cone, Path
+from hypclip.search.limits import MAX_SINH_RADIUS
 from hypclip.search.local import products, scan_cones, scan_knn, scan_paths
-from hypclip.search.space import MAX_SINH_RADIUS
 from tests.support import reference
 from tests.support.search import (
     CURVS,

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from fastapi.testclient import TestClient
 
-from hypclip.search.space import MAX_SINH_RADIUS
+from hypclip.search.limits import MAX_SINH_RADIUS
 from tests.support import schema_run
 from tests.support.serving import FakeEngine, app_at
 
