@@ -21,11 +21,11 @@ from torch import Tensor
 from hypclip.errors import InputError
 from hypclip.geometry.entailment import Cone, Entailment
 from hypclip.search import (
-    Found,
     Modality,
-    Order,
-    Path,
+    OrderBy,
+    Page,
     Points,
+    Route,
     Side,
     Space,
     Traversal,
@@ -191,12 +191,12 @@ class Service:
         *,
         max_distance: float | None = None,
         exact: bool | None = None,
-    ) -> Found:
+    ) -> Page:
         """Return a page of the stored points nearest to the query, of those at most a distance away if there is one."""
         self._check_page(k, offset)
         point = (await self._located([query], collection))[0]
         if max_distance is not None:
-            search = partial(self.store.within, collection, point, max_distance, where, limit=k, offset=offset)
+            search = partial(self.store.within, collection, point, max_distance, where, k=k, offset=offset)
             return await self.ask("within", search)
         nearest = partial(self.store.knn, collection, point[None], k, where, offset=offset, exact=exact)
         return (await self.ask("knn", nearest))[0]
@@ -211,24 +211,22 @@ class Service:
         where: Where,
         *,
         rule: Entailment,
-        order: Order,
-    ) -> Found:
+        order_by: OrderBy,
+    ) -> Page:
         """Return a page of the ancestors or descendants of an item."""
         self._check_page(k, offset)
         point = (await self._located([of], collection))[0]
-        search = partial(self.store.cone, collection, point, side, rule, where, order=order, limit=k, offset=offset)
+        search = partial(self.store.cone, collection, point, side, rule, where, order_by=order_by, k=k, offset=offset)
         return await self.ask("cone", search)
 
     async def common_ancestors(
         self, of: Sequence[Item], k: int, offset: int, collection: str, where: Where, rule: Entailment
-    ) -> Found:
+    ) -> Page:
         """Return a page of the common ancestors of items."""
         self._check_page(k, offset)
         _check_count("the number of inputs", of, self.settings.max_inputs, "max_inputs")
         points = await self._located(of, collection)
-        search = partial(
-            relations.common_ancestors, self.store, collection, points, rule, where, limit=k, offset=offset
-        )
+        search = partial(relations.common_ancestors, self.store, collection, points, rule, where, k=k, offset=offset)
         return await self.ask("common_ancestors", search)
 
     async def traverse(
@@ -242,8 +240,8 @@ class Service:
     ) -> Traversal:
         """Go from an item to another or to the root; among what entails the way, unless `rule` is absent."""
         points = await self._located([source] if target is None else [source, target], collection)
-        path = Path(points[0], self.engine.curv, None if target is None else points[1], steps)
-        return await self.ask("traverse", partial(traverse, self.store, collection, path, rule, where))
+        route = Route(points[0], self.engine.curv, None if target is None else points[1], steps)
+        return await self.ask("traverse", partial(traverse, self.store, collection, route, rule, where))
 
     async def mean(
         self, items: Sequence[Item], weights: Sequence[float] | None, collection: str

@@ -22,8 +22,7 @@ from hypclip.errors import HypclipError, InputError
 from hypclip.files import user_path
 from hypclip.indexing.units import space_of
 from hypclip.model import HypCLIP
-from hypclip.search import Hit, LocalStore, Where, traverse
-from hypclip.search import Path as Way
+from hypclip.search import Hit, LocalStore, Route, Where, traverse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +68,7 @@ class _Asked:
     def above(self, what: str, point: Tensor) -> None:
         """Print what a point is an instance of, the most specific first."""
         found = self.store.cone(
-            self.collection, point, "ancestors", where=Where(modality="text"), order="distance", limit=self.k
+            self.collection, point, "ancestors", where=Where(modality="text"), order_by="distance", k=self.k
         )
         _heading(f"{what} is", found.total)
         for hit in sorted(found.hits, key=lambda hit: -hit.radius):
@@ -79,7 +78,7 @@ class _Asked:
         """Print the instances of a text that lie deepest in its region."""
         point = self.model.embed_text([text])[0]
         for modality in ("text", "image"):
-            found = self.store.cone(self.collection, point, "descendants", where=Where(modality=modality), limit=self.k)
+            found = self.store.cone(self.collection, point, "descendants", where=Where(modality=modality), k=self.k)
             _heading(f"{text!r} entails, of {modality}s", found.total)
             for hit in found.hits:
                 _line(hit)
@@ -88,8 +87,8 @@ class _Asked:
         """Print the texts from a text to the root."""
         point = self.model.embed_text([text])[0]
         rule = self.store.space(self.collection).entailment
-        way = Way(point, self.model.curv.item())
-        found = traverse(self.store, self.collection, way, rule, Where(modality="text"))
+        route = Route(point, self.model.curv.item())
+        found = traverse(self.store, self.collection, route, rule, Where(modality="text"))
         _heading(f"from {text!r} to the root lie", len(found.stops))
         for stop in found.stops:
             print(f"  {stop.radius:6.3f}  {_name(stop.id, stop.metadata)}")

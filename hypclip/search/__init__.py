@@ -9,10 +9,10 @@ from hypclip.search.errors import ModelMismatch, Unavailable, UnknownCollection,
 from hypclip.search.hierarchy.relations import Ordering, common_ancestors, mean, order
 from hypclip.search.hierarchy.traverse import Traversal, traverse
 from hypclip.search.local.store import LocalStore
-from hypclip.search.path import Path
+from hypclip.search.route import Route
 from hypclip.search.space import Space
 from hypclip.search.store import VectorStore
-from hypclip.search.types import Collection, Found, Hit, Index, Order, Points, Side
+from hypclip.search.types import Collection, Hit, Index, OrderBy, Page, Points, Side
 from hypclip.search.where import ANYTHING, Modality, Where
 
 if TYPE_CHECKING:
@@ -23,17 +23,17 @@ __all__ = [
     "Collection",
     "Cone",
     "Entailment",
-    "Found",
     "Hit",
     "Index",
     "LocalStore",
     "Modality",
     "ModelMismatch",
-    "Order",
+    "OrderBy",
     "Ordering",
-    "Path",
+    "Page",
     "Plane",
     "Points",
+    "Route",
     "Side",
     "Space",
     "Traversal",

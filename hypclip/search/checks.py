@@ -1,4 +1,4 @@
-"""What every store refuses before it looks for anything: arguments that would mean another search, or none."""
+"""Checks of arguments that all stores share."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from hypclip.errors import InputError
 from hypclip.geometry.entailment import Cone, Plane
 from hypclip.geometry.precision import as_number
 from hypclip.search.given import as_whole, shown
-from hypclip.search.types import Order, Points, Side
+from hypclip.search.types import OrderBy, Points, Side
 
 
-def check_page(limit: int, offset: int) -> None:
+def check_page(k: int, offset: int) -> None:
     """Refuse an empty page, and one before the first.
 
     Raises:
-        InputError: the limit is below 1 or the offset negative, or one of them is no whole number.
+        InputError: k is below 1 or the offset negative, or one of them is no whole number.
     """
-    as_whole(limit, "k, or the limit of a page,")
+    as_whole(k, "k")
     as_whole(offset, "offset")
-    if limit < 1:
-        raise InputError(f"k, or the limit of a page, must be at least 1, got {limit}")
+    if k < 1:
+        raise InputError(f"k must be at least 1, got {k}")
     if offset < 0:
         raise InputError(f"offset must be 0 or more, got {offset}")
 
@@ -50,13 +50,13 @@ def check_cone(cone: object) -> None:
         )
 
 
-def check_cone_search(side: object, cone: object, order: object) -> None:
-    """Refuse a search by cones that would be another than was meant.
+def check_cone_search(side: object, cone: object, order_by: object) -> None:
+    """Check the arguments of a search by cones.
 
     Raises:
-        InputError: one of them is not what it should be; the message has what it may be.
+        InputError: one of them is none; the message lists the choices.
     """
-    for name, value, known in (("side", side, get_args(Side)), ("order", order, get_args(Order))):
+    for name, value, known in (("side", side, get_args(Side)), ("order_by", order_by, get_args(OrderBy))):
         if not isinstance(value, str) or value not in known:
             raise InputError(f"{name} must be one of {', '.join(known)}, got {shown(value)}")
     check_cone(cone)

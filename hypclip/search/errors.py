@@ -1,4 +1,4 @@
-"""What a store refuses, as errors that carry the facts."""
+"""Errors of stores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ModelMismatch(StoreError):
 
 
 class UnknownField(InputError):
-    """A filter names a metadata field that no point of the collection has: a slip of the pen, most often."""
+    """A filter names a metadata field that no point of the collection has, usually by a typo."""
 
     def __init__(self, name: str, field: str):
         super().__init__(f"no point of collection {name!r} has a metadata field {field!r}, which the filter names")

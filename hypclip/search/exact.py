@@ -1,6 +1,7 @@
-"""What decides in every store: distances, radii and angles of stored float32 points, in float64 from their coordinates.
+"""Exact float64 re-scoring of candidates, shared by all stores.
 
-Indexes and engines only name candidates. So stores agree, near pairs keep their digits, and d(x, x) = 0.
+Indexes and engines only select candidates, from float32 coordinates; distances, radii and angles are computed here. So
+stores agree, near pairs keep their digits, and d(x, x) = 0.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from torch import Tensor
 
 from hypclip.geometry import lorentz, polar
 from hypclip.geometry.entailment import Entailment, Plane
-from hypclip.search.types import Order, Side
+from hypclip.search.types import OrderBy, Side
 
 _BLOCK = 2**15 - 1
-"""Most numbers at a time, so that what is made of them stays in the cache."""
+"""Most numbers per block, so that intermediate results stay in the cache."""
 
 
 @contextlib.contextmanager
@@ -41,7 +42,7 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Measures:
-    """What is known of n candidates, each a tensor (n,) in float64. The last three are of searches by cones only."""
+    """Measures of n candidates, each a tensor (n,) in float64; the last three of searches by cones only."""
 
     distance: Tensor
     radius: Tensor
@@ -50,13 +51,13 @@ class Measures:
     margin: Tensor | None = None
 
     def columns(self, rows: Sequence[int]) -> dict[str, list[float]]:
-        """Return what there is of some candidates as numbers, by name."""
+        """Return the measures of some candidates as lists of numbers, by name."""
         at = np.asarray(rows, np.intp)
         return {name: column.numpy()[at].tolist() for name, column in vars(self).items() if column is not None}
 
-    def by(self, order: Order) -> Tensor:
-        """Return what to sort by, ascending."""
-        key = {"distance": self.distance, "radius": self.radius, "margin": self.margin}[order]
+    def by(self, order_by: OrderBy) -> Tensor:
+        """Return the column to sort by, ascending."""
+        key = {"distance": self.distance, "radius": self.radius, "margin": self.margin}[order_by]
         assert key is not None
         return key
 
@@ -73,7 +74,7 @@ def measure(x: Float[Tensor, "n d"], query: Float[Tensor, " d"], curv: float) ->
 def measure_cone(
     x: Float[Tensor, "n d"], of: Float[Tensor, " d"], side: Side, cone: Entailment, curv: float
 ) -> tuple[Measures, Tensor]:
-    """Return the distances, radii and angles of points, and which of them are ancestors or descendants: a mask (n,).
+    """Return the distances, radii and angles of points, and the mask (n,) of the ancestors or descendants.
 
     The margin, φ − η ω of a cone and threshold − height of a half-space, is that of the general point's: of x among
     ancestors, of the query among descendants. The half aperture of a half-space is π/2.
@@ -82,7 +83,7 @@ def measure_cone(
     """
     if isinstance(cone, Plane):
         return _measure_plane(x, of, side, cone, curv)
-    root = math.sqrt(curv)
+    sqrt_c = math.sqrt(curv)
     _, sinh_q, unit_q = lorentz.polar(of.double().unsqueeze(0), curv)
     found = []
     for block in _blocks(x):
@@ -90,10 +91,10 @@ def measure_cone(
         general, specific = (sinh, sinh_q) if side == "ancestors" else (sinh_q, sinh)
         gap, opposite = (torch.linalg.vector_norm(unit + sign * unit_q, dim=1, keepdim=True) for sign in (-1, 1))
         apart = (block != of).any(1, keepdim=True)
-        distance = torch.where(apart, polar.distance(sinh, sinh_q, gap) / root, 0)
+        distance = torch.where(apart, polar.distance(sinh, sinh_q, gap) / sqrt_c, 0)
         angle = polar.exterior_angle(general, specific, gap.square() / 2, opposite.square() / 2)
         aperture = polar.half_aperture(general, cone.min_radius).expand_as(angle)
-        found.append((distance, rho / root, angle, aperture, angle - cone.eta * aperture))
+        found.append((distance, rho / sqrt_c, angle, aperture, angle - cone.eta * aperture))
     measures = Measures(*(torch.cat(column).squeeze(1) for column in zip(*found, strict=True)))
     assert measures.margin is not None
     inside = measures.margin <= 0
@@ -107,14 +108,14 @@ def _measure_plane(
 
     Every quantity follows from the two radii and the gap between the directions, as in geometry/polar.py.
     """
-    root, q = math.sqrt(curv), of.double().numpy()
-    sinh_q = root * math.sqrt(float(q @ q))
-    unit_q = q * (root / sinh_q) if sinh_q > 0 else q
+    sqrt_c, q = math.sqrt(curv), of.double().numpy()
+    sinh_q = sqrt_c * math.sqrt(float(q @ q))
+    unit_q = q * (sqrt_c / sinh_q) if sinh_q > 0 else q
     columns: list[tuple[NDArray[np.float64], ...]] = []
     for block in _blocks(x):
         b = block.numpy()
         norms = np.sqrt(np.einsum("nd,nd->n", b, b))
-        sinh = root * norms
+        sinh = sqrt_c * norms
         units = b / np.where(norms > 0, norms, 1)[:, None]
         ahead, opposite = units - unit_q, units + unit_q
         om, op = np.einsum("nd,nd->n", ahead, ahead) / 2, np.einsum("nd,nd->n", opposite, opposite) / 2
@@ -122,7 +123,7 @@ def _measure_plane(
         columns.append((sinh, om, op, apart))
     sinh, om, op, apart = (np.concatenate(column) for column in zip(*columns, strict=True))
     rho, rho_q = np.arcsinh(sinh), math.asinh(sinh_q)
-    near = 2 * np.arcsinh(np.sqrt(np.sinh((rho - rho_q) / 2) ** 2 + sinh * sinh_q * om / 2)) / root
+    near = 2 * np.arcsinh(np.sqrt(np.sinh((rho - rho_q) / 2) ** 2 + sinh * sinh_q * om / 2)) / sqrt_c
     general, specific = (
         (sinh, np.full_like(sinh, sinh_q)) if side == "ancestors" else (np.full_like(sinh, sinh_q), sinh)
     )
@@ -135,7 +136,7 @@ def _measure_plane(
     inside = margin <= 0
     if plane.strict:
         inside &= apart
-    found = (np.where(apart, near, 0), rho / root, angle, np.full_like(angle, math.pi / 2), margin)
+    found = (np.where(apart, near, 0), rho / sqrt_c, angle, np.full_like(angle, math.pi / 2), margin)
     return Measures(*map(torch.from_numpy, found)), torch.from_numpy(inside)
 
 

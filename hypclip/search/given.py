@@ -1,4 +1,4 @@
-"""What callers hand in as points, ids and numbers: tensors, arrays and lists; the rest is refused by name."""
+"""Conversion of arguments: points, ids and metadata from tensors, arrays and lists; all else is refused by name."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def as_whole(value: object, what: str) -> int:
 
 
 def as_metadata(metadata: object, ids: Sequence[str]) -> list[Mapping[str, Any]]:
-    """Return one mapping a point; None is nothing to say, of one point or of all.
+    """Return one mapping per point; None stands for no metadata, of one point or of all.
 
     Raises:
         InputError: something else; the message names the point.
@@ -81,7 +81,7 @@ def as_metadata(metadata: object, ids: Sequence[str]) -> list[Mapping[str, Any]]
     if metadata is None:
         return [{} for _ in ids]
     if isinstance(metadata, str | bytes | Mapping) or not isinstance(metadata, Iterable):
-        raise InputError(f"metadata must be a list of mappings, one a point, got {shown(metadata)}")
+        raise InputError(f"metadata must be a list of mappings, one per point, got {shown(metadata)}")
     found = [{} if one is None else one for one in metadata]
     for index, one in enumerate(found):
         if not isinstance(one, Mapping):

@@ -1,4 +1,4 @@
-"""Which rule of entailment the points of a collection were trained with, as it is kept, compared and named."""
+"""Rules of entailment as stores keep, compare and name them."""
 
 from __future__ import annotations
 

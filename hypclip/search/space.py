@@ -1,4 +1,4 @@
-"""Which model's space points belong to, and what is a point of it."""
+"""The space of a model, and the checks of its points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypclip.geometry.entailment import Cone, Entailment, Plane
 from hypclip.geometry.precision import as_number
 from hypclip.search.given import Vectors, as_vectors, as_whole, shown
 from hypclip.search.limits import MAX_SINH_RADIUS
-from hypclip.search.path import Path
+from hypclip.search.route import Route
 from hypclip.search.rules import described, same_rule
 
 
@@ -39,7 +39,7 @@ def require_lorentz(model_id: str, geometry: str, what: str) -> None:
 
 @dataclass(frozen=True)
 class Space:
-    """Which model's space a point belongs to.
+    """The space of a model's points.
 
     Args:
         model_id: names the model.
@@ -47,7 +47,7 @@ class Space:
         dim: D, the number of space components.
         revision: which weights of it, where the name does not say so already.
         entailment: what makes one point more general than another, as the model was trained: by default what searches
-            by cones go by. The cones of MERU where a collection of before does not say.
+            by cones go by. The cones of MERU by default.
     """
 
     model_id: str
@@ -138,14 +138,14 @@ class Space:
         self.check_points(x)
         return x.cpu().double()
 
-    def check_path(self, path: Path) -> None:
+    def check_route(self, route: Route) -> None:
         """Refuse a way through another space.
 
         Raises:
-            InputError: it is no path, its curvature differs, or an end is no point of this space.
+            InputError: it is no route, its curvature differs, or an end is no point of this space.
         """
-        if not isinstance(path, Path):
-            raise InputError(f"a way is a Path, such as Path(x, curv), got {shown(path)}")
-        if not math.isclose(path.curv, self.curv, rel_tol=1e-6):
-            raise InputError(f"a path of curv {path.curv:.6g} does not lie in the space of {self}")
-        self.check_points(torch.stack([path.start, path.target]))
+        if not isinstance(route, Route):
+            raise InputError(f"a route is a Route, such as Route(x, curv), got {shown(route)}")
+        if not math.isclose(route.curv, self.curv, rel_tol=1e-6):
+            raise InputError(f"a route of curv {route.curv:.6g} does not lie in the space of {self}")
+        self.check_points(torch.stack([route.start, route.target]))

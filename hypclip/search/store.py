@@ -1,4 +1,4 @@
-"""What every vector store offers."""
+"""The interface of vector stores."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Protocol, runtime_checkable
 
 from hypclip.geometry.entailment import Entailment
 from hypclip.search.given import Vectors
-from hypclip.search.path import Path
+from hypclip.search.route import Route
 from hypclip.search.space import Space
-from hypclip.search.types import Collection, Found, Order, Points, Side
+from hypclip.search.types import Collection, OrderBy, Page, Points, Side
 from hypclip.search.where import ANYTHING, Where
 
 
@@ -52,23 +52,23 @@ class VectorStore(Protocol):
         ...
 
     def delete(self, name: str, ids: Sequence[str]) -> int:
-        """Remove points and return how many there were; unknown ids are passed over."""
+        """Remove points and return how many existed; unknown ids are skipped."""
         ...
 
     def get(self, name: str, ids: Sequence[str]) -> Points:
         """Return points in the order asked for.
 
         Raises:
-            UnknownPoint: an id is not there.
+            UnknownPoint: there is no point with an id.
         """
         ...
 
     def find(self, name: str, ids: Sequence[str]) -> Points:
-        """Return those of the points that are there, in any order."""
+        """Return the points that exist, in any order."""
         ...
 
     def count(self, name: str, where: Where = ANYTHING) -> int:
-        """Return how many points meet the conditions."""
+        """Count the points that meet the conditions."""
         ...
 
     def scan(self, name: str, where: Where = ANYTHING, rows: int = 4096) -> Iterator[Points]:
@@ -87,7 +87,7 @@ class VectorStore(Protocol):
         *,
         offset: int = 0,
         exact: bool | None = None,
-    ) -> list[Found]:
+    ) -> list[Page]:
         """Return for each query the k nearest points by geodesic distance, then by id; fewer if there are fewer.
 
         Args:
@@ -95,7 +95,7 @@ class VectorStore(Protocol):
             queries: space components (N, D), float32 or float64.
             k: at least 1.
             where: what may be returned.
-            offset: how many of the nearest to pass over; the next page starts at offset + k.
+            offset: how many of the nearest to skip; the next page starts at offset + k.
             exact: True to be sure, False to allow the approximate index, None for the default of the store.
 
         Raises:
@@ -110,9 +110,9 @@ class VectorStore(Protocol):
         distance: float,
         where: Where = ANYTHING,
         *,
-        limit: int = 1000,
+        k: int = 1000,
         offset: int = 0,
-    ) -> Found:
+    ) -> Page:
         """Return the points at most a distance away, nearest first, a page of them; `total` counts them all."""
         ...
 
@@ -124,10 +124,10 @@ class VectorStore(Protocol):
         cone: Entailment | None = None,
         where: Where = ANYTHING,
         *,
-        order: Order = "margin",
-        limit: int = 1000,
+        order_by: OrderBy = "margin",
+        k: int = 1000,
         offset: int = 0,
-    ) -> Found:
+    ) -> Page:
         """Return the ancestors or the descendants of a point, a page of them; `total` counts them all.
 
         Args:
@@ -136,20 +136,20 @@ class VectorStore(Protocol):
             side: which of the two.
             cone: a `Cone` or a `Plane`; the rule of the collection's space when absent.
             where: what may be returned.
-            order: what comes first; then by id.
-            limit: of the page, at least 1.
-            offset: how many to pass over.
+            order_by: what comes first; then by id.
+            k: length of the page, at least 1.
+            offset: how many to skip.
         """
         ...
 
-    def contenders(
-        self, name: str, path: Path, cone: Entailment | None = None, where: Where = ANYTHING
+    def route_candidates(
+        self, name: str, route: Route, cone: Entailment | None = None, where: Where = ANYTHING
     ) -> tuple[Points, bool]:
-        """Return the points that may be nearest to some place of a path, and whether none is missing.
+        """Return the points that may be nearest to some place of a route, and whether none is missing.
 
         Args:
             name: the collection.
-            path: from where to where, in steps or without.
+            route: from where to where, in steps or without.
             cone: at each place only points whose cone or half-space holds it count; all points where absent.
             where: which points count at all.
         """
@@ -160,5 +160,5 @@ class VectorStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what the store holds; nothing else may be called afterwards."""
+        """Release files and connections; nothing else may be called afterwards."""
         ...

@@ -1,4 +1,4 @@
-"""The values that go into a store and come out of it."""
+"""Arguments and results of stores."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from hypclip.search.space import Space
 from hypclip.search.where import Modality, check_modality
 
 Side = Literal["ancestors", "descendants"]
-"""Which way to look: points whose cone or half-space holds the query, or points in that of the query."""
+"""Direction of a search: points whose cone or half-space contains the query, or points in that of the query."""
 
 
-Order = Literal["distance", "margin", "radius"]
-"""What comes first: the nearest; the deepest inside its cone or half-space; the most general."""
+OrderBy = Literal["distance", "margin", "radius"]
+"""Measure that hits are sorted by: nearest, deepest inside the cone or half-space, or most general first."""
 
 
 MAX_METADATA_BYTES = 2**16
@@ -69,8 +69,8 @@ class Points:
     Args:
         ids: unique strings.
         vectors: space components (N, D), float32 or float64, a tensor, an array or lists; stores keep float32.
-        modality: one a point.
-        metadata: one a point, mappings that JSON can hold; None, of a point or of all, for none.
+        modality: one per point.
+        metadata: one per point, mappings that JSON can hold; None, of a point or of all, for none.
 
     Raises:
         InputError: columns of unequal length, or something else in them.
@@ -89,9 +89,9 @@ class Points:
         metadata: Iterable[Mapping[str, Any] | None] | None,
     ):
         if isinstance(modality, str):
-            raise InputError(f"modality must be a list, one a point, got the string {modality!r}")
+            raise InputError(f"modality must be a list, one per point, got the string {modality!r}")
         if not isinstance(modality, Iterable):
-            raise InputError(f"modality must be a list, one a point, got {shown(modality)}")
+            raise InputError(f"modality must be a list, one per point, got {shown(modality)}")
         if isinstance(ids, set | frozenset):
             raise InputError("ids must be in the order of the vectors, got a set, which has none")
         of_ids = as_ids(ids)
@@ -114,7 +114,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Hit:
-    """A point found: its distance from the query, and its radius, the distance from the root.
+    """A point of an answer: its distance from the query, and its radius, the distance from the origin.
 
     Of a search by cones also `angle`, the exterior angle φ; `aperture`, the half aperture ω, not multiplied by η; and
     `margin` = φ − η ω, which is 0 on the border of the cone and negative inside. Radians. Of a search by half-spaces
@@ -133,11 +133,11 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found, best first.
+class Page:
+    """A page of the hits of a search, best first.
 
-    `exact` is False where a better point may have been missed. `total` is how many points there are in all, of which
-    `hits` is one page; None where the search did not count them.
+    `exact` is False where a better point may have been missed. `total` counts all hits, of which `hits` is a page; None
+    where the search did not count them.
     """
 
     hits: list[Hit]
@@ -194,14 +194,14 @@ def _to_json(point_id: str, metadata: Mapping[str, Any]) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return numbers of numpy's as Python's, which the rows of tables have."""
+    """Return numbers of numpy as those of Python."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{shown(value)} is no text, number, list or mapping")
 
 
 def nesting(value: object, stop: int) -> int:
-    """Return how deep a value of JSON is nested, or `stop` if it is at least that deep."""
+    """Return the depth of a JSON value, or `stop` if it is at least that deep."""
     if stop == 0 or not isinstance(value, (Mapping, list, tuple)):
         return 0
     inner = value.values() if isinstance(value, Mapping) else value

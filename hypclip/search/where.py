@@ -1,4 +1,4 @@
-"""Which points a search may return: a condition on metadata, modality and radius that means the same in every store.
+"""Filters: conditions on metadata, modality and radius that mean the same in every store.
 
 A filter names metadata fields, and every one of them must hold:
 
@@ -25,7 +25,7 @@ from hypclip.geometry.precision import as_number
 from hypclip.search.given import shown
 
 Modality = Literal["text", "image", "embedding"]
-"""Where a point came from; "embedding" when it came as numbers and nobody said."""
+"""What a point was made from; "embedding" for a raw vector of no declared modality."""
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
@@ -56,13 +56,13 @@ Condition: TypeAlias = Equal | Within
 
 @dataclass(frozen=True)
 class Where:
-    """What a search may return.
+    """Conditions on the points that a search may return.
 
     Args:
         filter: conditions on metadata, as at the top of this module.
         modality: only points of this modality.
-        min_radius: only points at least this far from the root, in units of the space's distance.
-        max_radius: only points at most this far from the root.
+        min_radius: only points at least this far from the origin, in units of the space's distance.
+        max_radius: only points at most this far from the origin.
 
     Raises:
         InputError: a condition that is none, or more of them than `MAX_FIELDS`; the message names the field.

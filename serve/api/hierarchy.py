@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from hypclip.geometry import lorentz
-from hypclip.search import Found, Side
+from hypclip.search import Page, Side
 from serve.api.deps import Running
 from serve.errors import InvalidRequest
 from serve.schemas.search import (
@@ -94,12 +94,12 @@ async def _cone(request: ConeRequest, side: Side, service: Service) -> ConeRespo
         request.collection,
         request.where(),
         rule=service.entailment(request.rule, request.aperture_scale, strict=not request.reflexive),
-        order=request.order_by,
+        order_by=request.order_by,
     )
     return _related(found)
 
 
-def _related(found: Found) -> ConeResponse:
+def _related(found: Page) -> ConeResponse:
     assert found.total is not None
     hits = [Related(**{**vars(hit), "metadata": dict(hit.metadata)}) for hit in found.hits]
     return ConeResponse(hits=hits, exact=found.exact, total=found.total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from serve.api.deps import Running
-from serve.schemas.search import Found, RetrieveRequest, RetrieveResponse
+from serve.schemas.search import Hit, RetrieveRequest, RetrieveResponse
 
 router = APIRouter(tags=["search"])
 
@@ -26,7 +26,7 @@ async def retrieve(request: RetrieveRequest, service: Running) -> RetrieveRespon
         exact=request.exact,
     )
     hits = [
-        Found(id=h.id, distance=h.distance, radius=h.radius, modality=h.modality, metadata=dict(h.metadata))
+        Hit(id=h.id, distance=h.distance, radius=h.radius, modality=h.modality, metadata=dict(h.metadata))
         for h in found.hits
     ]
     return RetrieveResponse(hits=hits, exact=found.exact, total=found.total)

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BaseModel, Discriminator, Field, JsonValue,
 
 from hypclip.geometry.cones import MIN_RADIUS
 from hypclip.geometry.entailment import Cone, Plane
-from hypclip.search import Modality, Order, Where
-from hypclip.search.path import MAX_STEPS
+from hypclip.search import Modality, OrderBy, Where
+from hypclip.search.route import MAX_STEPS
 from hypclip.search.types import nesting
 from hypclip.search.where import BOUNDS, MAX_FIELDS, MAX_INTEGER, MAX_VALUES
 from serve.schemas.fields import MAX_NESTING, WHOLE, CollectionName, Flag, Schema, limits
@@ -166,7 +166,7 @@ class RetrieveRequest(_Restricted):
     )
 
 
-class Found(BaseModel):
+class Hit(BaseModel):
     """A point found, with its geodesic distance to the query, and its radius, the distance to the root."""
 
     id: str
@@ -182,7 +182,7 @@ class RetrieveResponse(BaseModel):
     `total` says how many there are in all, of which `hits` is a page; null when the search did not count them.
     """
 
-    hits: list[Found]
+    hits: list[Hit]
     exact: bool
     total: int | None
 
@@ -196,13 +196,13 @@ class ConeRequest(_Restricted):
     rule: Rule | None = RULE
     aperture_scale: Scale = 1.0
     reflexive: Flag = Field(False, description="Let a point be its own ancestor and descendant.")
-    order_by: Order = Field(
+    order_by: OrderBy = Field(
         "margin",
         description="margin: deepest inside first. distance: nearest first. radius: most general first.",
     )
 
 
-class Related(Found):
+class Related(Hit):
     """An ancestor or descendant: inside where `margin` ≤ 0, the deeper the smaller.
 
     `angle` is the exterior angle at the more general of the two points, `aperture` the half aperture of its cone, in

@@ -19,14 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path as File
+from pathlib import Path
 
 import faiss
 import numpy as np
 import torch
 
 from hypclip.geometry import cones, lorentz, planes
-from hypclip.search import Cone, LocalStore, Path, Plane, Points, Space
+from hypclip.search import Cone, LocalStore, Plane, Points, Route, Space
 from hypclip.search.hierarchy.traverse import ROOT, traverse
 
 CURV = 1.0
@@ -211,7 +211,7 @@ def plane_rows(store: LocalStore, points: torch.Tensor, title: str) -> None:
     ):
         wrong, totals, checked = 0, [], queries[::4]
         for q in checked:
-            found = store.cone("c", q, side, rule, limit=10)  # type: ignore[arg-type]
+            found = store.cone("c", q, side, rule, k=10)  # type: ignore[arg-type]
             x, y = points.double(), q.double().expand_as(points)
             height = planes.height(*((x, y) if side == "ancestors" else (y, x)), CURV)
             inside = (height >= rule.threshold) & (points != q).any(1)
@@ -224,7 +224,7 @@ def plane_rows(store: LocalStore, points: torch.Tensor, title: str) -> None:
         for _ in range(4):
             for q in queries:
                 vector = q.numpy()
-                ask = lambda q=q, side=side, rule=rule: store.cone("c", q, side, rule, limit=10)  # noqa: E731
+                ask = lambda q=q, side=side, rule=rule: store.cone("c", q, side, rule, k=10)  # noqa: E731
                 for what, call in (("ask", ask), ("product", lambda vector=vector: matrix @ vector)):
                     start, own = time.perf_counter(), time.thread_time()
                     call()
@@ -239,7 +239,7 @@ def plane_rows(store: LocalStore, points: torch.Tensor, title: str) -> None:
 
 def bench_real() -> None:
     """The same on the embeddings of the quickstart, if `make demo` has run."""
-    folder = File("runs/quickstart/index")
+    folder = Path("runs/quickstart/index")
     if not folder.is_dir():
         print("\nno demo index: run make demo first")
         return
@@ -260,13 +260,13 @@ def cone_rows(store: LocalStore, points: torch.Tensor, curv: float, title: str) 
     for side, rows in (("ancestors", leaves), ("descendants", inner)):
         wrong, sizes = 0, []
         for i in rows:
-            found = store.cone("c", points[i], side, Cone(), limit=count)
+            found = store.cone("c", points[i], side, Cone(), k=count)
             wrong += {row(hit.id) for hit in found.hits} != cone_truth(points, points[i], side, 1.0, curv)
             sizes.append(len(found.hits))
 
         def ask(rows: list[int] = rows, side: str = side) -> None:
             for i in rows:
-                store.cone("c", points[i], side, Cone(), limit=10)
+                store.cone("c", points[i], side, Cone(), k=10)
 
         found = medians({"ask": ask, "product": lambda rows=rows: [matrix @ matrix[i] for i in rows]}, calls=1)
         print(
@@ -276,14 +276,14 @@ def cone_rows(store: LocalStore, points: torch.Tensor, curv: float, title: str) 
     for entailment in (True, False):
         cone = Cone() if entailment else None
         wrong = sum(
-            [stop.id for stop in traverse(store, "c", Path(points[i], curv, steps=50), cone).stops]
+            [stop.id for stop in traverse(store, "c", Route(points[i], curv, steps=50), cone).stops]
             != published(points, points[i], curv, entailment)
             for i in leaves
         )
 
         def go(cone: Cone | None = cone) -> None:
             for i in leaves:
-                traverse(store, "c", Path(points[i], curv, steps=50), cone)
+                traverse(store, "c", Route(points[i], curv, steps=50), cone)
 
         found = medians({"go": go, "product": lambda: [matrix @ matrix[i] for i in leaves]}, calls=1)
         print(

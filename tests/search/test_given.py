@@ -6,7 +6,7 @@ import torch
 from qdrant_client import QdrantClient
 
 from hypclip.errors import InputError, StoreError
-from hypclip.search import Cone, LocalStore, Path, Points, Space, Where
+from hypclip.search import Cone, LocalStore, Points, Route, Space, Where
 from hypclip.search.given import as_vectors
 from hypclip.search.hierarchy import relations
 from hypclip.search.hierarchy.traverse import traverse
@@ -66,7 +66,7 @@ def test_every_form_can_be_stored_and_searched(store, form):
         assert [hit.id for hit in store.within("c", form(ROWS[2]), 0.0).hits] == ["p2"]
         cone = Cone(eta=3.0, strict=False)
         assert "p2" in [hit.id for hit in store.cone("c", form(ROWS[2]), "descendants", cone).hits]
-        points, _ = store.contenders("c", Path(form(ROWS[2]), np.float64(SPACE.curv), form(ROWS[4])))
+        points, _ = store.route_candidates("c", Route(form(ROWS[2]), np.float64(SPACE.curv), form(ROWS[4])))
         assert "p2" in points.ids
         found = relations.common_ancestors(store, "c", form(ROWS[2:3]), cone)
         assert [hit.distance for hit in found.hits if hit.id == "p2"] == [0.0]
@@ -83,11 +83,11 @@ def test_every_form_has_a_mean_and_an_order(form):
 
 
 def test_numbers_of_a_model_are_numbers():
-    """`model.curv` is a tensor, which `Space` and `Path` take as it is."""
+    """`model.curv` is a tensor, which `Space` and `Route` take as it is."""
     curv = torch.tensor(0.5).log().requires_grad_().exp()
     with unchecked():
         assert type(Space("m", curv, 3).curv) is float
-        assert Path(ROWS[0], curv).curv == pytest.approx(0.5)
+        assert Route(ROWS[0], curv).curv == pytest.approx(0.5)
         assert Cone(np.float32(0.5)).eta == 0.5
 
 
@@ -120,12 +120,12 @@ def test_what_is_no_vector_is_refused(wrong, message):
             "vectors": lambda: Points(["a", "b"], wrong, KINDS[:2], None),
             "queries": lambda: SPACE.points(wrong),
             "a query": lambda: SPACE.point(wrong),
-            "the start of a path": lambda: Path(wrong, 0.7),
-            "the end of a path": lambda: Path(ROWS[0], 0.7, {} if wrong is None else wrong),
+            "the start of a route": lambda: Route(wrong, 0.7),
+            "the end of a route": lambda: Route(ROWS[0], 0.7, {} if wrong is None else wrong),
             "the first point": lambda: relations.order(wrong, ROWS[0], 0.7, Cone()),
             "points": lambda: relations.mean(wrong, 0.7),
         }.items():
-            with pytest.raises(InputError, match="^" + what + " " + (message if what != "the end of a path" else "")):
+            with pytest.raises(InputError, match="^" + what + " " + (message if what != "the end of a route" else "")):
                 call()
 
 
@@ -140,12 +140,12 @@ def test_what_is_no_vector_is_refused(wrong, message):
         ("ids", IDS[:4], "'ids': 4, 'vectors': 5, 'modality': 5, 'metadata': 5"),
         ("vectors", ROWS[0], r"vectors must have shape \(N, D\), got \(4,\)"),
         ("vectors", ROWS[:, None], r"vectors must have shape \(N, D\), got \(5, 1, 4\)"),
-        ("modality", "image", "modality must be a list, one a point, got the string 'image'"),
+        ("modality", "image", "modality must be a list, one per point, got the string 'image'"),
         ("vectors", np.ma.masked_array(ROWS.numpy(), ROWS > 1), "vectors must have all of its numbers, got a masked"),
         ("vectors", ROWS.to_sparse(), r"got a sparse one: write it as x.to_dense\(\)"),
-        ("modality", None, "modality must be a list, one a point, got None"),
+        ("modality", None, "modality must be a list, one per point, got None"),
         ("modality", ["image", "smell", "text", "text", "text"], "unknown modality 'smell'"),
-        ("metadata", {"year": 2024}, "metadata must be a list of mappings, one a point, got dict"),
+        ("metadata", {"year": 2024}, "metadata must be a list of mappings, one per point, got dict"),
         ("metadata", [{}, "2024", {}, {}, {}], r"metadata\[1\] of point 'p1' must be a mapping .*got str '2024'"),
         ("metadata", [{}, {}, float("nan"), {}, {}], r"metadata\[2\] of point 'p2' must be a mapping .*got float nan"),
     ],
@@ -162,7 +162,7 @@ def test_calls_that_do_not_fit_are_refused_by_every_store(store):
     for call, message in [
         (lambda: store.knn("c", row, 3), r"queries must have shape \(N, D\), got \(4,\): give one as x\[None\]"),
         (lambda: store.knn("c", rows[:, :3], 3), "has 4 space components, got 3"),
-        (lambda: store.knn("c", rows, 2.5), "k, or the limit of a page, must be a whole number, got float 2.5"),
+        (lambda: store.knn("c", rows, 2.5), "k must be a whole number, got float 2.5"),
         (lambda: store.knn("c", rows, "3"), "must be a whole number, got str '3'"),
         (lambda: store.knn("c", rows, 3, offset=None), "offset must be a whole number, got None"),
         (lambda: store.knn("c", rows, 3, {"i": 1}), r"where must be a Where, such as Where\(.*, got \{'i': 1\}"),
@@ -173,7 +173,7 @@ def test_calls_that_do_not_fit_are_refused_by_every_store(store):
         (lambda: store.within("c", row, "1"), "distance must be a number, got str '1'"),
         (lambda: store.within("c", row, float("nan")), "distance"),
         (lambda: store.cone("c", rows, "ancestors", Cone()), r"a query must have shape \(D,\), got \(5, 4\)"),
-        (lambda: store.contenders("c", Path(row, 0.7), None, {"i": 1}), "where must be a Where"),
+        (lambda: store.route_candidates("c", Route(row, 0.7), None, {"i": 1}), "where must be a Where"),
         (lambda: store.count("c", {"i": 1}), "where must be a Where"),
         (lambda: store.get("c", "p0"), "ids must be a list of strings, got str 'p0'"),
         (lambda: store.get("c", [0]), "got 0: write it as '0'"),
@@ -189,26 +189,29 @@ def test_calls_that_do_not_fit_are_refused_by_every_store(store):
             lambda: store.cone("c", row, "ancestors", 0.7),
             r"a cone is a Cone, such as Cone\(eta=0.7\), or a Plane, .*, got float 0.7",
         ),
-        (lambda: store.cone("c", row, "ancestors", Cone(), order="near"), "order must be one of distance, .*'near'"),
-        (lambda: store.contenders("c", Path(row, 0.7), 0.7), "a cone is a Cone"),
-        (lambda: traverse(store, "c", row, Cone()), r"a way is a Path, such as Path\(x, curv\), got ndarray"),
-        (lambda: relations.common_ancestors(store, "c", rows, Cone(), limit=-1), "must be at least 1, got -1"),
+        (
+            lambda: store.cone("c", row, "ancestors", Cone(), order_by="near"),
+            "order_by must be one of .*'near'",
+        ),
+        (lambda: store.route_candidates("c", Route(row, 0.7), 0.7), "a cone is a Cone"),
+        (lambda: traverse(store, "c", row, Cone()), r"a route is a Route, such as Route\(x, curv\), got ndarray"),
+        (lambda: relations.common_ancestors(store, "c", rows, Cone(), k=-1), "must be at least 1, got -1"),
         (lambda: relations.common_ancestors(store, "c", rows, 0.7), "a cone is a Cone"),
         (lambda: store.create_collection(7, SPACE), "a collection is named by .*, got 7"),
         (lambda: Space(None, 0.7, 3), "model_id must be a string, got None"),
         (lambda: Space("m", 0.7, 3.0), "dim must be a whole number, got float 3.0"),
-        (lambda: Path(row, 0.0), "the curv of a path must be positive and finite, got 0.0"),
+        (lambda: Route(row, 0.0), "the curv of a route must be positive and finite, got 0.0"),
         (lambda: Where("year"), r"a filter is a mapping such as \{'year': 2024\}, got str 'year'"),
         (lambda: Where(max_radius="1"), "max_radius must be a number, got str '1'"),
         (lambda: relations.order(row * np.nan, row, 0.7, Cone()), "components that are NaN"),
         (lambda: relations.order(row, row, -1, Cone()), "curv must be positive and finite"),
         (lambda: relations.order(row, row, 0.7, None), "a cone is a Cone"),
         (lambda: relations.mean(rows * np.nan, 0.7), "components that are NaN"),
-        (lambda: relations.mean(rows, 0.7, 3), "weights must be a list of numbers, one a point, got int 3"),
+        (lambda: relations.mean(rows, 0.7, 3), "weights must be a list of numbers, one per point, got int 3"),
         (lambda: Cone("wide"), "eta of a cone must be a number, got str 'wide'"),
         (lambda: Space("m", torch.ones(2), 3), r"curv must be a number, got Tensor of shape \(2,\)"),
-        (lambda: Path(rows, 0.7), r"the ends of a path have one shape \(D,\), got \(5, 4\)"),
-        (lambda: Path(row, 0.7, steps=2.5), "the number of steps must be a whole number"),
+        (lambda: Route(rows, 0.7), r"the ends of a route have one shape \(D,\), got \(5, 4\)"),
+        (lambda: Route(row, 0.7, steps=2.5), "the number of steps must be a whole number"),
         (lambda: relations.order(row, rows, 0.7, Cone()), r"two points have one shape \(D,\), got \(4,\) and \(5, 4\)"),
         (lambda: relations.mean(rows, 0.7, ["1"] * 5), "a weight must be a number, got str '1'"),
         (lambda: relations.mean(row, 0.7), r"points must have shape \(N, D\), got \(4,\)"),

@@ -17,8 +17,8 @@ from hypclip.search import (
     Cone,
     LocalStore,
     ModelMismatch,
-    Path,
     Points,
+    Route,
     Space,
     Unavailable,
     UnknownCollection,
@@ -227,8 +227,8 @@ def test_vectors_that_are_no_points_are_refused_everywhere(store, vector):
         lambda: store.knn("c", bad[None], 1),
         lambda: store.within("c", bad, 1.0),
         lambda: store.cone("c", bad, "ancestors", Cone()),
-        lambda: store.contenders("c", Path(bad, 0.7)),
-        lambda: store.contenders("c", Path(good[0], 0.7, bad)),
+        lambda: store.route_candidates("c", Route(bad, 0.7)),
+        lambda: store.route_candidates("c", Route(good[0], 0.7, bad)),
     ):
         with pytest.raises(InputError):
             call()
@@ -261,8 +261,8 @@ def test_queries_must_be_a_matrix(store):
 def test_pages_start_at_0_and_hold_something(store, k, offset, message):
     for call in (
         lambda: store.knn("c", ORIGIN, k, offset=offset),
-        lambda: store.within("c", ORIGIN[0], 1.0, limit=k, offset=offset),
-        lambda: store.cone("c", ORIGIN[0], "ancestors", Cone(), limit=k, offset=offset),
+        lambda: store.within("c", ORIGIN[0], 1.0, k=k, offset=offset),
+        lambda: store.cone("c", ORIGIN[0], "ancestors", Cone(), k=k, offset=offset),
     ):
         with pytest.raises(InputError, match=message):
             call()
@@ -285,7 +285,7 @@ def test_unknown_names_are_named(store):
         lambda: store.knn("nope", ORIGIN, 1),
         lambda: store.within("nope", ORIGIN[0], 1.0),
         lambda: store.cone("nope", ORIGIN[0], "ancestors", Cone()),
-        lambda: store.contenders("nope", Path(ORIGIN[0], 0.7)),
+        lambda: store.route_candidates("nope", Route(ORIGIN[0], 0.7)),
         lambda: store.snapshot("nope"),
     ):
         with pytest.raises(UnknownCollection) as caught:
@@ -304,7 +304,7 @@ def test_a_field_that_no_point_has_is_a_slip(store):
         lambda where: store.cone("c", ORIGIN[0], "ancestors", Cone(), where),
         lambda where: store.count("c", where),
         lambda where: list(store.scan("c", where)),
-        lambda where: store.contenders("c", Path(torch.ones(4), 0.7), None, where),
+        lambda where: store.route_candidates("c", Route(torch.ones(4), 0.7), None, where),
     ):
         with pytest.raises(UnknownField, match="no point of collection 'c' has a metadata field 'yaer'"):
             call(Where({"year": 1, "yaer": 1}))

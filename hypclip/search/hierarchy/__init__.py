@@ -1,1 +1,1 @@
-"""What is asked of a hierarchy, over any store: walks towards the general, common ancestors, means, order."""
+"""Queries of the hierarchy over any store: traversal, common ancestors, means, order."""

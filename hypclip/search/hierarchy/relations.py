@@ -1,4 +1,4 @@
-"""What several points have in common, what lies between them, and which of two is the more general."""
+"""Common ancestors and means of several points, and the order of two."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from hypclip.geometry.precision import as_number
 from hypclip.search.checks import check_cone, check_page
 from hypclip.search.exact import measure_cone
 from hypclip.search.given import Vectors, as_vectors, shown
-from hypclip.search.path import Path
+from hypclip.search.route import Route
 from hypclip.search.space import Space
 from hypclip.search.store import VectorStore
-from hypclip.search.types import Found, Hit
+from hypclip.search.types import Hit, Page
 from hypclip.search.where import ANYTHING, Where
 
 Relation = Literal["general", "specific", "neither", "same"]
-"""What the first of two points is to the second."""
+"""The relation of the first of two points to the second."""
 
 
 @dataclass(frozen=True)
 class Ordering:
-    """How two points are ordered.
+    """Order of two points.
 
     Args:
         relation: of the first to the second.
@@ -48,7 +48,7 @@ class Ordering:
 def order(first: Vectors, second: Vectors, curv: float, cone: Entailment) -> Ordering:
     """Tell which of two points is the more general: the one whose cone, or half-space, holds the other.
 
-    Near the root, for η > 1 and for thresholds below 0, each may hold the other; then the one that holds it deeper is
+    Near the origin, for η > 1 and for thresholds below 0, each may hold the other; then the one that holds it deeper is
     the more general.
 
     Args:
@@ -88,7 +88,7 @@ def mean(points: Vectors, curv: float, weights: Sequence[float] | None = None) -
     Args:
         points: space components (N, D), of at least one.
         curv: c > 0.
-        weights: one a point, 0 or more, not all 0; equal when absent.
+        weights: one per point, 0 or more, not all 0; equal when absent.
 
     Raises:
         InputError: no points, or weights that are none.
@@ -100,10 +100,10 @@ def mean(points: Vectors, curv: float, weights: Sequence[float] | None = None) -
     if weights is None:
         return lorentz.centroid(x.double(), curv)
     if not isinstance(weights, Iterable):
-        raise InputError(f"weights must be a list of numbers, one a point, got {shown(weights)}")
+        raise InputError(f"weights must be a list of numbers, one per point, got {shown(weights)}")
     w = as_vectors([as_number(weight, "a weight") for weight in weights], "weights")
     if len(w) != len(x):
-        raise InputError(f"a mean takes one weight a point, got {len(w)} for {len(x)}")
+        raise InputError(f"a mean takes one weight per point, got {len(w)} for {len(x)}")
     if not (torch.isfinite(w).all() and (w >= 0).all() and w.sum() > 0):
         raise InputError("the weights of a mean are finite, 0 or more, and not all 0")
     return lorentz.centroid(x.double(), curv, w / w.max())
@@ -116,10 +116,10 @@ def common_ancestors(
     cone: Entailment | None = None,
     where: Where = ANYTHING,
     *,
-    limit: int = 10,
+    k: int = 10,
     offset: int = 0,
-) -> Found:
-    """Return the stored points whose cones hold all of some points, the most specific, furthest out, first.
+) -> Page:
+    """Return the stored points whose cones contain all of some points, the most specific, furthest out, first.
 
     `cone` is a `Cone` or a `Plane`; the rule of the collection's space when absent. Of a hit, `distance` is to the
     farthest of the points, and angle and margin are of the one that is held least.
@@ -128,13 +128,13 @@ def common_ancestors(
         UnknownCollection: there is none of this name.
         InputError: no points, or some that are none of the collection's space.
     """
-    check_page(limit, offset)
+    check_page(k, offset)
     if cone is not None:
         check_cone(cone)
     x = _several(of, "common ancestors are those")
     space = store.space(name)
     curv, cone = space.curv, space.entailment if cone is None else cone
-    points, exact = store.contenders(name, Path(x[0], curv), cone, where)
+    points, exact = store.route_candidates(name, Route(x[0], curv), cone, where)
     common = torch.ones(len(points.ids), dtype=torch.bool)
     measured = []
     for one in x:
@@ -158,9 +158,9 @@ def common_ancestors(
             aperture=float(apertures[row]),
             margin=float(margins[:, row].max()),
         )
-        for row in rows[offset : offset + limit]
+        for row in rows[offset : offset + k]
     ]
-    return Found(hits, exact, len(rows))
+    return Page(hits, exact, len(rows))
 
 
 def _several(points: Vectors, what: str) -> Float[Tensor, "n d"]:

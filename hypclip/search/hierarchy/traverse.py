@@ -1,7 +1,7 @@
-"""From a point towards the root, or towards another point: what is nearest on the way, among what entails it.
+"""Traversal from a point to the origin or to another point: the nearest stored point at every place of the route.
 
 Two forms. With steps, the algorithm of Desai et al. 2023 (arXiv:2304.09172): at every step the nearest point whose cone
-holds the place; the root, whose cone holds everything, is always there. Without, the same along the whole geodesic: at
+contains the place; the origin, whose cone contains everything, always counts. Without, the same along the geodesic: at
 the place (1 − r) S + r E of the ambient space, −<z, x>_L of a point is a line in r but for a factor of the place, and
 its cone, or half-space, meets the geodesic where a quadratic in r has its sign. So the answer is the lower envelope of
 lines that are valid on intervals, and every place where the nearest changes is found, between steps too.
@@ -22,12 +22,12 @@ from hypclip.geometry import cones, lorentz, planes, polar
 from hypclip.geometry.entailment import Entailment, Plane
 from hypclip.search.exact import one_thread
 from hypclip.search.limits import sinh_threshold
-from hypclip.search.path import Path
+from hypclip.search.route import Route
 from hypclip.search.store import VectorStore
 from hypclip.search.where import ANYTHING, Modality, Where
 
 ROOT = "[ROOT]"
-"""The id under which a traversal names the root, which no store holds."""
+"""Id of the origin in a traversal; no store has it."""
 
 _PARALLEL = 1e-3
 _PAIRS = 2**16
@@ -35,14 +35,14 @@ _PAIRS = 2**16
 
 @dataclass(frozen=True)
 class Stop:
-    """What is nearest from some place of the way on.
+    """The nearest point from some place of the route on.
 
     Args:
-        t: the fraction of the way where it is first the nearest; 0 is the start.
+        t: fraction of the route where it first is the nearest; 0 is the start.
         id: a stored point, or `ROOT`.
         distance: from that place to the point.
         radius: of the point.
-        modality: of the point; None for the root.
+        modality: of the point; None for the origin.
         metadata: of the point.
     """
 
@@ -56,22 +56,22 @@ class Stop:
 
 @dataclass(frozen=True)
 class Traversal:
-    """The stops of a way in their order, each once. `exact` is False where one may be missing."""
+    """The stops of a route in order, each once. `exact` is False where one may be missing."""
 
     stops: list[Stop]
     exact: bool
 
 
 def traverse(
-    store: VectorStore, name: str, path: Path, cone: Entailment | None = None, where: Where = ANYTHING
+    store: VectorStore, name: str, route: Route, cone: Entailment | None = None, where: Where = ANYTHING
 ) -> Traversal:
-    """Go along a path through the points of a collection and the root.
+    """Go along a route through the points of a collection and the origin.
 
     Args:
         store: where the points are.
         name: the collection.
-        path: from where to where, in steps or along the geodesic.
-        cone: only points whose cone or half-space holds a place may be the nearest of it; all points where absent.
+        route: from where to where, in steps or along the geodesic.
+        cone: only points whose cone or half-space contains a place may be its nearest; all points where absent.
             That of the collection is store.space(name).entailment. With `strict` a point does not entail its
             own place.
         where: which points take part at all.
@@ -79,14 +79,14 @@ def traverse(
     Raises:
         UnknownCollection, InputError: as the store.
     """
-    points, exact = store.contenders(name, path, cone, where)
-    x = torch.cat([points.vectors.double(), torch.zeros(1, len(path.start), dtype=torch.float64)])
+    points, exact = store.route_candidates(name, route, cone, where)
+    x = torch.cat([points.vectors.double(), torch.zeros(1, len(route.start), dtype=torch.float64)])
     with one_thread():
-        found = _geodesic(x, path, cone) if path.steps is None else _steps(x, path, cone)
-        places = path.places(torch.tensor([t for t, _ in found], dtype=torch.float64))
+        found = _geodesic(x, route, cone) if route.steps is None else _steps(x, route, cone)
+        places = route.places(torch.tensor([t for t, _ in found], dtype=torch.float64))
         rows = [row for _, row in found]
-        distances = lorentz.dist(places, x[rows], path.curv).tolist()
-        radii = lorentz.radius(x[rows], path.curv).tolist()
+        distances = lorentz.dist(places, x[rows], route.curv).tolist()
+        radii = lorentz.radius(x[rows], route.curv).tolist()
     stops = [
         Stop(t, ROOT, distance, radius, None, {})
         if row == len(points.ids)
@@ -96,14 +96,14 @@ def traverse(
     return Traversal(stops, exact)
 
 
-def _steps(x: Float[Tensor, "n d"], path: Path, cone: Entailment | None) -> list[tuple[float, int]]:
-    """Return (fraction, row) of the nearest at every step, each row where it comes first. The last row is the root."""
-    fractions = path.fractions()
-    places = path.places(fractions)
+def _steps(x: Float[Tensor, "n d"], route: Route, cone: Entailment | None) -> list[tuple[float, int]]:
+    """Return (fraction, row) of the nearest at every step, each row where it comes first; the last is the origin."""
+    fractions = route.fractions()
+    places = route.places(fractions)
     inner = torch.from_numpy(places.numpy() @ x.numpy().T)
-    inner -= lorentz.time_component(places, path.curv) * lorentz.time_component(x, path.curv).T
+    inner -= lorentz.time_component(places, route.curv) * lorentz.time_component(x, route.curv).T
     if cone is not None:
-        entails = _entails(x, places, path, cone)
+        entails = _entails(x, places, route, cone)
         entails[-1] = True
         inner = torch.where(entails.T, inner, -torch.inf)
     first: dict[int, float] = {}
@@ -113,12 +113,12 @@ def _steps(x: Float[Tensor, "n d"], path: Path, cone: Entailment | None) -> list
 
 
 def _entails(
-    x: Float[Tensor, "n d"], places: Float[Tensor, "s d"], path: Path, cone: Entailment
+    x: Float[Tensor, "n d"], places: Float[Tensor, "s d"], route: Route, cone: Entailment
 ) -> Bool[Tensor, "n s"]:
     """Tell which points entail which places."""
-    _, sinh_x, unit_x = lorentz.polar(x, path.curv)
-    _, sinh_z, unit_z = lorentz.polar(places, path.curv)
-    if path.end is None:  # all places but the root lie in one direction
+    _, sinh_x, unit_x = lorentz.polar(x, route.curv)
+    _, sinh_z, unit_z = lorentz.polar(places, route.curv)
+    if route.end is None:  # all places but the origin lie in one direction
         gap, sum_ = (torch.linalg.vector_norm(unit_x + sign * unit_z[0], dim=1, keepdim=True) for sign in (-1, 1))
         om, op = gap.square() / 2, sum_.square() / 2
     else:
@@ -130,7 +130,7 @@ def _entails(
         entails = torch.where(sinh_x > 0, torch.asinh(along), 0) >= cone.threshold
     else:
         angles = polar.exterior_angle(sinh_x, sinh_z.T, om, op)
-        apertures = cones.half_aperture(x, path.curv, cone.min_radius).unsqueeze(1)
+        apertures = cones.half_aperture(x, route.curv, cone.min_radius).unsqueeze(1)
         entails = angles <= cone.eta * apertures
     if cone.strict:
         for at in (0, -1):  # stored points may be the ends; what lies between was computed
@@ -151,11 +151,11 @@ def _one_minus_plus_cosine(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> 
     return found[0], found[1]
 
 
-def _geodesic(x: Float[Tensor, "n d"], path: Path, cone: Entailment | None) -> list[tuple[float, int]]:
-    """Return (fraction, row) wherever another row becomes the nearest. The last row is the root."""
-    root = math.sqrt(path.curv)
-    ends = root * torch.stack([path.start, path.target])
-    scaled = root * x
+def _geodesic(x: Float[Tensor, "n d"], route: Route, cone: Entailment | None) -> list[tuple[float, int]]:
+    """Return (fraction, row) wherever another row becomes the nearest. The last row is the origin."""
+    sqrt_c = math.sqrt(route.curv)
+    ends = sqrt_c * torch.stack([route.start, route.target])
+    scaled = sqrt_c * x
     lines = -lorentz.pairwise_inner(ends, scaled, 1.0)
     if cone is None:
         rows = torch.arange(len(x))
@@ -165,7 +165,7 @@ def _geodesic(x: Float[Tensor, "n d"], path: Path, cone: Entailment | None) -> l
     walked = _envelope(lines[0, rows], lines[1, rows], low, high)
     first: dict[int, float] = {}
     for r, item in walked:
-        first.setdefault(int(rows[item]), path.fraction_of(r))
+        first.setdefault(int(rows[item]), route.fraction_of(r))
     return [(t, row) for row, t in first.items()]
 
 
@@ -206,7 +206,7 @@ def _intervals(
     else:
         holds = cones.oxy_angle(x.expand_as(place), place, 1.0) <= angles
     inside = holds & (high > low)
-    inside[:, -1] = high[:, -1] > low[:, -1]  # the root
+    inside[:, -1] = high[:, -1] > low[:, -1]  # the origin
     which, rows = torch.nonzero(inside, as_tuple=True)
     return rows, low[which, rows], high[which, rows]
 
@@ -216,7 +216,7 @@ def _envelope(
 ) -> list[tuple[float, int]]:
     """Return (r, line) wherever another line becomes the lowest, r from 0 to 1; some line must be valid everywhere.
 
-    A line falls below the present one where they cross, or where its interval begins. All lines are looked at once a
+    A line falls below the present one where they cross, or where its interval begins. All lines are compared once per
     change, and the first such place is the next one.
     """
     slope = at_end - at_start

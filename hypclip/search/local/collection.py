@@ -1,4 +1,4 @@
-"""A collection as the local store holds it: its table, and what is remembered of filters and cells."""
+"""A collection of the local store in memory: table, index, and the keys that the latest filters matched."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _CODES: dict[str, int] = {modality: code for code, modality in enumerate(MODALIT
 
 
 class Filters:
-    """The keys that met the latest filters. A key stands for one unchanging point, so only newer keys are looked at."""
+    """Cache of the keys that match the latest filters; points never change under a key, so only newer keys are read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._latest: OrderedDict[str, tuple[int, Keys]] = OrderedDict()
 
     def keys(self, database: Database, number: int, conditions: Mapping[str, Condition], until: int) -> Keys:
-        """Return in ascending order the keys, up to one, of points that meet the conditions."""
+        """Return the keys up to `until` of the points that meet the conditions, ascending."""
         name = repr(sorted(conditions.items()))
         with self._lock:
             seen, keys = self._latest.get(name, (0, np.zeros(0, np.int64)))
@@ -47,7 +47,7 @@ class Filters:
 
 
 @dataclass
-class Held:
+class LoadedCollection:
     """A collection in memory."""
 
     number: int
@@ -68,39 +68,47 @@ class Held:
             self.writes += 1
 
 
-class Loading:
-    """A collection while it is read: rows of cells go to their places, later ones behind."""
+class CollectionLoader:
+    """Reader of one collection from disk: rows with cells go into their segment, later ones into the table."""
 
-    def __init__(self, name: str, space: Space, fields: set[str], stored: ivf.Stored | None):
+    def __init__(self, name: str, space: Space, fields: set[str], stored: ivf.StoredCells | None):
         self.name, self._space, self._fields = name, space, fields
         self._stored = stored
         if stored is not None and stored.centroids.shape[1] != space.dim:
             raise ValueError(f"the cells of collection {name!r} are not of {space.dim} numbers")
         self._table = Table(space.curv, space.dim)
-        self._segment = None if stored is None else ivf.Restored(stored, space.dim)
+        self._segment = None if stored is None else ivf.SegmentLoader(stored, space.dim)
 
     def add(self, rows: Sequence[tuple[int, bytes, str]]) -> None:
-        """Take points in ascending order of their keys; ValueError where one is damaged."""
+        """Add points in ascending order of their keys.
+
+        Raises:
+            ValueError: one is damaged.
+        """
         if {len(vector) for _, vector, _ in rows} != {4 * self._space.dim}:
             raise ValueError(f"collection {self.name!r} has a vector that is not of {self._space.dim} numbers")
         keys = np.asarray([key for key, _, _ in rows], np.int64)
         vectors = np.frombuffer(bytearray().join(vector for _, vector, _ in rows), "<f4").reshape(len(rows), -1)
         self._space.check_points(torch.from_numpy(vectors))
-        codes = codes_of([modality for _, _, modality in rows])
+        codes = modality_codes([modality for _, _, modality in rows])
         if self._segment is not None:
             rest = self._segment.add(keys, vectors, codes, self._space.curv)
             keys, vectors, codes = keys[rest], vectors[rest], codes[rest]
         self._table.put(keys, vectors, codes)
 
-    def finish(self, number: int) -> Held:
+    def finish(self, number: int) -> LoadedCollection:
         """Return the collection."""
         if self._segment is None or self._stored is None:
-            return Held(number, self._space, self._table, self._fields)
+            return LoadedCollection(number, self._space, self._table, self._fields)
         self._table.snapshot = (self._segment.finish(), *self._table.snapshot)
-        return Held(number, self._space, self._table, self._fields, ivf.describe(self._stored))
+        return LoadedCollection(number, self._space, self._table, self._fields, ivf.index_of(self._stored))
 
 
-def codes_of(modality: Sequence[str]) -> NDArray[np.uint8]:
-    """Return modalities as the numbers that a table holds; InputError where one is none."""
+def modality_codes(modality: Sequence[str]) -> NDArray[np.uint8]:
+    """Return modalities as the numbers that a table has for them.
+
+    Raises:
+        InputError: one is no modality.
+    """
     check_modality(modality)
     return np.asarray([_CODES[one] for one in modality], np.uint8)

@@ -1,8 +1,8 @@
 """Cells for the approximate search: k-means of tangent vectors, and the rows of each cell side by side.
 
 An inner-product graph or IVF index of the points themselves misses most neighbours, because the inner product of two
-stored points says little about their distance. Tangent vectors at the root, log_0(x), under the Euclidean distance keep
-enough of it to say where to look. What lies there is then compared exactly, so cells cost recall, never precision. The
+stored points says little about their distance. Tangent vectors at the origin, log_0(x), under the Euclidean distance
+keep enough of it to choose cells. Their points are then re-scored exactly, so cells cost recall, never precision. The
 rows of the table are put in the order of their cells, so there is no second copy of the vectors.
 """
 
@@ -33,8 +33,8 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Cells as they are kept on disk: centroids (m, D), starts (m + 1,), the keys in the order of the cells."""
+class StoredCells:
+    """Cells on disk: centroids (m, D), starts (m + 1,), the keys in the order of the cells."""
 
     centroids: NDArray[np.float32]
     starts: NDArray[np.int64]
@@ -44,19 +44,19 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Built:
-    """A segment with cells, and what to keep of them."""
+class BuiltCells:
+    """A segment with cells, and their form on disk."""
 
     segment: Segment
-    stored: Stored
+    stored: StoredCells
 
 
-def describe(stored: Stored) -> Index:
-    """Return what a user wants to know of cells."""
+def index_of(stored: StoredCells) -> Index:
+    """Summarise cells for users."""
     return Index(len(stored.centroids), stored.probes, stored.recall, len(stored.keys))
 
 
-def build(snapshot: Snapshot, curv: float, dim: int, cell_count: int | None, recall: float) -> Built:
+def build(snapshot: Snapshot, curv: float, dim: int, cell_count: int | None, recall: float) -> BuiltCells:
     """Divide the living rows of a snapshot into cells, and find how many of them a search must look at.
 
     The recall is measured for points of a random sample, each left out of its own answer: among all points, and among
@@ -82,13 +82,15 @@ def build(snapshot: Snapshot, curv: float, dim: int, cell_count: int | None, rec
     probes, reached = _probes(segment, queries, curv, recall)
     assert segment.cells is not None
     cells = replace(segment.cells, probes=probes)
-    return Built(replace(segment, cells=cells), Stored(centroids, cells.starts, segment.columns.keys, probes, reached))
+    return BuiltCells(
+        replace(segment, cells=cells), StoredCells(centroids, cells.starts, segment.columns.keys, probes, reached)
+    )
 
 
-class Restored:
-    """The segment of stored cells while its rows are read; rows that are not read were deleted since."""
+class SegmentLoader:
+    """Reader of the segment of stored cells; rows that never come were deleted since."""
 
-    def __init__(self, stored: Stored, dim: int):
+    def __init__(self, stored: StoredCells, dim: int):
         self._order = np.argsort(stored.keys).astype(np.int32)
         self._cells = Cells(stored.centroids, stored.starts, stored.probes, self._order)
         self._columns = Columns.empty(len(stored.keys), dim)
@@ -99,10 +101,10 @@ class Restored:
         self._alive = np.zeros(len(stored.keys), np.bool_)
 
     def add(self, keys: Keys, vectors: NDArray[np.float32], modality: NDArray[np.uint8], curv: float) -> Mask:
-        """Take the rows that belong here, and return a mask of those that do not."""
-        held = self._columns.keys
-        rows = self._order[np.minimum(np.searchsorted(held, keys, sorter=self._order), len(held) - 1)]
-        ours: Mask = held[rows] == keys
+        """Add the rows that belong here, and return the mask of those that do not."""
+        own = self._columns.keys
+        rows = self._order[np.minimum(np.searchsorted(own, keys, sorter=self._order), len(own) - 1)]
+        ours: Mask = own[rows] == keys
         self._columns.write(rows[ours], Columns.of(keys[ours], vectors[ours], modality[ours], curv))
         self._alive[rows[ours]] = True
         return ~ours
@@ -192,7 +194,7 @@ def _distances(
 
 
 def _recall(found: Sequence[NDArray[np.float64]], true: Sequence[NDArray[np.float64]]) -> float:
-    """Return which share of the true neighbours was found; of copies, which are as near, one is as good as another."""
+    """Return the share of the true neighbours found; of equally near copies any counts."""
     hits = sum(np.count_nonzero(f <= t[-1] * (1 + 1e-9) + 1e-12) for f, t in zip(found, true, strict=True) if len(t))
     return int(hits) / max(1, sum(map(len, true)))
 
@@ -202,11 +204,11 @@ def _sampled(snapshot: Snapshot, count: int, dim: int, generator: np.random.Gene
     alive = [np.flatnonzero(segment.alive) for segment in snapshot]
     ends = np.cumsum([len(rows) for rows in alive])
     chosen = np.sort(generator.choice(int(ends[-1]), count, replace=False))
-    places = [
+    chosen_rows = [
         (i, rows[chosen[(chosen >= end - len(rows)) & (chosen < end)] - (end - len(rows))])
         for i, (rows, end) in enumerate(zip(alive, ends, strict=True))
     ]
-    return gather(snapshot, places, dim)
+    return gather(snapshot, chosen_rows, dim)
 
 
 def _tangents(vectors: NDArray[np.float32], curv: float) -> NDArray[np.float32]:

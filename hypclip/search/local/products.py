@@ -1,11 +1,11 @@
 """Scans of a table in float32 that name candidates: every true answer is among them, whatever the rounding.
 
-One product x·q a row, of stored space components with those of the query, is all that is read of the vectors. With
+One product x·q per row, of stored space components with those of the query, is all that is read of the vectors. With
 κ = (D + 8) 2⁻²⁴, its rounding and that of the stored |x| and x_t are below κ |x||q| ≤ κ x_t q_t. So with u = x_t q_t
 
     u (1 − κ) − x·q  ≤  −<x, q>_L = cosh(√c d)/c  ≤  u (1 + κ) − x·q
 
-bound the distance, and x·q/(|x||q|) ± κ bounds the cosine of the angle at the root. What the bounds cannot decide is
+bound the distance, and x·q/(|x||q|) ± κ bounds the cosine of the angle at the origin. What the bounds cannot decide is
 measured in float64 (exact.py). A cone lies within a range of cosines: see cones.origin_angle.
 """
 
@@ -25,7 +25,7 @@ Floats = NDArray[np.float32]
 
 Doubles = NDArray[np.float64]
 
-Places = list[tuple[int, Rows]]
+SegmentRows = list[tuple[int, Rows]]
 
 
 def kappa(dim: int) -> float:
@@ -41,7 +41,7 @@ def products(snapshot: Snapshot, with_: Doubles) -> Iterator[tuple[int, slice, F
             vectors = segment.columns.vectors[rows]
             if q.ndim == 1:
                 yield i, rows, vectors @ q
-            else:  # one by one: a thin matrix costs more; the root costs nothing
+            else:  # one by one: a thin matrix costs more; the origin costs nothing
                 yield i, rows, np.stack([vectors @ one if one.any() else np.zeros_like(vectors[:, 0]) for one in q])
 
 

@@ -25,8 +25,8 @@ def cone(
     """Yield rows among which are all ancestors or all descendants of a point.
 
     What the product in float32 lets through is looked at again in float64: far out, cones are narrower than the
-    rounding of a float32 cosine. A cone of at most a right angle holds nothing nearer to the root than its apex, and no
-    cone is wider than that where η ≤ 1.
+    rounding of a float32 cosine. A cone of at most a right angle holds nothing nearer to the origin than its apex,
+    and no cone is wider than that where η ≤ 1.
     """
     share, norm = kappa(len(of)), float(np.linalg.norm(of))
     q_time = math.sqrt(1 / curv + norm**2)
@@ -54,7 +54,7 @@ def _may_hold(vectors: Floats, rows: Rows, of: Doubles, side: Side, cone: Cone, 
     """Tell which rows may be in the cone, from their products with the query in float64 and nothing else.
 
     1 − cos θ is known to 1e-12. From 1e-7 on that is a relative error of 1e-5, which moves the exterior angle by less
-    than (1/2 + coth ρ) 1e-5 rad, ρ the radius of the apex. Rows of a smaller angle, and apexes at the root, are kept.
+    than (1/2 + coth ρ) 1e-5 rad, ρ the radius of the apex. Rows of a smaller angle, and apexes at the origin, are kept.
     """
     size = max(16, BLOCK_BYTES // (8 * vectors.shape[1]))
     q_norm = float(np.linalg.norm(of))
@@ -77,7 +77,7 @@ def _may_hold(vectors: Floats, rows: Rows, of: Doubles, side: Side, cone: Cone, 
 
 @functools.lru_cache(maxsize=64)
 def shell_cosines(cone: Cone) -> Doubles:
-    """Return for each shell the smallest cosine, at the root, between a point of it and what its cone may hold.
+    """Return for each shell the smallest cosine, at the origin, between a point of it and what its cone may hold.
 
     It is that of the shell's inner edge, because cones further out are narrower. Do not change what it returns.
     """

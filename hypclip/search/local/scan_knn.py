@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hypclip.search.local.products import Doubles, Floats, Places, blocks, kappa, kept_rows, products
+from hypclip.search.local.products import Doubles, Floats, SegmentRows, blocks, kappa, kept_rows, products
 from hypclip.search.local.table import Mask, Rows, Snapshot
 
 _GROUP = 64
@@ -18,7 +18,7 @@ _QUERIES = 64
 
 def nearest(
     snapshot: Snapshot, masks: Sequence[Mask | None], queries: Doubles, k: int, curv: float, probing: bool = False
-) -> list[Places]:
+) -> list[SegmentRows]:
     """Return for each query rows among which the k nearest are.
 
     Args:
@@ -30,14 +30,14 @@ def nearest(
         probing: look only at the most promising cells of segments that have cells.
     """
     if probing:
-        return [places for q in queries for places in _nearest(snapshot, masks, q[None], k, curv, True)]
+        return [rows for q in queries for rows in _nearest(snapshot, masks, q[None], k, curv, True)]
     chunks = np.array_split(queries, math.ceil(len(queries) / _QUERIES)) if len(queries) else []
-    return [places for chunk in chunks for places in _nearest(snapshot, masks, chunk, k, curv, False)]
+    return [rows for chunk in chunks for rows in _nearest(snapshot, masks, chunk, k, curv, False)]
 
 
 def _nearest(
     snapshot: Snapshot, masks: Sequence[Mask | None], queries: Doubles, k: int, curv: float, probing: bool
-) -> list[Places]:
+) -> list[SegmentRows]:
     best = _Best(queries, k, curv)
     for i, (segment, mask) in enumerate(zip(snapshot, masks, strict=True)):
         if probing and segment.cells is not None:
@@ -46,7 +46,7 @@ def _nearest(
         else:
             for rows in blocks(len(segment), len(queries)):
                 best.feed(i, rows, segment.columns.vectors, segment.columns.times, mask)
-    return best.places()
+    return best.kept()
 
 
 class _Best:
@@ -101,9 +101,9 @@ class _Best:
         both = np.concatenate([self._uppers, uppers], axis=1)
         self._uppers = np.sort(both, axis=1)[:, : self._k]
 
-    def places(self) -> list[Places]:
-        """Return what is left for each query."""
-        answers: list[Places] = [[] for _ in self._queries]
+    def kept(self) -> list[SegmentRows]:
+        """Return the remaining rows of each query."""
+        answers: list[SegmentRows] = [[] for _ in self._queries]
         limit = self._uppers[:, -1]
         for segment, query, rows, low in self._kept:
             keep = low <= limit[query]
@@ -116,8 +116,8 @@ class _Best:
 def _probed(centroids: Floats, starts: NDArray[np.int64], probes: int, query: Doubles, curv: float) -> Iterator[slice]:
     """Yield the rows of the cells whose centroids are nearest to log_0(query)."""
     norm = float(np.linalg.norm(query))
-    root = math.sqrt(curv)
-    tangent = query * (math.asinh(root * norm) / (root * norm)) if norm > 0 else query
+    sqrt_c = math.sqrt(curv)
+    tangent = query * (math.asinh(sqrt_c * norm) / (sqrt_c * norm)) if norm > 0 else query
     scores = np.einsum("md,md->m", centroids, centroids) / 2 - centroids @ tangent.astype(np.float32)
     probes = min(probes, len(scores))
     cells = np.sort(np.argpartition(scores, probes - 1)[:probes])

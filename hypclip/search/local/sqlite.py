@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hypclip.errors import InputError, StoreError
 from hypclip.geometry.entailment import Cone
-from hypclip.search.local.ivf import Stored
+from hypclip.search.local.ivf import StoredCells
 from hypclip.search.rules import as_text, of_text
 from hypclip.search.space import Space
 from hypclip.search.where import Condition, Equal, Modality, Within, is_number
@@ -47,7 +47,7 @@ _OF_BEFORE = {
     # Until format 3 all models entailed by the cones of MERU.
     2: f"ALTER TABLE collections ADD COLUMN entailment TEXT NOT NULL DEFAULT '{as_text(Cone())}'",
 }
-"""What makes of an older format the next one."""
+"""Statements that turn an older format into the next one."""
 _BOUND = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
@@ -239,7 +239,7 @@ class Database:
             found = connection.execute(statement + " ORDER BY key", values).fetchall()
         return np.fromiter((key for (key,) in found), np.int64, len(found))
 
-    def cells(self, collection: int) -> Stored | None:
+    def cells(self, collection: int) -> StoredCells | None:
         """Return the cells of a collection, if it has any; ValueError where they do not fit together."""
         with self.reading() as connection:
             row = connection.execute(
@@ -252,9 +252,9 @@ class Database:
         ascending = len(starts) > 1 and starts[0] == 0 and starts[-1] == len(keys) and (np.diff(starts) >= 0).all()
         if not (ascending and np.isfinite(centroids).all() and 1 <= row[3] < len(starts)):
             raise ValueError("its cells do not fit together")
-        return Stored(centroids, starts, keys, row[3], row[4])
+        return StoredCells(centroids, starts, keys, row[3], row[4])
 
-    def write_cells(self, collection: int, cells: Stored) -> None:
+    def write_cells(self, collection: int, cells: StoredCells) -> None:
         """Replace the cells of a collection."""
         blobs = [np.ascontiguousarray(a, d).tobytes() for a, d in ((cells.centroids, "<f4"), (cells.starts, "<i8"))]
         with self.transaction() as connection:
@@ -358,7 +358,7 @@ def _with_ids(
     """Yield columns of the points that have these ids; as many at a time as a statement takes."""
     for start in range(0, len(ids), _MAX_PARAMETERS):
         some = ids[start : start + _MAX_PARAMETERS]
-        # One parameter an id: as JSON a string would end at a NUL character.
+        # One parameter per id: as JSON a string would end at a NUL character.
         marks = ", ".join("?" * len(some))
         statement = f"SELECT {columns} FROM points WHERE collection = ? AND id IN ({marks})"  # noqa: S608
         yield from connection.execute(statement, (collection, *some))

@@ -31,13 +31,13 @@ from hypclip.search.checks import (
 from hypclip.search.errors import UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import Measures, measure, measure_cone, one_thread
 from hypclip.search.given import Vectors, as_ids, shown
-from hypclip.search.local import ivf, scan_cones, scan_knn, scan_paths, scan_planes
-from hypclip.search.local.collection import Held, Loading, codes_of
+from hypclip.search.local import ivf, scan_cones, scan_knn, scan_planes, scan_routes
+from hypclip.search.local.collection import CollectionLoader, LoadedCollection, modality_codes
 from hypclip.search.local.sqlite import Database, Row, fields_of
-from hypclip.search.local.table import Candidates, Keys, Mask, Snapshot, Table, gather, places, select, selected
-from hypclip.search.path import Path
+from hypclip.search.local.table import Candidates, Keys, Mask, Snapshot, Table, gather, segment_rows, select, selected
+from hypclip.search.route import Route
 from hypclip.search.space import Space
-from hypclip.search.types import Collection, Found, Hit, Index, Order, Points, Side, encode_metadata
+from hypclip.search.types import Collection, Hit, Index, OrderBy, Page, Points, Side, encode_metadata
 from hypclip.search.where import ANYTHING, MODALITIES, Where, check_where
 
 _FEW = 16
@@ -105,8 +105,8 @@ class LocalStore:
 
     def describe(self, name: str) -> Collection:
         """Return one collection; see VectorStore."""
-        held = self._find(name)
-        return Collection(name, held.space, len(held.table), held.index)
+        loaded = self._find(name)
+        return Collection(name, loaded.space, len(loaded.table), loaded.index)
 
     def space(self, name: str) -> Space:
         """Return the space of a collection; see VectorStore."""
@@ -121,61 +121,66 @@ class LocalStore:
         with self._database.writing:
             if name not in self._collections:
                 number = self._database.add_collection(name, space)
-                self._collections = {**self._collections, name: Held(number, space, Table(space.curv, space.dim))}
+                self._collections = {
+                    **self._collections,
+                    name: LoadedCollection(number, space, Table(space.curv, space.dim)),
+                }
         collection = self.describe(name)
         collection.check_space(space)
         return collection
 
     def upsert(self, name: str, points: Points) -> None:
         """Write points, all or none; see VectorStore."""
-        held = self._find(name)
+        loaded = self._find(name)
         check_points(points)
-        held.space.check_points(points.vectors)
+        loaded.space.check_points(points.vectors)
         vectors = np.ascontiguousarray(points.vectors.detach().cpu().numpy(), dtype=np.float32)
-        modality = codes_of(points.modality)
+        modality = modality_codes(points.modality)
         metadata = encode_metadata(points)
-        with self._database.writing, held.changing():
-            fresh = fields_of(points.metadata) - held.fields
-            keys, replaced = self._database.write(held.number, points.ids, vectors, points.modality, metadata, fresh)
-            held.fields |= fresh
-            held.table.put(keys, vectors, modality, replaced)
-        self._build_if_grown(name, held)
+        with self._database.writing, loaded.changing():
+            fresh = fields_of(points.metadata) - loaded.fields
+            keys, replaced = self._database.write(loaded.number, points.ids, vectors, points.modality, metadata, fresh)
+            loaded.fields |= fresh
+            loaded.table.put(keys, vectors, modality, replaced)
+        self._build_if_grown(name, loaded)
 
     def delete(self, name: str, ids: Sequence[str]) -> int:
-        """Remove points and return how many there were; see VectorStore."""
-        held, ids = self._find(name), as_ids(ids)
-        with self._database.writing, held.changing():
-            keys = self._database.delete(held.number, ids)
-            held.table.remove(keys)
+        """Remove points and return how many existed; see VectorStore."""
+        loaded, ids = self._find(name), as_ids(ids)
+        with self._database.writing, loaded.changing():
+            keys = self._database.delete(loaded.number, ids)
+            loaded.table.remove(keys)
         return len(keys)
 
     def get(self, name: str, ids: Sequence[str]) -> Points:
         """Return points in the order asked for; see VectorStore."""
-        held, ids = self._find(name), as_ids(ids)
-        found = self._database.by_id(held.number, ids)
+        loaded, ids = self._find(name), as_ids(ids)
+        found = self._database.by_id(loaded.number, ids)
         for point_id in ids:
             if point_id not in found:
                 raise UnknownPoint(name, point_id)
-        return self._points([found[point_id] for point_id in ids], held.space.dim)
+        return self._points([found[point_id] for point_id in ids], loaded.space.dim)
 
     def find(self, name: str, ids: Sequence[str]) -> Points:
-        """Return those of the points that are there, in any order; see VectorStore."""
-        held, ids = self._find(name), as_ids(ids)
-        return self._points(list(self._database.by_id(held.number, ids).values()), held.space.dim)
+        """Return the points that exist, in any order; see VectorStore."""
+        loaded, ids = self._find(name), as_ids(ids)
+        return self._points(list(self._database.by_id(loaded.number, ids).values()), loaded.space.dim)
 
     def count(self, name: str, where: Where = ANYTHING) -> int:
-        """Return how many points meet the conditions; see VectorStore."""
+        """Count the points that meet the conditions; see VectorStore."""
         return selected(*self._select(name, self._find(name), where))
 
     def scan(self, name: str, where: Where = ANYTHING, rows: int = 4096) -> Iterator[Points]:
         """Yield all points that meet the conditions, in the order in which they were written; see VectorStore."""
-        held = self._find(name)
+        loaded = self._find(name)
         check_rows(rows)
-        snapshot, masks = self._select(name, held, where)
-        keys = np.sort(np.concatenate([snapshot[i].columns.keys[chosen] for i, chosen in places(snapshot, masks)]))
+        snapshot, masks = self._select(name, loaded, where)
+        keys = np.sort(
+            np.concatenate([snapshot[i].columns.keys[chosen] for i, chosen in segment_rows(snapshot, masks)])
+        )
         for start in range(0, len(keys), rows):
             if found := self._database.by_key(keys[start : start + rows]):
-                yield self._points(found, held.space.dim)
+                yield self._points(found, loaded.space.dim)
 
     def knn(
         self,
@@ -186,22 +191,22 @@ class LocalStore:
         *,
         offset: int = 0,
         exact: bool | None = None,
-    ) -> list[Found]:
+    ) -> list[Page]:
         """Return the k nearest points of each query; see VectorStore."""
-        held = self._find(name)
-        given = held.space.points(queries)
+        loaded = self._find(name)
+        given = loaded.space.points(queries)
         check_page(k, offset)
-        curv, end = held.space.curv, k + offset
+        curv, end = loaded.space.curv, k + offset
 
         def search() -> list[_Ranked]:
-            snapshot, masks = self._select(name, held, where)
+            snapshot, masks = self._select(name, loaded, where)
             wanted = selected(snapshot, masks)
             if wanted <= max(end, sum(map(len, snapshot)) // _FEW):
-                candidates = [list(places(snapshot, masks))] * len(given)
+                candidates = [list(segment_rows(snapshot, masks))] * len(given)
                 surely = [True] * len(given)
             else:
                 # Cells were laid out for all points: where few of them count, the nearest may be anywhere.
-                probing = not exact and held.index is not None and wanted >= len(held.table) / _MOST
+                probing = not exact and loaded.index is not None and wanted >= len(loaded.table) / _MOST
                 candidates = scan_knn.nearest(snapshot, masks, given.numpy(), end, curv, probing)
                 surely = [not probing or sum(len(rows) for _, rows in found) < end for found in candidates]
                 if probing and any(surely):  # where the cells did not hold enough
@@ -211,7 +216,7 @@ class LocalStore:
                     ]
             ranked = []
             for query, rows, sure in zip(given, candidates, surely, strict=True):
-                near = gather(snapshot, rows, held.space.dim)
+                near = gather(snapshot, rows, loaded.space.dim)
                 ranked.append(
                     _Ranked(near, measure(torch.from_numpy(near.vectors), query, curv), "distance", exact=sure)
                 )
@@ -226,23 +231,23 @@ class LocalStore:
         distance: float,
         where: Where = ANYTHING,
         *,
-        limit: int = 1000,
+        k: int = 1000,
         offset: int = 0,
-    ) -> Found:
+    ) -> Page:
         """Return the points at most a distance away; see VectorStore."""
-        held = self._find(name)
-        q = held.space.point(query)
-        check_page(limit, offset)
+        loaded = self._find(name)
+        q = loaded.space.point(query)
+        check_page(k, offset)
         distance = as_distance(distance)
 
         def search() -> list[_Ranked]:
-            snapshot, masks = self._select(name, held, where)
-            rows = list(scan_knn.within(snapshot, masks, q.numpy(), distance, held.space.curv))
-            near = gather(snapshot, rows, held.space.dim)
-            found = measure(torch.from_numpy(near.vectors), q, held.space.curv)
+            snapshot, masks = self._select(name, loaded, where)
+            rows = list(scan_knn.within(snapshot, masks, q.numpy(), distance, loaded.space.curv))
+            near = gather(snapshot, rows, loaded.space.dim)
+            found = measure(torch.from_numpy(near.vectors), q, loaded.space.curv)
             return [_Ranked(near, found, "distance", found.distance <= distance)]
 
-        return self._answer(search, limit, offset)[0]
+        return self._answer(search, k, offset)[0]
 
     def cone(
         self,
@@ -252,56 +257,56 @@ class LocalStore:
         cone: Entailment | None = None,
         where: Where = ANYTHING,
         *,
-        order: Order = "margin",
-        limit: int = 1000,
+        order_by: OrderBy = "margin",
+        k: int = 1000,
         offset: int = 0,
-    ) -> Found:
+    ) -> Page:
         """Return the ancestors or the descendants of a point, always exactly; see VectorStore."""
-        held = self._find(name)
-        rule = held.space.entailment if cone is None else cone
-        check_cone_search(side, rule, order)
-        q = held.space.point(of)
-        check_page(limit, offset)
+        loaded = self._find(name)
+        rule = loaded.space.entailment if cone is None else cone
+        check_cone_search(side, rule, order_by)
+        q = loaded.space.point(of)
+        check_page(k, offset)
 
         def search() -> list[_Ranked]:
-            snapshot, masks = self._select(name, held, where)
-            what, curv, more = (snapshot, masks, q.numpy(), side), held.space.curv, 0
+            snapshot, masks = self._select(name, loaded, where)
+            what, curv, more = (snapshot, masks, q.numpy(), side), loaded.space.curv, 0
             if isinstance(rule, Plane):
-                rows, more = scan_planes.search(*what, rule, curv, order, limit + offset)
+                rows, more = scan_planes.search(*what, rule, curv, order_by, k + offset)
             else:
                 rows = list(scan_cones.cone(*what, rule, curv))
-            near = gather(snapshot, rows, held.space.dim)
+            near = gather(snapshot, rows, loaded.space.dim)
             found, inside = measure_cone(torch.from_numpy(near.vectors), q, side, rule, curv)
-            return [_Ranked(near, found, order, inside, more=more)]
+            return [_Ranked(near, found, order_by, inside, more=more)]
 
-        return self._answer(search, limit, offset)[0]
+        return self._answer(search, k, offset)[0]
 
-    def contenders(
-        self, name: str, path: Path, cone: Entailment | None = None, where: Where = ANYTHING
+    def route_candidates(
+        self, name: str, route: Route, cone: Entailment | None = None, where: Where = ANYTHING
     ) -> tuple[Points, bool]:
-        """Return the points that may be nearest to some place of a path, always all of them; see VectorStore."""
-        held = self._find(name)
-        held.space.check_path(path)
+        """Return the points that may be nearest to some place of a route, always all of them; see VectorStore."""
+        loaded = self._find(name)
+        loaded.space.check_route(route)
         if cone is not None:
             check_cone(cone)
-        curv = held.space.curv
+        curv = loaded.space.curv
 
         @one_thread()
         def search() -> list[Row] | None:
-            snapshot, masks = self._select(name, held, where)
+            snapshot, masks = self._select(name, loaded, where)
             if cone is None:
-                rows = scan_paths.along(snapshot, masks, path, curv)
+                rows = scan_routes.along(snapshot, masks, route, curv)
             elif isinstance(cone, Plane):
-                rows = list(scan_planes.on_path(snapshot, masks, path, cone, curv))
-            elif path.end is None:
-                rows = list(scan_cones.cone(snapshot, masks, path.start.numpy(), "ancestors", cone, curv))
+                rows = list(scan_planes.on_route(snapshot, masks, route, cone, curv))
+            elif route.end is None:
+                rows = list(scan_cones.cone(snapshot, masks, route.start.numpy(), "ancestors", cone, curv))
             else:
-                rows = list(scan_paths.arc(snapshot, masks, path, cone, curv))
-            keys = gather(snapshot, rows, held.space.dim).keys
+                rows = list(scan_routes.arc(snapshot, masks, route, cone, curv))
+            keys = gather(snapshot, rows, loaded.space.dim).keys
             found = self._database.by_key(keys)
             return found if len(found) == len(keys) else None
 
-        return self._points(self._again(search), held.space.dim), True
+        return self._points(self._again(search), loaded.space.dim), True
 
     def optimize(self, name: str, cell_count: int | None = None, recall: float = 0.99) -> Index:
         """Divide a collection into cells for the approximate search, and measure how well it does.
@@ -318,18 +323,18 @@ class LocalStore:
             InputError: fewer points than cells, or than a sample needs.
             MissingExtraError: faiss is not installed.
         """
-        held = self._find(name)
-        snapshot = held.table.snapshot
-        built = ivf.build(snapshot, held.space.curv, held.space.dim, cell_count, recall)
+        loaded = self._find(name)
+        snapshot = loaded.table.snapshot
+        built = ivf.build(snapshot, loaded.space.curv, loaded.space.dim, cell_count, recall)
         with self._database.writing:
-            self._database.write_cells(held.number, built.stored)
-            held.table.adopt(built.segment, snapshot)
-            held.index = ivf.describe(built.stored)
-        return held.index
+            self._database.write_cells(loaded.number, built.stored)
+            loaded.table.adopt(built.segment, snapshot)
+            loaded.index = ivf.index_of(built.stored)
+        return loaded.index
 
     def snapshot(self, name: str) -> str:
         """Copy a collection into a directory that `LocalStore` opens, in `snapshots` beside the file; return it."""
-        held = self._find(name)
+        loaded = self._find(name)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         folder = self._database.file.parent / "snapshots"
         for attempt in itertools.count():
@@ -338,10 +343,10 @@ class LocalStore:
                 break
         folder.mkdir(exist_ok=True)
         with atomic_directory(target) as temporary:
-            self._database.copy(held.number, temporary)
+            self._database.copy(loaded.number, temporary)
         return str(target)
 
-    def _find(self, name: str) -> Held:
+    def _find(self, name: str) -> LoadedCollection:
         self._check_open()
         if not isinstance(name, str) or name not in self._collections:
             raise UnknownCollection(name)
@@ -351,25 +356,25 @@ class LocalStore:
         if self._closed:
             raise StoreError(f"the index {self._database.file.parent} is closed: open it again with LocalStore(...)")
 
-    def _select(self, name: str, held: Held, where: Where) -> tuple[Snapshot, list[Mask | None]]:
-        """Return what is in memory, and which rows of it meet the conditions."""
+    def _select(self, name: str, loaded: LoadedCollection, where: Where) -> tuple[Snapshot, list[Mask | None]]:
+        """Return the snapshot of a collection, and the masks of the rows that meet the conditions."""
         check_where(where)
         if not where.conditions:
-            snapshot = held.table.snapshot
-            return snapshot, select(snapshot, where, None, held.space.curv)
+            snapshot = loaded.table.snapshot
+            return snapshot, select(snapshot, where, None, loaded.space.curv)
         for wanted in where.conditions:
-            if wanted not in held.fields and len(held.table):
+            if wanted not in loaded.fields and len(loaded.table):
                 raise UnknownField(name, wanted)
 
         def consistent() -> tuple[Snapshot, Keys] | None:
             """The filter is met on disk: what is in memory must be the same state."""
-            writes, snapshot = held.writes, held.table.snapshot
+            writes, snapshot = loaded.writes, loaded.table.snapshot
             until = max((int(s.columns.keys.max()) for s in snapshot if len(s)), default=0)
-            keys = held.filters.keys(self._database, held.number, where.conditions, until)
-            return (snapshot, keys) if writes == held.writes and writes % 2 == 0 else None
+            keys = loaded.filters.keys(self._database, loaded.number, where.conditions, until)
+            return (snapshot, keys) if writes == loaded.writes and writes % 2 == 0 else None
 
         snapshot, keys = self._again(consistent)
-        return snapshot, select(snapshot, where, keys, held.space.curv)
+        return snapshot, select(snapshot, where, keys, loaded.space.curv)
 
     def _again(self, attempt: Callable[[], T | None]) -> T:
         """Try until nothing was written in between that made it fail; after a few times, with writers kept out."""
@@ -381,24 +386,24 @@ class LocalStore:
         assert found is not None
         return found
 
-    def _answer(self, search: Callable[[], list[_Ranked]], limit: int, offset: int) -> list[Found]:
+    def _answer(self, search: Callable[[], list[_Ranked]], k: int, offset: int) -> list[Page]:
         """Search, and fetch the ids and metadata of a page; again where a point went in between."""
 
         @one_thread()
-        def answers() -> list[Found] | None:
-            found = [self._label(ranked, limit, offset) for ranked in search()]
+        def answers() -> list[Page] | None:
+            found = [self._label(ranked, k, offset) for ranked in search()]
             complete = [one for one in found if one is not None]
             return complete if len(complete) == len(found) else None
 
         return self._again(answers)
 
-    def _label(self, ranked: _Ranked, limit: int, offset: int) -> Found | None:
+    def _label(self, ranked: _Ranked, k: int, offset: int) -> Page | None:
         """Return a page of what was found, sorted by value and id; None where a point of it is no more."""
         rows = np.arange(len(ranked.near)) if ranked.inside is None else np.flatnonzero(ranked.inside.numpy())
         total = None if ranked.inside is None else len(rows) + ranked.more
-        values = ranked.measures.by(ranked.order).numpy()[rows]
-        if len(rows) > offset + limit:  # all that tie with the last one stay, for their ids decide
-            last = np.partition(values, offset + limit - 1)[offset + limit - 1]
+        values = ranked.measures.by(ranked.order_by).numpy()[rows]
+        if len(rows) > offset + k:  # all that tie with the last one stay, for their ids decide
+            last = np.partition(values, offset + k - 1)[offset + k - 1]
             first = values <= last + _TIED * abs(last)
             rows, values = rows[first], values[first]
         keys = ranked.near.keys[rows].tolist()
@@ -408,7 +413,7 @@ class LocalStore:
         # Copies of a point may differ in the last bit, by where they stand in a block; their ids decide.
         rounded = [float(f"{value:.12e}") for value in values.tolist()]
         ordered = sorted(zip(rounded, (labels[key][0] for key in keys), keys, rows.tolist(), strict=True))
-        page = ordered[offset : offset + limit]
+        page = ordered[offset : offset + k]
         columns = ranked.measures.columns([row for *_, row in page])
         hits = [
             Hit(
@@ -419,7 +424,7 @@ class LocalStore:
             )
             for i, (_, point_id, key, row) in enumerate(page)
         ]
-        return Found(hits, ranked.exact, total)
+        return Page(hits, ranked.exact, total)
 
     def _points(self, rows: Sequence[Row], dim: int) -> Points:
         vectors = np.frombuffer(b"".join(row.vector for row in rows), "<f4").reshape(len(rows), dim).copy()
@@ -439,9 +444,9 @@ class LocalStore:
             ) from error
         return metadata
 
-    def _build_if_grown(self, name: str, held: Held) -> None:
-        count, limit = len(held.table), self._approximate_above
-        grown = held.index is None or count > (1 + _REBUILD_SHARE) * held.index.built_at
+    def _build_if_grown(self, name: str, loaded: LoadedCollection) -> None:
+        count, limit = len(loaded.table), self._approximate_above
+        grown = loaded.index is None or count > (1 + _REBUILD_SHARE) * loaded.index.built_at
         if limit is None or count < limit or not grown or (self._building is not None and self._building.is_alive()):
             return
         self._building = threading.Thread(target=self._build, args=(name,), name=f"index of {name}", daemon=True)
@@ -457,10 +462,10 @@ class LocalStore:
         except Exception:
             _log.exception("collection %r has no index, its searches stay exact", name)
 
-    def _load(self) -> dict[str, Held]:
+    def _load(self) -> dict[str, LoadedCollection]:
         try:
             loading = {
-                number: Loading(name, space, fields, self._database.cells(number))
+                number: CollectionLoader(name, space, fields, self._database.cells(number))
                 for number, name, space, fields in self._database.collections()
             }
             for rows in self._database.blocks():
@@ -475,14 +480,14 @@ class LocalStore:
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Candidates, what was measured of them, what to sort by, and which are answers: all where `inside` is absent.
+    """Candidates, their measures, what to sort by, and the mask of the answers: all where `inside` is absent.
 
-    So many `more` answers come after these.
+    `more` counts further answers that rank behind these.
     """
 
     near: Candidates
     measures: Measures
-    order: Order
+    order_by: OrderBy
     inside: Tensor | None = None
     exact: bool = True
     more: int = 0

@@ -34,7 +34,7 @@ class Cells:
     """How the rows of a segment are divided for the approximate search: those of cell i are starts[i]…starts[i + 1].
 
     Args:
-        centroids: (m, D) tangent vectors at the root.
+        centroids: (m, D) tangent vectors at the origin.
         starts: (m + 1,) first rows.
         probes: how many cells a search looks at.
         order: (n,) rows in ascending order of their keys.
@@ -47,7 +47,7 @@ class Cells:
 
 
 class Columns(NamedTuple):
-    """What is held of n points: space components (n, D), |x|, x_t, the shell of the radius, key, code of modality."""
+    """Columns of n points: space components (n, D), |x|, x_t, the shell of the radius, key, code of modality."""
 
     vectors: NDArray[np.float32]
     norms: NDArray[np.float32]
@@ -142,9 +142,9 @@ class Candidates:
         return len(self.keys)
 
 
-def gather(snapshot: Snapshot, places: Sequence[tuple[int, Rows]], dim: int) -> Candidates:
+def gather(snapshot: Snapshot, rows_of: Sequence[tuple[int, Rows]], dim: int) -> Candidates:
     """Copy rows, given by segment, into one block."""
-    segments = [(snapshot[i], rows) for i, rows in places if len(rows)]
+    segments = [(snapshot[i], rows) for i, rows in rows_of if len(rows)]
     if not segments:
         return Candidates(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), np.zeros(0, np.uint8))
     return Candidates(
@@ -166,7 +166,7 @@ class _Tail:
         return SEGMENT_ROWS - self._used
 
     def segment(self, alive: Mask) -> Segment:
-        """Return what has been written so far; rows that have no mark yet are alive."""
+        """Return the rows written so far; rows without a mark are alive."""
         marks = np.concatenate([alive, np.ones(self._used - len(alive), np.bool_)])
         return Segment(self._columns.take(slice(self._used)), marks, int(marks.sum()))
 
@@ -286,11 +286,11 @@ def select(snapshot: Snapshot, where: Where, keys: Keys | None, curv: float) -> 
 
 
 def selected(snapshot: Snapshot, masks: Sequence[Mask | None]) -> int:
-    """Return how many rows that is."""
+    """Count the selected rows."""
     return sum(len(s) if m is None else int(np.count_nonzero(m)) for s, m in zip(snapshot, masks, strict=True))
 
 
-def places(snapshot: Snapshot, masks: Sequence[Mask | None]) -> Iterator[tuple[int, Rows]]:
+def segment_rows(snapshot: Snapshot, masks: Sequence[Mask | None]) -> Iterator[tuple[int, Rows]]:
     """Yield the selected rows, segment by segment."""
     for i, (segment, mask) in enumerate(zip(snapshot, masks, strict=True)):
         yield i, np.arange(len(segment)) if mask is None else np.flatnonzero(mask)
@@ -298,8 +298,8 @@ def places(snapshot: Snapshot, masks: Sequence[Mask | None]) -> Iterator[tuple[i
 
 def _in_range(segment: Segment, where: Where, curv: float) -> Mask:
     """Compare radii: the float32 norms, and those from the vectors in float64 where they cannot tell."""
-    root = math.sqrt(curv)
-    low, high = (_sinh(root * radius) / root for radius in (where.min_radius, where.max_radius))
+    sqrt_c = math.sqrt(curv)
+    low, high = (_sinh(sqrt_c * radius) / sqrt_c for radius in (where.min_radius, where.max_radius))
     mask: Mask = (segment.columns.norms >= low) & (segment.columns.norms <= high)
     unsure = np.zeros(len(segment), np.bool_)
     for bound in (low, high):

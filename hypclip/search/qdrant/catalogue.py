@@ -20,7 +20,7 @@ from hypclip.search.qdrant.link import Link
 from hypclip.search.space import Space
 
 REMEMBERED_S = 1.0
-"""How long a collection that another program deletes, and makes again of another model, may pass for the old one."""
+"""A collection that another program deletes, and makes again of another model, may pass for the old one so long."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Spaces and points as Qdrant holds them: into its collections and structs, and back."""
+"""Codec between spaces and points, and the collections and structs of Qdrant."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hypclip.search.exact import Measures, measure
 from hypclip.search.limits import MAX_RHO
 from hypclip.search.rules import as_entry, of_entry
 from hypclip.search.space import Space
-from hypclip.search.types import Hit, Order, Points, join
+from hypclip.search.types import Hit, OrderBy, Points, join
 from hypclip.search.where import (
     ANYTHING,
     Where,
@@ -31,7 +31,7 @@ from hypclip.search.where import (
 FORMAT = 1
 
 SHELLS = 1 + math.floor(4 * MAX_RHO)
-"""Shells of radii are a quarter of 1/√c thick, counted from 1; 0 holds the points at the root, without direction."""
+"""Shells of radii are a quarter of 1/√c thick, counted from 1; 0 holds the points at the origin, without direction."""
 
 
 READ = ["id", "modality", "json"]
@@ -62,7 +62,7 @@ def vectors(space: Space) -> dict[str, models.VectorParams]:
 
 
 def own_metadata(space: Space) -> dict[str, Any]:
-    """Return what a Qdrant collection says about itself if it is ours."""
+    """Return the metadata that mark a Qdrant collection as ours."""
     ours = {"model_id": space.model_id, "revision": space.revision, "curv": space.curv, "dim": space.dim}
     return {"hypclip": {"format": FORMAT, **ours, "entailment": as_entry(space.entailment)}}
 
@@ -116,7 +116,7 @@ def request_ends(space: Space, texts: Sequence[str]) -> list[int]:
     ends, size = [], 0
     numbers = sum(vector.size for vector in vectors(space).values())
     for row, text in enumerate(texts):
-        # At most 22 characters a number, and the metadata twice.
+        # At most 22 characters per number, and the metadata twice.
         own = 22 * numbers + 2 * len(text.encode()) + 1024
         if row and size + own > REQUEST_BYTES:
             ends.append(row)
@@ -154,7 +154,7 @@ def to_structs(space: Space, points: Points, texts: Sequence[str], start: int, e
 def to_points(
     space: Space, records: Iterable[models.Record] | Iterable[models.ScoredPoint], where: Where = ANYTHING
 ) -> Points:
-    """Return those points of an answer that meet the conditions on metadata and modality."""
+    """Return the points of an answer that meet the conditions on metadata and modality."""
     columns: tuple[list[str], list[Any], list[Any], list[Any]] = ([], [], [], [])
     for record in records:
         payload, named = record.payload or {}, cast(dict[str, list[float]], record.vector)
@@ -192,13 +192,13 @@ def hits_within(space: Space, blocks: Iterable[Points], query: Float[Tensor, " d
     return found
 
 
-def ordered(hits: list[Hit], order: Order) -> list[Hit]:
-    """Sort by what comes first, then by id."""
-    return sorted(hits, key=lambda hit: (getattr(hit, order), hit.id))
+def ordered(hits: list[Hit], order_by: OrderBy) -> list[Hit]:
+    """Sort by a measure, then by id."""
+    return sorted(hits, key=lambda hit: (getattr(hit, order_by), hit.id))
 
 
 def rows_per_answer(space: Space) -> int:
-    """Return how many points with their vectors make an answer of fitting size."""
+    """Return the number of points with vectors that an answer of fitting size has."""
     return max(1, min(4096, REQUEST_BYTES // (16 * (space.dim + 1))))
 
 

@@ -1,6 +1,6 @@
-"""Filters of Qdrant that mean what a `Where` means.
+"""Filters of Qdrant with the meaning of a `Where`.
 
-They have the meaning of `where.matches`. Qdrant tells numbers, truth values and strings apart as JSON does, looks
+The definition is `where.matches`. Qdrant tells numbers, truth values and strings apart as JSON does, looks
 into lists one level deep, and never into objects. Three things need care. Its exact match knows no floats, so a number
 is asked for as a range from itself to itself. Its integer index forgets 1.0, so numbers are indexed as floats. And it
 compares integers as float64, so that beyond 2^53 neighbours fall together: there bounds are widened, and the client
@@ -27,11 +27,11 @@ from hypclip.search.where import (
 )
 
 FieldType = Literal["keyword", "integer", "float", "bool"]
-"""What the values of an indexed metadata field are."""
+"""Type of the values of an indexed metadata field."""
 
 
 def conditions(where: Where) -> list[models.Condition]:
-    """Return what must hold; points beyond those that `where` means pass only where it is not `decided`."""
+    """Return the conditions of a filter; other points than those of `where` pass only where `is_decisive` is false."""
     check_where(where)
     found = [_condition(field_key(name), condition) for name, condition in where.conditions.items()]
     if where.modality is not None:
@@ -41,7 +41,7 @@ def conditions(where: Where) -> list[models.Condition]:
     return found
 
 
-def decided(where: Where) -> bool:
+def is_decisive(where: Where) -> bool:
     """Tell whether the conditions alone decide, so that the engine can count."""
     check_where(where)
     return not any(abs(number) >= MAX_INTEGER for c in where.conditions.values() for number in _numbers(c))
@@ -73,7 +73,7 @@ def between(key: str, low: float, high: float) -> models.FieldCondition:
     return models.FieldCondition(key=key, range=bounds)
 
 
-def both(found: Sequence[models.Condition]) -> models.Filter | None:
+def all_of(found: Sequence[models.Condition]) -> models.Filter | None:
     """Return the filter that all conditions hold."""
     return models.Filter(must=list(found)) if found else None
 

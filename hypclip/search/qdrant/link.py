@@ -1,4 +1,4 @@
-"""Calls to Qdrant that are made again where that may help, and fail in words of ours."""
+"""Calls to Qdrant with retries, and with its errors as ours."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 
 class Link:
-    """A client of Qdrant with the patience of its user.
+    """Client of Qdrant that retries within a time limit.
 
     Args:
         client: speaks REST or gRPC, or is local; its own timeout limits a single request.
@@ -109,7 +109,7 @@ class Link:
         raise AssertionError
 
     def _in_time(self, request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]) -> httpx.Response:
-        """Give a request the time that is left of its call."""
+        """Set the timeout of a request to the rest of its call's."""
         left = httpx.Timeout(max(self._ends.at - time.monotonic(), 1e-3))
         request.extensions = {**request.extensions, "timeout": left.as_dict()}
         return send(request)
@@ -132,7 +132,7 @@ class Link:
 
 
 def _passing(error: Exception) -> str | None:
-    """Return what may be different the next time; None where nothing will be."""
+    """Return the reason of a failure that a retry may cure; None of any other."""
     match error:
         case UnexpectedResponse(status_code=int(status)) if status == 429 or status >= 500:
             return str(error)

@@ -1,4 +1,4 @@
-"""What is asked of Qdrant for half-spaces: inner products with a threshold, in either direction.
+"""Searches of Qdrant by half-spaces: inner products with a threshold, in either direction.
 
 sinh height(g, s) = as_general(g)·as_specific(s), see geometry/planes.py. The `lorentz` vectors are as_specific/√c and
 find what is in the half-space of a query; collections whose models entail by half-spaces have as_general as a fourth
@@ -19,9 +19,9 @@ from torch import Tensor
 from hypclip.geometry import lorentz, planes
 from hypclip.geometry.entailment import Plane
 from hypclip.search.limits import MAX_RHO
-from hypclip.search.path import Path, places_and_limit
 from hypclip.search.qdrant import codec, filters
 from hypclip.search.qdrant.searches import cosine_slack, threshold_search
+from hypclip.search.route import Route, places_and_limit
 from hypclip.search.space import Space
 from hypclip.search.where import Where
 
@@ -34,7 +34,7 @@ _NEAR = 0.25
 
 
 def descendants(space: Space, q: Float[Tensor, " d"], plane: Plane, where: Where) -> Asked:
-    """Return how to find all points in the half-space of a query, and more."""
+    """Return the searches whose answers contain all points in the half-space of a query."""
     rho = math.sqrt(space.curv) * float(lorentz.radius(q, space.curv))
     if plane.threshold <= -2 * MAX_RHO or (rho == 0 and plane.threshold <= 0):
         return None, []
@@ -50,18 +50,18 @@ def descendants(space: Space, q: Float[Tensor, " d"], plane: Plane, where: Where
 
 
 def ancestors(space: Space, q: Float[Tensor, " d"], plane: Plane, where: Where) -> Asked:
-    """Return how to find all points whose half-space holds a query, and more."""
+    """Return the searches whose answers contain all points whose half-space holds a query."""
     return _holding(space, [(q, plane.threshold)], where)
 
 
-def ancestors_on_path(space: Space, path: Path, plane: Plane, where: Where) -> Asked:
-    """Return how to find all points whose half-space holds a place of a path, and more."""
-    fractions, limit = places_and_limit(path, plane)
-    return _holding(space, list(_centres(path.places(fractions), math.asinh(limit), space.curv)), where)
+def ancestors_on_route(space: Space, route: Route, plane: Plane, where: Where) -> Asked:
+    """Return the searches whose answers contain all points whose half-space holds a place of a route."""
+    fractions, limit = places_and_limit(route, plane)
+    return _holding(space, list(_centres(route.places(fractions), math.asinh(limit), space.curv)), where)
 
 
 def _holding(space: Space, centres: list[tuple[Float[Tensor, " d"], float]], where: Where) -> Asked:
-    """Return how to find all points over which a place has a height, of any of some pairs of both."""
+    """Return the searches for all points over which a place has a height, of any of some pairs (place, height)."""
     shells: set[int] = set()
     searches: list[models.QueryRequest] = []
     by_shell: list[tuple[int, models.QueryRequest]] = []
@@ -95,12 +95,12 @@ def _bands(
     The sum of D + 1 float32 products is wrong by at most (D + 1) 2⁻²⁴ |w||s|, and |w|² = |s|² = cosh 2ρ; what is added
     covers the roundings of both vectors, of the score and of this bound.
     """
-    root, limit = math.sqrt(space.curv), math.sinh(threshold)
+    sqrt_c, limit = math.sqrt(space.curv), math.sinh(threshold)
     while low <= high:
         above = min(low + _BAND, MAX_RHO)
         norms = math.sqrt(math.cosh(2 * rho) * math.cosh(2 * above))
         floor = limit - (space.dim + 16) * 2.0**-24 * norms - 2.0**-22 * abs(limit)
-        ends = low / root * (1 - 1e-9) - 1e-12 / root, min(above, high) / root * (1 + 1e-9) + 1e-12 / root
+        ends = low / sqrt_c * (1 - 1e-9) - 1e-12 / sqrt_c, min(above, high) / sqrt_c * (1 + 1e-9) + 1e-12 / sqrt_c
         yield filters.between("radius", ends[0], ends[1] if above < MAX_RHO else math.inf), floor
         low = above if above < MAX_RHO else math.inf
 

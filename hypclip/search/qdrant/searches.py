@@ -1,4 +1,4 @@
-"""Searches that Qdrant is asked for, whose answers hold every true one, whatever the rounding."""
+"""Searches of Qdrant whose answers contain every true one, whatever the rounding."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hypclip.geometry import cones, lorentz
 from hypclip.geometry.entailment import Cone
 from hypclip.search.limits import MAX_RHO
 from hypclip.search.qdrant.codec import READ, SHELLS, rows_per_answer
-from hypclip.search.qdrant.filters import between, both, conditions
+from hypclip.search.qdrant.filters import all_of, between, conditions
 from hypclip.search.space import Space
 from hypclip.search.where import (
     Where,
 )
 
 _NARROW = 1e-2
-"""Cones that seen from the root are narrower need not be told apart, in radians."""
+"""Cones that seen from the origin are narrower need not be told apart, in radians."""
 
 _ULP = 2.0**-24
 
@@ -32,7 +32,7 @@ def threshold_search(
     """Return the search for the names of all points whose exact score is above a floor."""
     exactly = models.SearchParams(exact=True)
     return models.QueryRequest(
-        query=list(vector), using=using, score_threshold=floor, filter=both(found), params=exactly, limit=4096
+        query=list(vector), using=using, score_threshold=floor, filter=all_of(found), params=exactly, limit=4096
     )
 
 
@@ -47,14 +47,14 @@ def nearest_search(
     if not exact:
         tangent, params = lorentz.log_map0(query, space.curv).tolist(), models.SearchParams(hnsw_ef=max(128, limit))
         prefetch = models.Prefetch(
-            query=tangent, using="tangent", limit=limit, params=params, filter=both(conditions(where))
+            query=tangent, using="tangent", limit=limit, params=params, filter=all_of(conditions(where))
         )
     whole = limit <= rows_per_answer(space)
     return models.QueryRequest(
         prefetch=prefetch,
         query=lorentz_query(space, query),
         using="lorentz",
-        filter=both(conditions(where)) if exact else None,
+        filter=all_of(conditions(where)) if exact else None,
         params=models.SearchParams(exact=True),
         limit=limit,
         with_payload=READ if whole else False,
@@ -74,7 +74,7 @@ def ball_search(
 
 
 def descendant_search(space: Space, q: Float[Tensor, " d"], cone: Cone, where: Where) -> models.QueryRequest | None:
-    """Return the search for all points in a cone but those at the root; None where all points may be in it."""
+    """Return the search for all points in a cone but those at the origin; None where all points may be in it."""
     angle = (cone.eta * cones.half_aperture(q, space.curv, cone.min_radius)).clamp(max=math.pi)
     spread = float(cones.origin_angle(lorentz.radius(q, space.curv), angle, space.curv))
     _, sinh, unit = lorentz.polar(q, space.curv)
@@ -87,28 +87,28 @@ def descendant_search(space: Space, q: Float[Tensor, " d"], cone: Cone, where: W
 def ancestor_searches(
     space: Space, places: Float[Tensor, "n d"], cone: Cone, where: Where
 ) -> tuple[list[int], list[models.QueryRequest]]:
-    """Return how to find all points whose cone holds one of the places: shells to take whole, and searches."""
-    root = math.sqrt(space.curv)
+    """Return the shells to take whole, and the searches, that find all points whose cone holds one of the places."""
+    sqrt_c = math.sqrt(space.curv)
     _, sinh, units = lorentz.polar(places, space.curv)
     away = sinh.squeeze(-1) > 0
     units, radii = units[away], lorentz.radius(places[away], space.curv)
-    # At the inner edge of a shell cones are widest, seen from their apex and from the root.
-    edges = torch.arange(SHELLS, dtype=torch.float64) / (4 * root)
-    rims = (torch.sinh(root * edges) / root).unsqueeze(-1)
+    # At the inner edge of a shell cones are widest, seen from their apex and from the origin.
+    edges = torch.arange(SHELLS, dtype=torch.float64) / (4 * sqrt_c)
+    rims = (torch.sinh(sqrt_c * edges) / sqrt_c).unsqueeze(-1)
     angles = (cone.eta * cones.half_aperture(rims, space.curv, cone.min_radius)).clamp(max=math.pi)
     spreads = cones.origin_angle(edges, angles, space.curv)
     whole, searches = [0], []
     for shell in range(1, SHELLS + 1):
         edge, angle, spread = (float(column[shell - 1]) for column in (edges, angles, spreads))
         outermost = spread <= _NARROW
-        # A cone of at most a right angle holds nothing nearer the root than its apex.
+        # A cone of at most a right angle holds nothing nearer the origin than its apex.
         near = units if angle > math.pi / 2 else units[radii >= edge * (1 - 1e-9)]
         centres = [
             (unit, math.cos(min(math.pi, spread + off)) - cosine_slack(space))
             for unit, off in arcs(near, max(spread, _NARROW))
         ]
         if angle > math.pi - 1e-6 or any(floor <= -1 for _, floor in centres):
-            # With π also the root is in the cone, which is seen in no direction.
+            # With π also the origin is in the cone, which is seen in no direction.
             whole.append(shell)
             continue
         found = [*conditions(where), between("shell", float(shell), math.inf if outermost else float(shell))]
@@ -130,8 +130,8 @@ def least_score(space: Space, query: Float[Tensor, " d"], distance: float) -> fl
     whatever order; the roundings of q, of the times, of the score and of this bound are covered by raising D + 1 to
     D + 12. Points within the distance are no farther out than the query and the distance together.
     """
-    root, most = math.sqrt(space.curv), MAX_RHO
-    rho, z = root * float(lorentz.radius(query, space.curv)), root * distance
+    sqrt_c, most = math.sqrt(space.curv), MAX_RHO
+    rho, z = sqrt_c * float(lorentz.radius(query, space.curv)), sqrt_c * distance
     if z >= rho + most:
         return -math.inf
     norms = math.sqrt(math.cosh(2 * rho) * math.cosh(2 * min(rho + z, most))) / space.curv

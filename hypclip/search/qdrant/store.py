@@ -1,19 +1,20 @@
 """A vector store in Qdrant: a server, a cluster, or its local mode, which is slow and meant for tests and laptops.
 
-A collection becomes one Qdrant collection with three vectors a point: `tangent` (log_0, Euclidean) finds candidates by
-a graph; `lorentz` (space components, then time) gives Lorentz products as dot products, and has no graph, since one
-made from dot products of points finds next to nothing; `direction` (cosine) finds cones, which seen from the root lie
+A collection becomes one Qdrant collection with three vectors per point: `tangent` (log_0, Euclidean) finds candidates
+by a graph; `lorentz` (space components, then time) gives Lorentz products as dot products, and has no graph, since one
+made from dot products of points finds next to nothing; `direction` (cosine) finds cones, which seen from the origin lie
 within a range of cosines, and needs no graph. Where the model entails by half-spaces there is a fourth without a graph,
-`general`: see planes.py. Whatever the engine selects is measured again from the float32 coordinates, in float64.
+`general`: see planes.py. Whatever the engine selects is re-scored in float64 from the float32 coordinates.
 
 Cluster: a collection is cut into `shards`, each kept `replicas` times; a write waits for most replicas and is ordered
-by the leader of its shard. Take 2 shards a node for room to grow, 2 replicas to outlive a node, 3 to write without one.
+by the leader of its shard. Take 2 shards per node for room to grow, 2 replicas to outlive a node, 3 to write
+without one.
 Memory for a million points and one replica: 4 (3 D + 1) MB of vectors and about 0.15 GB of one graph (m = 16), computed
 and not measured: 6.3 GB at D = 512, 1.7 GB at D = 128, a third more with `general`; as much again for a moment while
 segments merge. Payloads stay on disk, the metadata twice: for filters, and as the text that comes back. Planned for 1
-to 50 million points of up to 1,024 dimensions. Exact searches read 4 (D + 1) MB a million points, on all nodes at once;
-of a ball or a cone all candidates travel to the client, whatever the page. Collections need Qdrant 1.16 or later, which
-keeps their metadata.
+to 50 million points of up to 1,024 dimensions. Exact searches read 4 (D + 1) MB per million points, on all nodes at
+once; of a ball or a cone all candidates travel to the client, whatever the page. Collections need Qdrant 1.16 or later,
+which keeps their metadata.
 
 Run so far: local mode, and REST against a scripted server on top of it. No Qdrant server and no cluster was run.
 """
@@ -45,9 +46,9 @@ from hypclip.search.checks import (
 from hypclip.search.errors import Unavailable, UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import measure_cone
 from hypclip.search.given import Vectors, as_ids
-from hypclip.search.path import Path
+from hypclip.search.route import Route
 from hypclip.search.space import Space
-from hypclip.search.types import Collection, Found, Hit, Order, Points, Side, encode_metadata
+from hypclip.search.types import Collection, Hit, OrderBy, Page, Points, Side, encode_metadata
 from hypclip.search.where import ANYTHING, Where
 
 try:
@@ -185,7 +186,7 @@ class QdrantStore:
             )
 
     def delete(self, name: str, ids: Sequence[str]) -> int:
-        """Remove points and return how many there were; see VectorStore."""
+        """Remove points and return how many existed; see VectorStore."""
         self.space(name)
         ids = as_ids(ids)
         count, strong = 0, models.WriteOrdering.STRONG
@@ -213,15 +214,15 @@ class QdrantStore:
         )
 
     def find(self, name: str, ids: Sequence[str]) -> Points:
-        """Return those of the points that are there, in any order; see VectorStore."""
+        """Return the points that exist, in any order; see VectorStore."""
         space, ids = self.space(name), as_ids(ids)
         return codec.joined(space, self._fetch(name, space, list(map(codec.point_uuid, ids)), ANYTHING))
 
     def count(self, name: str, where: Where = ANYTHING) -> int:
-        """Return how many points meet the conditions; see VectorStore."""
+        """Count the points that meet the conditions; see VectorStore."""
         space = self.space(name)
-        if filters.decided(where):
-            count = self._count(name, filters.both(filters.conditions(where)))
+        if filters.is_decisive(where):
+            count = self._count(name, filters.all_of(filters.conditions(where)))
         else:
             count = sum(len(block.ids) for block in self._scroll(name, space, where))
         if not count:
@@ -242,7 +243,7 @@ class QdrantStore:
         *,
         offset: int = 0,
         exact: bool | None = None,
-    ) -> list[Found]:
+    ) -> list[Page]:
         """Return for each query the k nearest points by geodesic distance, then by id; see VectorStore."""
         space = self.space(name)
         given = space.points(queries)
@@ -262,7 +263,7 @@ class QdrantStore:
                     distance = hits[end - 1].distance * (1 + 1e-9) if len(hits) >= end else math.inf
                     if min(point.score for point in answer) >= searches.least_score(space, query, distance):
                         hits = codec.ordered(self._ball(name, space, query, distance, where), "distance")
-                found.append(Found(hits[offset:end], surely))
+                found.append(Page(hits[offset:end], surely))
         if not all(one.hits for one in found):
             self._check_fields(name, where)
         return found
@@ -274,16 +275,16 @@ class QdrantStore:
         distance: float,
         where: Where = ANYTHING,
         *,
-        limit: int = 1000,
+        k: int = 1000,
         offset: int = 0,
-    ) -> Found:
+    ) -> Page:
         """Return the points at most a distance away, nearest first, a page of them; see VectorStore."""
         space = self.space(name)
         q = space.point(query)
         distance = as_distance(distance)
-        check_page(limit, offset)
+        check_page(k, offset)
         hits = self._ball(name, space, q, distance, where)
-        return self._page(name, where, hits, "distance", limit, offset)
+        return self._page(name, where, hits, "distance", k, offset)
 
     def cone(
         self,
@@ -293,16 +294,16 @@ class QdrantStore:
         cone: Entailment | None = None,
         where: Where = ANYTHING,
         *,
-        order: Order = "margin",
-        limit: int = 1000,
+        order_by: OrderBy = "margin",
+        k: int = 1000,
         offset: int = 0,
-    ) -> Found:
+    ) -> Page:
         """Return the ancestors or the descendants of a point, a page of them; see VectorStore."""
         space = self.space(name)
         rule = space.entailment if cone is None else cone
-        check_cone_search(side, rule, order)
+        check_cone_search(side, rule, order_by)
         q = space.point(of)
-        check_page(limit, offset)
+        check_page(k, offset)
         if isinstance(rule, Plane):
             asked = planes.ancestors if side == "ancestors" else planes.descendants
             blocks = self._blocks(name, space, where, *asked(space, q, rule, where))
@@ -315,33 +316,36 @@ class QdrantStore:
         hits = []
         for block in blocks:
             hits += codec.to_hits(block, *measure_cone(block.vectors, q, side, rule, space.curv))
-        return self._page(name, where, hits, order, limit, offset)
+        return self._page(name, where, hits, order_by, k, offset)
 
-    def contenders(
-        self, name: str, path: Path, cone: Entailment | None = None, where: Where = ANYTHING
+    def route_candidates(
+        self, name: str, route: Route, cone: Entailment | None = None, where: Where = ANYTHING
     ) -> tuple[Points, bool]:
-        """Return the points that may be nearest to some place of a path, and whether none is missing; see VectorStore.
+        """Return the points that may be nearest to some place of a route, and whether none is missing; see VectorStore.
 
         With a cone there may be points among them that hold no place. Where there are no steps, 64 places stand for
-        the way and points may be missing; not so with half-spaces, nor with a cone and the root as the end, for what
+        the way and points may be missing; not so with half-spaces, nor with a cone and the origin as the end, for what
         holds a place on that way holds the start.
         """
         space = self.space(name)
-        space.check_path(path)
+        space.check_route(route)
         if cone is not None:
             check_cone(cone)
-        fractions = torch.linspace(0, 1, _PLACES, dtype=torch.float64) if path.steps is None else path.fractions()
+        fractions = torch.linspace(0, 1, _PLACES, dtype=torch.float64) if route.steps is None else route.fractions()
         if isinstance(cone, Plane):
-            asked = planes.ancestors_on_path(space, path, cone, where)
+            asked = planes.ancestors_on_route(space, route, cone, where)
             found, exact = self._blocks(name, space, where, *asked), True
         elif cone is not None:
-            places = path.start.unsqueeze(0) if path.end is None else path.places(fractions)
-            found, exact = self._ancestors(name, space, places, cone, where), path.end is None or path.steps is not None
+            places = route.start.unsqueeze(0) if route.end is None else route.places(fractions)
+            found, exact = (
+                self._ancestors(name, space, places, cone, where),
+                route.end is None or route.steps is not None,
+            )
         else:
-            nearest = self.knn(name, path.places(fractions), _NEAREST, where)
+            nearest = self.knn(name, route.places(fractions), _NEAREST, where)
             ids = dict.fromkeys(codec.point_uuid(hit.id) for one in nearest for hit in one.hits)
             found = self._fetch(name, space, list(ids), where)
-            exact = path.steps is not None and all(one.exact for one in nearest)
+            exact = route.steps is not None and all(one.exact for one in nearest)
         points = codec.joined(space, found)
         if not points.ids:
             self._check_fields(name, where)
@@ -360,7 +364,7 @@ class QdrantStore:
         return made.name
 
     def _ball(self, name: str, space: Space, query: Tensor, distance: float, where: Where) -> list[Hit]:
-        """Return all points at most a distance away, in no order."""
+        """Return all points at most a distance away, unordered."""
         floor = searches.least_score(space, query, distance)
         if math.isfinite(floor):
             search = searches.ball_search(space, query, distance, floor, where)
@@ -384,10 +388,10 @@ class QdrantStore:
         inner = self._scroll(name, space, where, filters.one_of("shell", shells)) if shells else iter(())
         return itertools.chain(inner, self._fetch(name, space, self._above(name, searches), where))
 
-    def _page(self, name: str, where: Where, hits: list[Hit], order: Order, limit: int, offset: int) -> Found:
+    def _page(self, name: str, where: Where, hits: list[Hit], order_by: OrderBy, k: int, offset: int) -> Page:
         if not hits:
             self._check_fields(name, where)
-        return Found(codec.ordered(hits, order)[offset : offset + limit], exact=True, total=len(hits))
+        return Page(codec.ordered(hits, order_by)[offset : offset + k], exact=True, total=len(hits))
 
     def _above(self, name: str, searches: list[models.QueryRequest]) -> list[str]:
         """Return the names of all points found by any of some searches with a threshold, each once."""
@@ -433,7 +437,7 @@ class QdrantStore:
         scroll = partial(
             self._client.scroll,
             self._prefix + name,
-            filters.both([*filters.conditions(where), *more]),
+            filters.all_of([*filters.conditions(where), *more]),
             limit=min(rows, codec.rows_per_answer(space)),
             with_payload=codec.READ,
             with_vectors=["lorentz"],
@@ -461,7 +465,7 @@ class QdrantStore:
     def _check_fields(self, name: str, where: Where) -> None:
         """Refuse conditions on fields that no point has, unless there are no points."""
         for field in where.conditions:
-            if not self._any(name, filters.both([filters.equals("fields", field)])) and self._any(name, None):
+            if not self._any(name, filters.all_of([filters.equals("fields", field)])) and self._any(name, None):
                 raise UnknownField(name, field)
 
     def _any(self, name: str, scroll_filter: models.Filter | None) -> bool:

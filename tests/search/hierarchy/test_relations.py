@@ -50,7 +50,7 @@ def test_common_ancestors_are_those_of_every_point(store, cone, places):
     of = torch.stack([ray(*place) for place in places])
     names, facts = expected(store, of, cone)
     assert names
-    found = common_ancestors(store, "c", of, cone, limit=1000)
+    found = common_ancestors(store, "c", of, cone, k=1000)
     assert [hit.id for hit in found.hits] == names
     assert (found.total, found.exact) == (len(names), True)
     for hit in found.hits:
@@ -58,13 +58,13 @@ def test_common_ancestors_are_those_of_every_point(store, cone, places):
         assert hit.margin == pytest.approx(facts[hit.id][1], abs=1e-9)
         if isinstance(cone, Cone):
             assert hit.angle - cone.eta * hit.aperture == pytest.approx(hit.margin, abs=1e-12)
-    page = common_ancestors(store, "c", of, cone, limit=2, offset=1)
+    page = common_ancestors(store, "c", of, cone, k=2, offset=1)
     assert [hit.id for hit in page.hits] == names[1:3]
 
 
 def test_common_ancestors_keep_to_the_conditions(store):
     of = ray(2.0)[None]
-    found = common_ancestors(store, "c", of, Cone(), Where({"i": {"lt": 200}}), limit=1000)
+    found = common_ancestors(store, "c", of, Cone(), Where({"i": {"lt": 200}}), k=1000)
     assert found.hits
     assert all(hit.metadata["i"] < 200 for hit in found.hits)
 
@@ -143,7 +143,7 @@ def test_common_ancestors_go_by_the_rule_of_the_collection(store, rule):
     for block in store.scan("c"):
         store.upsert("ruled", block)
     of = torch.stack([ray(2.0, 0.1), ray(1.5, 0.4)])
-    found = common_ancestors(store, "ruled", of, limit=1000)
+    found = common_ancestors(store, "ruled", of, k=1000)
     assert [hit.id for hit in found.hits] == expected(store, of, rule)[0]
     assert len(found.hits) > 0
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hypclip.errors import InputError
 from hypclip.geometry import cones, lorentz
-from hypclip.search import Cone, LocalStore, Path, Plane, Points, Space, UnknownCollection, Where
+from hypclip.search import Cone, LocalStore, Plane, Points, Route, Space, UnknownCollection, Where
 from hypclip.search.hierarchy.traverse import ROOT, traverse
 
 N = 600
@@ -95,7 +95,7 @@ def test_steps_are_the_published_algorithm(pool, seed, curv, dim, cone, to_root)
     start, target = ends(points, curv)
     end = None if to_root else target
     for steps in (2, 7, 50):
-        found = traverse(store, "c", Path(start, curv, end, steps), cone)
+        found = traverse(store, "c", Route(start, curv, end, steps), cone)
         expected = published(points, start, torch.zeros_like(start) if to_root else target, curv, cone, steps)
         assert [stop.id for stop in found.stops] == expected
         assert found.exact
@@ -107,10 +107,10 @@ def test_steps_are_the_published_algorithm(pool, seed, curv, dim, cone, to_root)
 def test_without_steps_no_change_is_missed(pool, seed, curv, dim, cone, to_root):
     store, points = pool(seed, curv, dim)
     start, target = ends(points, curv)
-    path = Path(start, curv, None if to_root else target)
-    found = {stop.id: stop.t for stop in traverse(store, "c", path, cone).stops}
+    route = Route(start, curv, None if to_root else target)
+    found = {stop.id: stop.t for stop in traverse(store, "c", route, cone).stops}
     fractions = torch.linspace(0, 1, 3001, dtype=torch.float64)
-    places = path.places(fractions)
+    places = route.places(fractions)
     everything = torch.cat([points, torch.zeros(1, dim, dtype=torch.float64)])
     inner = lorentz.pairwise_inner(places, everything, curv)
     if cone is not None:
@@ -140,8 +140,8 @@ def test_a_walk_in_many_steps_finds_no_more_than_the_geodesic(tmp_path_factory, 
         store.create_collection("c", Space("m", curv, dim))
         store.upsert("c", Points(names(60), points, ["text"] * 60, [{}] * 60))
         for cone in (None, Cone(eta)):
-            steps = traverse(store, "c", Path(start, curv, steps=400), cone)
-            whole = traverse(store, "c", Path(start, curv), cone)
+            steps = traverse(store, "c", Route(start, curv, steps=400), cone)
+            whole = traverse(store, "c", Route(start, curv), cone)
             order = [stop.id for stop in whole.stops]
             assert [order.index(stop.id) for stop in steps.stops] == sorted(order.index(s.id) for s in steps.stops)
             assert [stop.t for stop in whole.stops] == sorted(stop.t for stop in whole.stops)
@@ -150,10 +150,10 @@ def test_a_walk_in_many_steps_finds_no_more_than_the_geodesic(tmp_path_factory, 
 def test_stops_carry_their_point_and_their_distance(pool):
     store, points = pool(0, 1.0, 8)
     start, _ = ends(points, 1.0)
-    path = Path(start, 1.0, steps=50)
-    stops = traverse(store, "c", path).stops
+    route = Route(start, 1.0, steps=50)
+    stops = traverse(store, "c", route).stops
     for stop in stops[:-1]:
-        place = path.places(torch.tensor([stop.t], dtype=torch.float64))[0]
+        place = route.places(torch.tensor([stop.t], dtype=torch.float64))[0]
         assert stop.distance == pytest.approx(float(lorentz.dist(place, points[int(stop.id)], 1.0)), abs=1e-12)
         assert stop.radius == pytest.approx(float(lorentz.radius(points[int(stop.id)], 1.0)), rel=1e-9)
         assert (stop.modality, stop.metadata) == ("text", {"even": int(stop.id) % 2 == 0})
@@ -164,7 +164,7 @@ def test_stops_carry_their_point_and_their_distance(pool):
 def test_a_filter_leaves_points_out(pool):
     store, points = pool(0, 1.0, 8)
     start, _ = ends(points, 1.0)
-    found = traverse(store, "c", Path(start, 1.0, steps=50), where=Where({"even": True})).stops
+    found = traverse(store, "c", Route(start, 1.0, steps=50), where=Where({"even": True})).stops
     assert len(found) > 2
     assert all(stop.metadata["even"] for stop in found[:-1])
 
@@ -173,10 +173,10 @@ def test_strict_leaves_the_start_out_and_reflexive_keeps_it(pool):
     store, points = pool(0, 1.0, 8)
     far = points[int(lorentz.radius(points, 1.0).argmax())]
     for steps in (50, None):
-        path = Path(far.float(), 1.0, steps=steps)
+        route = Route(far.float(), 1.0, steps=steps)
         name = store.knn("c", far[None].float(), 1)[0].hits[0].id
-        assert name not in [stop.id for stop in traverse(store, "c", path, Cone()).stops]
-    reflexive = traverse(store, "c", Path(far.float(), 1.0, steps=50), Cone(strict=False)).stops
+        assert name not in [stop.id for stop in traverse(store, "c", route, Cone()).stops]
+    reflexive = traverse(store, "c", Route(far.float(), 1.0, steps=50), Cone(strict=False)).stops
     assert (reflexive[0].id, reflexive[0].distance) == (name, 0.0)
 
 
@@ -186,21 +186,21 @@ def test_an_empty_pool_has_the_root(tmp_path):
         for steps in (50, None):
             for cone in (None, Cone()):
                 for end in (None, torch.full((4,), 0.5)):
-                    found = traverse(store, "c", Path(torch.ones(4), 1.0, end, steps), cone)
+                    found = traverse(store, "c", Route(torch.ones(4), 1.0, end, steps), cone)
                     assert [(stop.id, stop.t) for stop in found.stops] == [(ROOT, 0.0)]
 
 
 def test_a_start_at_the_root_stays_there(pool):
     store, _ = pool(0, 1.0, 8)
     for steps in (50, None):
-        assert traverse(store, "c", Path(torch.zeros(8), 1.0, steps=steps)).stops[0].id == ROOT
+        assert traverse(store, "c", Route(torch.zeros(8), 1.0, steps=steps)).stops[0].id == ROOT
 
 
 def test_refused(pool):
     store, _ = pool(0, 1.0, 8)
     with pytest.raises(UnknownCollection, match="'x'"):
-        traverse(store, "x", Path(torch.ones(8), 1.0))
+        traverse(store, "x", Route(torch.ones(8), 1.0))
     with pytest.raises(InputError, match="8 space components"):
-        traverse(store, "c", Path(torch.ones(4), 1.0))
+        traverse(store, "c", Route(torch.ones(4), 1.0))
     with pytest.raises(InputError, match="NaN"):
-        traverse(store, "c", Path(torch.full((8,), math.nan), 1.0))
+        traverse(store, "c", Route(torch.full((8,), math.nan), 1.0))

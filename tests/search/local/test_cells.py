@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hypclip.errors import InputError, MissingExtraError
-from hypclip.search import Cone, LocalStore, Path, Points, Space, UnknownCollection, Where
+from hypclip.search import Cone, LocalStore, Points, Route, Space, UnknownCollection, Where
 from hypclip.search.local import ivf
 from hypclip.search.where import MODALITIES
 from tests.support.search import distances, snapshot_of
@@ -182,7 +182,7 @@ def test_other_searches_do_not_use_cells(built):
     assert (found.exact, found.total) == (True, 101)
     assert ids(found) == truth(vectors, vectors[7], 101)
     assert store.cone("c", query, "ancestors", Cone()).exact
-    assert store.contenders("c", Path(query, CURV))[1]
+    assert store.route_candidates("c", Route(query, CURV))[1]
 
 
 # Life of an index -----------------------------------------------------------------------------------------------------

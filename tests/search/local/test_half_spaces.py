@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypclip.geometry import cones, lorentz
-from hypclip.search import LocalStore, Path, Plane, Space, Where
+from hypclip.search import LocalStore, Plane, Route, Space, Where
 from hypclip.search.exact import measure_cone
 from hypclip.search.local import scan_planes
 from hypclip.search.where import MODALITIES
@@ -165,15 +165,15 @@ def test_what_holds_a_place_of_a_path_is_among_the_candidates(seed, dim, curv, r
         "to the root": None,
         "from the root": start,
     }[kind]
-    path = Path(torch.zeros_like(start) if kind == "from the root" else start, curv, end, steps)
+    route = Route(torch.zeros_like(start) if kind == "from the root" else start, curv, end, steps)
     snapshot = snapshot_of(points, curv)
     rng = np.random.default_rng(seed)
     masks = [None if rng.random() < 0.3 else rng.random(len(s)) < 0.6 for s in snapshot]
     counted = marks(snapshot, masks)
-    found = keys_at(snapshot, scan_planes.on_path(snapshot, masks, path, Plane(threshold), curv))
+    found = keys_at(snapshot, scan_planes.on_route(snapshot, masks, route, Plane(threshold), curv))
     assert found <= set(np.flatnonzero(counted))
-    t = torch.linspace(0, 1, 41, dtype=torch.float64) if steps is None else path.fractions()[:: max(1, steps // 40)]
-    for place in path.places(t).numpy():
+    t = torch.linspace(0, 1, 41, dtype=torch.float64) if steps is None else route.fractions()[:: max(1, steps // 40)]
+    for place in route.places(t).numpy():
         inside = heights(points, place, curv) >= threshold + slack(points, place, curv)
         assert set(np.flatnonzero(inside & counted)) <= found
 
@@ -222,9 +222,9 @@ def test_a_store_gives_pages_in_order_with_all_counted(tmp_path, curv, threshold
             for order in ("margin", "distance", "radius"):
                 key = found.by(order)
                 expected = [ids[row] for row in sorted(mine, key=lambda row: (float(f"{key[row]:.12e}"), ids[row]))]
-                whole = store.cone("c", query, side, None, condition, order=order)
+                whole = store.cone("c", query, side, None, condition, order_by=order)
                 assert (ids_of(whole), whole.total, whole.exact) == (expected, len(mine), True)
-                page = store.cone("c", query, side, rule, condition, order=order, limit=3, offset=2)
+                page = store.cone("c", query, side, rule, condition, order_by=order, k=3, offset=2)
                 assert (ids_of(page), page.total) == (expected[2:5], len(mine))
                 for hit in page.hits:
                     row = ids.index(hit.id)

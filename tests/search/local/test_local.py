@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hypclip.errors import InputError, StoreError
 from hypclip.geometry import lorentz
-from hypclip.search import Cone, LocalStore, Path, Points, Space, Where
+from hypclip.search import Cone, LocalStore, Points, Route, Space, Where
 from hypclip.search.local import table
 from hypclip.search.where import MODALITIES, matches
 from tests.support.search import ORIGIN, SPACE, cone_margins, crowd, distances, ids_of, points, stored
@@ -120,7 +120,7 @@ def test_points_at_one_distance_come_by_id_on_every_page(store):
     for query in (torch.ones(1, 4), ORIGIN, torch.full((1, 4), -3.0)):
         assert ids_of(store.knn("c", query, 10)[0]) == sorted(names)[:10]
         assert ids_of(store.knn("c", query, 10, offset=137)[0]) == sorted(names)[137:147]
-    found = store.within("c", torch.ones(4), 0.0, limit=10, offset=20)
+    found = store.within("c", torch.ones(4), 0.0, k=10, offset=20)
     assert (ids_of(found), found.total) == (sorted(names)[20:30], 300)
 
 
@@ -131,7 +131,7 @@ def test_points_of_one_margin_come_by_id_on_every_page(store):
         point = torch.randn(1, 4, generator=torch.Generator().manual_seed(seed))
         store.upsert(name, Points(names, point.expand(n, 4), ["text"] * n, [{}] * n))
         for of, side in ((3 * point[0] + 0.05, "ancestors"), (point[0] / 2, "descendants")):
-            pages = [store.cone(name, of, side, Cone(2.0, 0.4), limit=5, offset=i) for i in range(0, n, 5)]
+            pages = [store.cone(name, of, side, Cone(2.0, 0.4), k=5, offset=i) for i in range(0, n, 5)]
             assert [point_id for found in pages for point_id in ids_of(found)] == sorted(names)
 
 
@@ -166,8 +166,8 @@ def test_within_is_brute_force(shared, where, reach):
     assert (found.exact, found.total) == (True, len(found.hits))
     keys = [(hit.distance, hit.id) for hit in found.hits]
     assert keys == sorted(keys)
-    assert store.within("c", torch.from_numpy(query), reach, where, limit=5, offset=3).hits == found.hits[3:8]
-    assert store.within("c", torch.from_numpy(query), reach, where, limit=5, offset=3).total == found.total
+    assert store.within("c", torch.from_numpy(query), reach, where, k=5, offset=3).hits == found.hits[3:8]
+    assert store.within("c", torch.from_numpy(query), reach, where, k=5, offset=3).total == found.total
 
 
 @settings(max_examples=40)
@@ -191,7 +191,7 @@ def test_cones_are_brute_force(shared, row, side, eta, min_radius, strict, where
     if strict:
         inside &= (points != of).any(1)
     unsure = np.abs(margins) < 1e-6
-    found = store.cone("c", torch.from_numpy(of), side, Cone(eta, min_radius, strict), where, order=order)
+    found = store.cone("c", torch.from_numpy(of), side, Cone(eta, min_radius, strict), where, order_by=order)
     got = np.zeros(len(points), bool)
     got[[int(i[1:]) for i in ids_of(found)]] = True
     np.testing.assert_array_equal(got[~unsure], inside[~unsure])
@@ -203,7 +203,7 @@ def test_cones_are_brute_force(shared, row, side, eta, min_radius, strict, where
         assert hit.margin == hit.angle - eta * hit.aperture
         assert hit.margin == pytest.approx(margins[int(hit.id[1:])], abs=1e-6)
     again = store.cone(
-        "c", torch.from_numpy(of), side, Cone(eta, min_radius, strict), where, order=order, limit=3, offset=2
+        "c", torch.from_numpy(of), side, Cone(eta, min_radius, strict), where, order_by=order, k=3, offset=2
     )
     assert (again.hits, again.total) == (found.hits[2:5], found.total)
 
@@ -220,24 +220,24 @@ def test_a_window_at_the_radius_of_a_hit_holds_it(shared):
 def test_the_nearest_along_a_path_are_contenders(shared, where, end, steps):
     store, points, _, ids, metadata, _ = shared
     rows = counted(shared, where)
-    path = Path(torch.from_numpy(points[11]), CURV, None if end is None else torch.from_numpy(points[end]), steps)
-    t = torch.linspace(0, 1, 50, dtype=torch.float64) if steps is None else path.fractions()
+    route = Route(torch.from_numpy(points[11]), CURV, None if end is None else torch.from_numpy(points[end]), steps)
+    t = torch.linspace(0, 1, 50, dtype=torch.float64) if steps is None else route.fractions()
     if not rows.any():
         with np.errstate(invalid="ignore"):
-            found, complete = store.contenders("c", path, None, where)
+            found, complete = store.route_candidates("c", route, None, where)
         assert (found.ids, complete) == ([], True)
         return
-    (all_of_them, complete), (ancestors, also) = (store.contenders("c", path, c, where) for c in (None, Cone()))
+    (all_of_them, complete), (ancestors, also) = (store.route_candidates("c", route, c, where) for c in (None, Cone()))
     assert complete
     assert also
     for found in (all_of_them, ancestors):
         assert found.metadata == [metadata[int(i[1:])] for i in found.ids]
         np.testing.assert_array_equal(found.vectors, points[[int(i[1:]) for i in found.ids]])
         assert set(found.ids) <= {ids[i] for i in np.flatnonzero(rows)}
-    for place in path.places(t).numpy():
+    for place in route.places(t).numpy():
         d = np.where(rows, distances(points, place, CURV), np.inf)
         assert ids[int(d.argmin())] in all_of_them.ids or d.min() == np.inf
-    for place in path.places(t[::10]).numpy():
+    for place in route.places(t[::10]).numpy():
         above = np.flatnonzero(rows)[cone_margins(points[rows], place, CURV, 1.0, 0.1) <= 0]
         assert {ids[i] for i in above} <= set(ancestors.ids)
 
@@ -245,7 +245,7 @@ def test_the_nearest_along_a_path_are_contenders(shared, where, end, steps):
 def test_a_path_of_another_curvature_is_refused(shared):
     store, points, *_ = shared
     with pytest.raises(InputError, match="curv"):
-        store.contenders("c", Path(torch.from_numpy(points[3]), 2 * CURV))
+        store.route_candidates("c", Route(torch.from_numpy(points[3]), 2 * CURV))
 
 
 # Reading and writing --------------------------------------------------------------------------------------------------
@@ -306,8 +306,8 @@ def test_everything_survives_a_restart(tmp_path):
                 store.knn("c", query[None], 300, Where({"i": {"gte": 4000}}, "text", 0.5, 3.0)),
                 store.within("c", query, 1.0),
                 store.cone("c", query, "descendants", Cone()),
-                store.cone("c", query, "ancestors", Cone(), order="radius"),
-                store.contenders("c", Path(query, 0.7))[0].ids,
+                store.cone("c", query, "ancestors", Cone(), order_by="radius"),
+                store.route_candidates("c", Route(query, 0.7))[0].ids,
                 [block.ids for block in store.scan("c")],
             )
 
@@ -331,7 +331,7 @@ def test_empty_calls_and_empty_collections_are_fine(store):
     assert (store.within("c", ORIGIN[0], 3.0).hits, store.within("c", ORIGIN[0], 3.0).total) == ([], 0)
     for side in ("ancestors", "descendants"):
         assert store.cone("c", ORIGIN[0], side, Cone()).hits == []
-    assert store.contenders("c", Path(torch.ones(4), 0.7, None, 5), Cone()) is not None
+    assert store.route_candidates("c", Route(torch.ones(4), 0.7, None, 5), Cone()) is not None
 
 
 # Snapshots ------------------------------------------------------------------------------------------------------------

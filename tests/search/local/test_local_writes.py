@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hypclip.search import Cone, LocalStore, Path, Points, Where
+from hypclip.search import Cone, LocalStore, Points, Route, Where
 from tests.support.search import ORIGIN, SPACE, ids_of, points, run_together
 
 
@@ -65,7 +65,9 @@ def test_a_point_replaced_during_a_search_is_found_once(store, monkeypatch, meth
         "knn": lambda: ids_of(store.knn("c", ORIGIN, 9, where)[0]),
         "within": lambda: ids_of(store.within("c", ORIGIN[0], 99.0, where)),
         "cone": lambda: ids_of(store.cone("c", ORIGIN[0], "descendants", Cone(), where)),
-        "contenders": lambda: store.contenders("c", Path(torch.ones(4), 0.7, None, 5), Cone(9.0, 9.0), where)[0].ids,
+        "route_candidates": lambda: (
+            store.route_candidates("c", Route(torch.ones(4), 0.7, None, 5), Cone(9.0, 9.0), where)[0].ids
+        ),
         "count": lambda: ["a", "b"][: store.count("c", where)],
     }
     for name, call in calls.items():
@@ -116,9 +118,9 @@ def test_a_hit_is_never_half_old_and_half_new(store):
         lambda: read(lambda: check(store.knn("c", ORIGIN, 200)[0].hits, all_of_them=True)),
         lambda: read(lambda: check(store.knn("c", ORIGIN, 200, where)[0].hits, all_of_them=True)),
         lambda: read(lambda: check(store.within("c", ORIGIN[0], 0.5, where).hits)),
-        lambda: read(lambda: check(store.cone("c", ORIGIN[0], "descendants", Cone(), limit=3).hits)),
+        lambda: read(lambda: check(store.cone("c", ORIGIN[0], "descendants", Cone(), k=3).hits)),
         lambda: read(lambda: [list(store.scan("c", where, 10)), store.collections(), store.count("c", where)]),
-        lambda: read(lambda: store.contenders("c", Path(torch.ones(4), 0.7), Cone(), where)),
+        lambda: read(lambda: store.route_candidates("c", Route(torch.ones(4), 0.7), Cone(), where)),
     )
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypclip.geometry import cones
-from hypclip.search import Cone, Path
+from hypclip.search import Cone, Route
 from hypclip.search.limits import MAX_SINH_RADIUS
-from hypclip.search.local import products, scan_cones, scan_knn, scan_paths
+from hypclip.search.local import products, scan_cones, scan_knn, scan_routes
 from tests.support import reference
 from tests.support.search import (
     CURVS,
@@ -85,7 +85,7 @@ def test_all_within_a_distance_are_among_the_candidates(seed, dim, curv, rho, sh
 def every_row_twice(request):
     """Look in float64 at however few rows the product in float32 lets through, and then as always."""
     with pytest.MonkeyPatch.context() as patch:
-        for scan in (scan_cones, scan_paths):
+        for scan in (scan_cones, scan_routes):
             patch.setattr(scan, "_FEW", request.param)
         yield
 
@@ -129,7 +129,7 @@ def path_between(points, query, kind, curv, steps):
     }[kind]
     if kind == "from the root":
         start = torch.zeros_like(start)
-    return Path(start, curv, end.double(), steps)
+    return Route(start, curv, end.double(), steps)
 
 
 def turned(directions, angles, seed):
@@ -140,10 +140,10 @@ def turned(directions, angles, seed):
     return np.cos(angles)[:, None] * directions + np.sin(angles)[:, None] * side
 
 
-def spread(path):
-    """Places of a path whose directions divide its arc evenly, as far as it has such places."""
-    t = torch.linspace(0, 1, 300, dtype=torch.float64) if path.steps is None else path.fractions()
-    places = path.places(t).numpy()
+def spread(route):
+    """Places of a route whose directions divide its arc evenly, as far as it has such places."""
+    t = torch.linspace(0, 1, 300, dtype=torch.float64) if route.steps is None else route.fractions()
+    places = route.places(t).numpy()
     units = places / np.maximum(np.linalg.norm(places, axis=1, keepdims=True), 1e-300)
     angles = np.arccos(np.clip(units @ (units[0] if units[0].any() else units[-1]), -1, 1))
     return places[[int(np.abs(angles - share * angles[-1]).argmin()) for share in (0, 0.3, 0.55, 0.75, 1)]]
@@ -191,8 +191,8 @@ def test_the_ancestors_of_every_place_are_among_the_candidates_of_the_arc(
     seed, dim, curv, rho, eta, min_radius, kind, steps
 ):
     points, query, *_ = setting(seed, dim, curv, rho, 4, eta)
-    path = path_between(points, query, kind, curv, steps)
-    rng, places = np.random.default_rng(seed), spread(path)
+    route = path_between(points, query, kind, curv, steps)
+    rng, places = np.random.default_rng(seed), spread(route)
     # Points above every place, near the border of their own cones.
     far = np.linalg.norm(places, axis=1) * math.sqrt(curv)
     ways = (places[far > 1e-6] / np.linalg.norm(places[far > 1e-6], axis=1, keepdims=True)).repeat(6, 0)
@@ -207,7 +207,7 @@ def test_the_ancestors_of_every_place_are_among_the_candidates_of_the_arc(
     inside = np.zeros(len(points), bool)
     for place in places:
         inside |= cone_margins(points, place, curv, eta, min_radius) <= 0
-    candidates = keys_at(snapshot, scan_paths.arc(snapshot, masks, path, Cone(eta, min_radius), curv))
+    candidates = keys_at(snapshot, scan_routes.arc(snapshot, masks, route, Cone(eta, min_radius), curv))
     assert_names(candidates, counted & inside, counted)
 
 
@@ -215,9 +215,9 @@ def test_the_ancestors_of_every_place_are_among_the_candidates_of_the_arc(
 @given(SEEDS, st.sampled_from([2, 3, 8]), CURVS, RADII, ETAS, MIN_RADII)
 def test_the_ancestors_of_the_start_are_those_of_every_place_towards_the_root(seed, dim, curv, rho, eta, min_radius):
     points, query, snapshot, *_ = setting(seed, dim, curv, rho, 12, eta)
-    path, masks = Path(torch.from_numpy(query), curv), [None] * len(snapshot)
+    route, masks = Route(torch.from_numpy(query), curv), [None] * len(snapshot)
     candidates = keys_at(snapshot, scan_cones.cone(snapshot, masks, query, "ancestors", Cone(eta, min_radius), curv))
-    for place in path.places(torch.linspace(0, 1, 4, dtype=torch.float64)).numpy():
+    for place in route.places(torch.linspace(0, 1, 4, dtype=torch.float64)).numpy():
         assert set(np.flatnonzero(cone_margins(points, place, curv, eta, min_radius) <= 0)) <= candidates
 
 
@@ -225,14 +225,14 @@ def test_the_ancestors_of_the_start_are_those_of_every_place_towards_the_root(se
 @given(SEEDS, DIMS, CURVS, RADII, KINDS, st.sampled_from([None, 2, 9, 50]), st.booleans())
 def test_the_nearest_of_every_place_is_among_the_candidates(seed, dim, curv, rho, kind, steps, to_root):
     points, query, snapshot, masks, counted = setting(seed, dim, curv, rho)
-    path = path_between(points, query, kind, curv, steps)
+    route = path_between(points, query, kind, curv, steps)
     if to_root:
-        path = Path(path.start, curv, None, steps)
-    t = torch.linspace(0, 1, 200, dtype=torch.float64) if path.straight else path.fractions()
-    product = np.where(counted, minus_inner(points, path.places(t).numpy(), curv), np.inf)
+        route = Route(route.start, curv, None, steps)
+    t = torch.linspace(0, 1, 200, dtype=torch.float64) if route.straight else route.fractions()
+    product = np.where(counted, minus_inner(points, route.places(t).numpy(), curv), np.inf)
     # Places have the rounding of float64: what is nearer by less than that is not known to be nearest.
     nearest = (product <= product.min(1, keepdims=True)).any(0)
-    assert_names(keys_at(snapshot, scan_paths.along(snapshot, masks, path, curv)), counted & nearest, counted)
+    assert_names(keys_at(snapshot, scan_routes.along(snapshot, masks, route, curv)), counted & nearest, counted)
 
 
 def test_what_lies_beyond_a_block_is_found(monkeypatch):
@@ -246,8 +246,8 @@ def test_what_lies_beyond_a_block_is_found(monkeypatch):
         (places,) = scan_knn.nearest(snapshot, masks, query[None], 1, 1.0)
         assert row in keys_at(snapshot, places)
         assert row in keys_at(snapshot, scan_knn.within(snapshot, masks, query, 0.0, 1.0))
-        path = Path(torch.from_numpy(query), 1.0)
-        assert row in keys_at(snapshot, scan_paths.along(snapshot, masks, path, 1.0))
+        route = Route(torch.from_numpy(query), 1.0)
+        assert row in keys_at(snapshot, scan_routes.along(snapshot, masks, route, 1.0))
         for side in ("ancestors", "descendants"):
             assert row in keys_at(snapshot, scan_cones.cone(snapshot, masks, query, side, Cone(), 1.0))
 
@@ -268,9 +268,9 @@ def test_a_path_among_nothing_has_no_candidates(empty, end, steps):
     points, query, snapshot, *_ = setting(0, 3, 1.0, 2.0)
     snapshot = snapshot_of(points[:0], 1.0) if empty else snapshot
     none = [np.zeros(len(s), bool) for s in snapshot]
-    path = Path(torch.from_numpy(query), 1.0, None if end is None else torch.tensor(end), steps)
-    assert keys_at(snapshot, scan_paths.along(snapshot, none, path, 1.0)) == set()
-    assert keys_at(snapshot, scan_paths.arc(snapshot, none, path, Cone(), 1.0)) == set()
+    route = Route(torch.from_numpy(query), 1.0, None if end is None else torch.tensor(end), steps)
+    assert keys_at(snapshot, scan_routes.along(snapshot, none, route, 1.0)) == set()
+    assert keys_at(snapshot, scan_routes.arc(snapshot, none, route, Cone(), 1.0)) == set()
 
 
 # And little else ------------------------------------------------------------------------------------------------------
@@ -308,7 +308,9 @@ def test_the_candidates_of_other_searches_are_few(tree):
             inside = int((cones.oxy_angle(a, b, 1.0) <= cones.half_aperture(a, 1.0)).sum())
             candidates = keys_at(snapshot, scan_cones.cone(snapshot, masks, query, side, Cone(), 1.0))
             assert len(candidates) <= 4 * inside + 40
-        assert len(keys_at(snapshot, scan_paths.along(snapshot, masks, Path(torch.from_numpy(query), 1.0), 1.0))) <= 40
+        assert (
+            len(keys_at(snapshot, scan_routes.along(snapshot, masks, Route(torch.from_numpy(query), 1.0), 1.0))) <= 40
+        )
 
 
 # How wide a cone is, seen from the root -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hypclip.search import Where
 from hypclip.search.local import ivf, table
-from hypclip.search.local.table import Cells, Columns, Segment, Table, gather, places, select, selected
+from hypclip.search.local.table import Cells, Columns, Segment, Table, gather, segment_rows, select, selected
 from tests.support.search import run_together, unchecked
 
 CURV, DIM = 0.7, 3
@@ -187,8 +187,8 @@ def test_restored_cells_are_those_that_were_stored():
     filled = Table(CURV, DIM)
     put(filled, range(1, 101))
     before = indexed(filled.snapshot)
-    stored = ivf.Stored(before.cells.centroids, before.cells.starts, before.columns.keys, 2, 0.9)
-    restored = ivf.Restored(stored, DIM)
+    stored = ivf.StoredCells(before.cells.centroids, before.cells.starts, before.columns.keys, 2, 0.9)
+    restored = ivf.SegmentLoader(stored, DIM)
     keys = np.array([key for key in range(1, 121) if key % 10])
     rest = restored.add(keys, vectors_of(keys), (keys % 3).astype(np.uint8), CURV)
     np.testing.assert_array_equal(keys[rest], keys[keys > 100])
@@ -231,7 +231,7 @@ def test_selection_is_the_and_of_all_that_is_asked():
     keys = np.arange(5, 150, 5)
     where = Where(modality="image", min_radius=3.0, max_radius=5.5)
     masks = select(filled.snapshot, where, keys, CURV)
-    found = [int(k) for i, rows in places(filled.snapshot, masks) for k in filled.snapshot[i].columns.keys[rows]]
+    found = [int(k) for i, rows in segment_rows(filled.snapshot, masks) for k in filled.snapshot[i].columns.keys[rows]]
     root = math.sqrt(CURV)
     radius = {k: math.asinh(root * float(np.linalg.norm(vectors_of([k])))) / root for k in range(1, 3 * ROWS)}
     assert found == [k for k in range(5, 150, 5) if k % 3 == 1 and 3.0 <= radius[k] <= 5.5 and not 10 <= k < 20]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hypclip.geometry import lorentz, planes
-from hypclip.search import Cone, ModelMismatch, Path, Plane, Space, Where
+from hypclip.search import Cone, ModelMismatch, Plane, Route, Space, Where
 from hypclip.search.hierarchy.traverse import traverse
 from hypclip.search.qdrant.planes import ancestors, descendants
 from hypclip.search.qdrant.store import QdrantStore
@@ -60,7 +60,7 @@ def test_half_spaces_hold_what_brute_force_says(filled, side, threshold):
         seen += len(rows)
         orders = {"margin": threshold - height, "distance": distance, "radius": radius}
         for order, key in orders.items() if threshold == 0 else [("margin", threshold - height)]:
-            result = store.cone("c", query, side, plane, where, order=order, limit=9, offset=1)
+            result = store.cone("c", query, side, plane, where, order_by=order, k=9, offset=1)
             assert (result.total, result.exact) == (len(rows), True)
             # What ties in the last digits may come in either order.
             wanted = sorted(float(key[i]) for i in rows)[1:10]
@@ -91,7 +91,7 @@ def test_thresholds_beyond_every_height_hold_all_or_nothing(filled, threshold):
     store, _, pool = filled
     for side in ("ancestors", "descendants"):
         for query in (pool.vectors[70], torch.zeros(DIM)):
-            found = store.cone("c", query, side, Plane(threshold, strict=False), limit=1)
+            found = store.cone("c", query, side, Plane(threshold, strict=False), k=1)
             assert found.total == (len(pool.ids) if threshold < 0 else 0)
 
 
@@ -115,15 +115,15 @@ def test_contenders_hold_what_holds_a_place(filled, threshold, steps, target):
     end = None if target is None else pool.vectors[target]
     x = pool.vectors.double()
     for start in (0, 100):
-        path = Path(pool.vectors[start], curv, end, steps)
-        contenders, exact = store.contenders("c", path, Plane(threshold))
+        path = Route(pool.vectors[start], curv, end, steps)
+        route_candidates, exact = store.route_candidates("c", path, Plane(threshold))
         assert exact
-        assert len(set(contenders.ids)) == len(contenders.ids)
+        assert len(set(route_candidates.ids)) == len(route_candidates.ids)
         held = set()
         for place in path.places(torch.linspace(0, 1, 40, dtype=torch.float64)):
             inside = planes.height(x, place.expand_as(x), curv) >= threshold + 1e-9
             held |= {pool.ids[i] for i in inside.nonzero().flatten().tolist()}
-        assert held <= set(contenders.ids)
+        assert held <= set(route_candidates.ids)
         assert traverse(store, "c", path, Plane(threshold)).exact
 
 

@@ -14,7 +14,7 @@ from hypclip.geometry import cones, lorentz
 from hypclip.search import (
     Cone,
     ModelMismatch,
-    Path,
+    Route,
     Space,
     UnknownCollection,
     UnknownField,
@@ -139,7 +139,7 @@ def test_points_within_a_distance(filled, where):
         everything = by_distance(pool, query, curv, where)
         for distance in (0.0, everything[0][0], everything[len(everything) // 2][0], 100.0 / math.sqrt(curv), math.inf):
             wanted = [one for one in everything if one[0] <= distance]
-            result = store.within("c", query, distance, where, limit=10, offset=3)
+            result = store.within("c", query, distance, where, k=10, offset=3)
             assert (found(result), result.total, result.exact) == (wanted[3:13], len(wanted), True)
 
 
@@ -162,7 +162,7 @@ def test_cones_hold_what_brute_force_says(filled, side, eta, min_radius):
         seen += len(inside)
         orders = {"margin": margin, "distance": distance, "radius": radius}
         for order, key in orders.items() if min_radius == 0.2 else [("margin", margin)]:
-            result = store.cone("c", query, side, cone, where, order=order, limit=9, offset=1)
+            result = store.cone("c", query, side, cone, where, order_by=order, k=9, offset=1)
             wanted = sorted((float(key[i]), pool.ids[i], i) for i in inside)[1:10]
             assert [hit.id for hit in result.hits] == [one[1] for one in wanted]
             assert (result.total, result.exact) == (len(inside), True)
@@ -190,12 +190,12 @@ def test_contenders_hold_the_nearest_of_every_place(filled, eta, target, steps):
     where = Where({"even": True})
     rows = torch.tensor(selected(pool, where))
     for start in (0, 100):
-        path = Path(pool.vectors[start], curv, end, steps)
+        path = Route(pool.vectors[start], curv, end, steps)
         cone = None if eta is None else Cone(eta)
-        contenders, exact = store.contenders("c", path, cone, where)
+        route_candidates, exact = store.route_candidates("c", path, cone, where)
         assert exact == (steps is not None or (eta is not None and target is None))
-        assert len(set(contenders.ids)) == len(contenders.ids)
-        assert all(metadata["even"] for metadata in contenders.metadata)
+        assert len(set(route_candidates.ids)) == len(route_candidates.ids)
+        assert all(metadata["even"] for metadata in route_candidates.metadata)
         if not exact:
             continue
         x = pool.vectors[rows].double()
@@ -206,7 +206,7 @@ def test_contenders_hold_the_nearest_of_every_place(filled, eta, target, steps):
                 inside = cones.oxy_angle(x, z, curv) <= eta * cones.half_aperture(x, curv)
                 distance = torch.where(inside, distance, math.inf)
             if distance.min() < math.inf:
-                assert pool.ids[int(rows[distance.argmin()])] in contenders.ids
+                assert pool.ids[int(rows[distance.argmin()])] in route_candidates.ids
 
 
 def test_contenders_for_thousands_of_places_take_few_searches(filled, monkeypatch):
@@ -214,7 +214,7 @@ def test_contenders_for_thousands_of_places_take_few_searches(filled, monkeypatc
     sent = []
     search = store._search
     monkeypatch.setattr(store, "_search", lambda name, searches: sent.extend(searches) or search(name, searches))
-    store.contenders("c", Path(pool.vectors[100], curv, pool.vectors[119], 5000), Cone())
+    store.route_candidates("c", Route(pool.vectors[100], curv, pool.vectors[119], 5000), Cone())
     assert 0 < len(sent) < 500
 
 
@@ -278,13 +278,13 @@ def test_a_field_is_unknown_in_every_search_but_not_in_an_empty_collection(fille
     full, curv, pool = filled
     where, q = Where({"nobody": 1}), pool.vectors[5]
     store.create_collection("c", Space("m", curv, DIM))
-    path = Path(q, curv)
+    path = Route(q, curv)
     for search in (
         lambda s: s.knn("c", q[None], 1, where)[0].hits,
         lambda s: s.within("c", q, 1.0, where).hits,
         lambda s: s.cone("c", q, "ancestors", Cone(), where).hits,
-        lambda s: s.contenders("c", path, None, where)[0].ids,
-        lambda s: s.contenders("c", path, Cone(), where)[0].ids,
+        lambda s: s.route_candidates("c", path, None, where)[0].ids,
+        lambda s: s.route_candidates("c", path, Cone(), where)[0].ids,
         lambda s: s.count("c", where),
     ):
         assert not search(store)
@@ -382,9 +382,9 @@ def test_mistakes_are_named(store):
         (lambda: store.knn("c", torch.ones(1, 3), 1), InputError, "2 space components, got 3"),
         (lambda: store.within("c", q, -1.0), InputError, "at least 0"),
         (lambda: store.within("c", q, math.nan), InputError, "at least 0"),
-        (lambda: store.within("c", q, 1.0, limit=0), InputError, "must be at least 1, got 0"),
+        (lambda: store.within("c", q, 1.0, k=0), InputError, "must be at least 1, got 0"),
         (lambda: store.cone("c", q / 0, "ancestors", Cone()), InputError, "NaN or infinite"),
-        (lambda: store.contenders("c", Path(torch.ones(3), 1.0)), InputError, "2 space components"),
+        (lambda: store.route_candidates("c", Route(torch.ones(3), 1.0)), InputError, "2 space components"),
         (lambda: store.scan("c", rows=0), InputError, "rows"),
         (lambda: store.upsert("c", points(torch.full((1, 2), 1e8))), InputError, "radius"),
         (lambda: store.upsert("c", points(torch.ones(1, 2), metadata=[{"a": math.nan}])), InputError, "JSON"),

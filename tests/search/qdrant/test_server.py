@@ -14,7 +14,7 @@ from qdrant_client import QdrantClient
 from hypclip.errors import MissingExtraError, StoreError
 from hypclip.search import (
     Cone,
-    Path,
+    Route,
     Space,
     Unavailable,
     UnknownCollection,
@@ -55,7 +55,7 @@ def test_over_http_everything_is_as_in_local_mode(server):
             lambda s: s.within("c", q, 2.0, where),
             lambda s: s.cone("c", q, "ancestors", Cone()),
             lambda s: s.cone("c", q, "descendants", Cone()),
-            lambda s: s.contenders("c", Path(q, curv, steps=20))[0].ids,
+            lambda s: s.route_candidates("c", Route(q, curv, steps=20))[0].ids,
             lambda s: s.count("c", where),
             lambda s: [block.ids for block in s.scan("c", where, 50)],
             lambda s: s.delete("c", ["p0", "p1", "unknown"]),

@@ -1,4 +1,4 @@
-"""Ways through the space, from a point towards the root or another point: the places where a traversal looks."""
+"""Routes from a point to the origin or to another point: the places where a traversal looks."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MAX_STEPS = 10_000
 
 
 @dataclass(frozen=True, init=False)
-class Path:
-    """The way from one point to another, in steps or without.
+class Route:
+    """Route from one point to another, in steps or without.
 
     With steps: their places are exp_0 of the straight line between the tangent vectors log_0(start) and log_0(end), at
-    equal parts of it (Desai et al. 2023, arXiv:2304.09172, where the end is the root). Without: every place of the
-    geodesic. Towards the root the two run along one line; elsewhere they differ.
+    equal parts of it (Desai et al. 2023, arXiv:2304.09172, where the end is the origin). Without: every place of the
+    geodesic. Towards the origin the two run along one line; elsewhere they differ.
 
     Args:
         start: space components (D,), a tensor, an array or a list, kept in float64.
         curv: c > 0.
-        end: space components (D,), or None for the root.
+        end: space components (D,), or None for the origin.
         steps: how many places, both ends counted; None for the geodesic.
 
     Raises:
@@ -43,17 +43,17 @@ class Path:
     steps: int | None
 
     def __init__(self, start: Vectors, curv: float, end: Vectors | None = None, steps: int | None = None):
-        first = as_vectors(start, "the start of a path")
-        last = None if end is None else as_vectors(end, "the end of a path")
+        first = as_vectors(start, "the start of a route")
+        last = None if end is None else as_vectors(end, "the end of a route")
         if first.dim() != 1 or (last is not None and last.shape != first.shape):
             and_end = "" if last is None else f" and {tuple(last.shape)}"
-            raise InputError(f"the ends of a path have one shape (D,), got {tuple(first.shape)}{and_end}")
+            raise InputError(f"the ends of a route have one shape (D,), got {tuple(first.shape)}{and_end}")
         steps = None if steps is None else as_whole(steps, "the number of steps")
         if steps is not None and not 2 <= steps <= MAX_STEPS:
-            raise InputError(f"a path has 2 to {MAX_STEPS} steps, or None to go without, got {steps}")
-        c = as_number(curv, "the curv of a path")
+            raise InputError(f"a route has 2 to {MAX_STEPS} steps, or None to go without, got {steps}")
+        c = as_number(curv, "the curv of a route")
         if not (math.isfinite(c) and c > 0):
-            raise InputError(f"the curv of a path must be positive and finite, got {c}")
+            raise InputError(f"the curv of a route must be positive and finite, got {c}")
         object.__setattr__(self, "start", first.cpu().double())
         object.__setattr__(self, "curv", c)
         object.__setattr__(self, "end", None if last is None else last.cpu().double())
@@ -61,7 +61,7 @@ class Path:
 
     @property
     def target(self) -> Float[Tensor, " d"]:
-        """The end, also where it is the root."""
+        """The end, also where it is the origin."""
         return torch.zeros_like(self.start) if self.end is None else self.end
 
     @property
@@ -70,13 +70,13 @@ class Path:
         return self.end is None or self.steps is None
 
     def fractions(self) -> Float[Tensor, " steps"]:
-        """Return how far along each step is: 0 at the start, 1 at the end."""
+        """Return the fraction of the route at each step: 0 at the start, 1 at the end."""
         if self.steps is None:
-            raise InputError("a path without steps has no fractions; ask for places at some")
+            raise InputError("a route without steps has no fractions; ask for places at some")
         return torch.linspace(0, 1, self.steps, dtype=torch.float64)
 
     def places(self, t: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
-        """Return the places at fractions of the way, in float64; at 0 and 1 exactly the ends."""
+        """Return the places at fractions of the route, in float64; at 0 and 1 exactly the ends."""
         if self.steps is None:
             start, end = self.start.expand(len(t), -1), self.target.expand(len(t), -1)
             places = lorentz.geodesic(start, end, t.unsqueeze(-1), self.curv)
@@ -87,7 +87,7 @@ class Path:
         return places
 
     def coefficients(self, t: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
-        """Return what makes a distance at fractions of the way from three numbers of a point.
+        """Return coefficients that turn three numbers of a point into its distance from places of the route.
 
         With rows (a, b, z_t), −<z, x>_L = z_t x_t − a (start·x) − b (end·x): no coordinate of x is needed any more.
         """
@@ -106,17 +106,17 @@ class Path:
         return min(1.0, max(0.0, (length + math.log(((1 - r) * sink + r) / (1 - r + r * sink))) / (2 * length)))
 
 
-def places_and_limit(path: Path, plane: Plane) -> tuple[Tensor, float]:
-    """Return fractions of a path and sinh of a height: what holds any place has that height over one of these.
+def places_and_limit(route: Route, plane: Plane) -> tuple[Tensor, float]:
+    """Return fractions of a route and sinh of a height: what holds any place has that height over one of these.
 
     Over the place ((1 − r) S + r E)/√n of a geodesic, sinh height = ((1 − r) a + r b)/√n, with those over its ends, a
     and b, and 1 ≤ √n ≤ cosh(d/2): it is not above both of these, unless all are negative, and then at most √n times
     nearer to 0. Steps that leave the geodesic are all looked at.
     """
     limit = sinh_threshold(plane.threshold)
-    if not path.straight:
-        return path.fractions(), limit
+    if not route.straight:
+        return route.fractions(), limit
     if limit < 0:
-        length = math.sqrt(path.curv) * float(lorentz.dist(path.start, path.target, path.curv))
+        length = math.sqrt(route.curv) * float(lorentz.dist(route.start, route.target, route.curv))
         limit *= math.cosh(length / 2) * (1 + 1e-9)
     return torch.tensor([0.0, 1.0], dtype=torch.float64), limit

@@ -1,4 +1,4 @@
-"""Scans of a table in float32 along paths: candidates by the bounds of products.py."""
+"""Scans of a table in float32 along routes: candidates by the bounds of products.py."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 from hypclip.geometry import lorentz
 from hypclip.geometry.entailment import Cone
-from hypclip.search.local.products import Doubles, Floats, Places, kappa, kept_rows, products
+from hypclip.search.local.products import Doubles, Floats, SegmentRows, kappa, kept_rows, products
 from hypclip.search.local.scan_cones import shell_cosines
 from hypclip.search.local.table import Mask, Rows, Snapshot
-from hypclip.search.path import Path
+from hypclip.search.route import Route
 
 _FEW = 16
 
@@ -23,14 +23,14 @@ _FINE = 65
 
 
 def arc(
-    snapshot: Snapshot, masks: Sequence[Mask | None], path: Path, cone: Cone, curv: float
+    snapshot: Snapshot, masks: Sequence[Mask | None], route: Route, cone: Cone, curv: float
 ) -> Iterator[tuple[int, Rows]]:
-    """Yield rows among which are the ancestors of every place of a path.
+    """Yield rows among which are the ancestors of every place of a route.
 
     The directions of the places fill the arc between those of its ends. The cosine of x with the nearest of them
     follows from the projection of x on the plane of the arc.
     """
-    start, end = path.start.numpy(), path.target.numpy()
+    start, end = route.start.numpy(), route.target.numpy()
     first, second, angle = _plane(start, end)
     thresholds = (shell_cosines(cone) - 2 * kappa(len(start)) - 1e-6).astype(np.float32)
     for i, rows, product in products(snapshot, np.stack([first, second])):
@@ -46,29 +46,29 @@ def arc(
         )
 
 
-def along(snapshot: Snapshot, masks: Sequence[Mask | None], path: Path, curv: float) -> Places:
-    """Return rows among which is the nearest of every place of a path.
+def along(snapshot: Snapshot, masks: Sequence[Mask | None], route: Route, curv: float) -> SegmentRows:
+    """Return rows among which is the nearest of every place of a route.
 
     On the geodesic, r of the way between the ends as they lie in the ambient space, −<z, x>_L of a row is a line in r
     but for a factor of the place. So the nearest form the lower envelope of lines. Between two places where the nearest
     are known, a row that lies above these two at both ends, and above the higher of them at a place between, lies above
     the envelope. Steps that leave the geodesic are all looked at.
     """
-    ends = torch.stack([path.start, path.target]).numpy()
+    ends = torch.stack([route.start, route.target]).numpy()
     held = [(i, first, f) for i, first, f in _features(snapshot, masks, ends) if np.isfinite(f[2]).any()]
-    marks = _contending([features for *_, features in held], path, ends, curv, kappa(ends.shape[1] + 8), _COARSE)
-    kept: Places = [(i, np.flatnonzero(m) + first) for (i, first, _), m in zip(held, marks, strict=True)]
+    marks = _candidates([features for *_, features in held], route, ends, curv, kappa(ends.shape[1] + 8), _COARSE)
+    kept: SegmentRows = [(i, np.flatnonzero(m) + first) for (i, first, _), m in zip(held, marks, strict=True)]
     if sum(len(rows) for _, rows in kept) <= _FEW:
         return kept
     # Again in float64, of the few: far out, float32 does not tell many rows apart.
     sharp = [_exact_features(snapshot[i].columns.vectors[rows], ends, curv) for i, rows in kept if len(rows)]
     kept = [(i, rows) for i, rows in kept if len(rows)]
-    marks = _contending(sharp, path, ends, curv, kappa(ends.shape[1] + 8) * 2.0**-28, _FINE)
+    marks = _candidates(sharp, route, ends, curv, kappa(ends.shape[1] + 8) * 2.0**-28, _FINE)
     return [(i, rows[m]) for (i, rows), m in zip(kept, marks, strict=True)]
 
 
-def _contending(
-    blocks: Sequence[Floats | Doubles], path: Path, ends: Doubles, curv: float, share: float, count: int
+def _candidates(
+    blocks: Sequence[Floats | Doubles], route: Route, ends: Doubles, curv: float, share: float, count: int
 ) -> list[Mask]:
     """Mark the rows of each block of features that may be the nearest somewhere.
 
@@ -76,15 +76,15 @@ def _contending(
     """
     if not blocks:
         return []
-    if path.straight:
-        r = _spread(path, count)
+    if route.straight:
+        r = _spread(route, count)
         first = _Places.on_geodesic(r, ends, curv, share)
     else:
-        first = _Places.at(path.coefficients(path.fractions()).numpy(), ends, curv, share)
+        first = _Places.at(route.coefficients(route.fractions()).numpy(), ends, curv, share)
     nearest = first.nearest(blocks)
     limits = [first.upper(nearest).diagonal()]
     places = [first]
-    if path.straight:
+    if route.straight:
         lines = first.upper(nearest)[[0, -1]]  # of each of the nearest, at both ends
         gap = lines[:, :-1] - lines[:, 1:]
         crossing = np.clip(gap[0] / np.where(gap[0] == gap[1], 1, gap[0] - gap[1]), r[:-1], r[1:])
@@ -102,9 +102,9 @@ def _contending(
     return found
 
 
-def _spread(path: Path, count: int) -> Doubles:
+def _spread(route: Route, count: int) -> Doubles:
     """Return places r of a geodesic that lie at equal distances."""
-    length = math.sqrt(path.curv) * float(lorentz.dist(path.start, path.target, path.curv))
+    length = math.sqrt(route.curv) * float(lorentz.dist(route.start, route.target, route.curv))
     t = np.linspace(0, 1, count)
     if length < 1e-6:
         return t
@@ -114,14 +114,14 @@ def _spread(path: Path, count: int) -> Doubles:
 
 
 class _Places:
-    """Places of a path as weights of what is known of a row: the products with both ends, and x_t."""
+    """SegmentRows of a route as weights of what is known of a row: the products with both ends, and x_t."""
 
     def __init__(self, weights: Doubles, slack: Doubles):
         self._low, self._high = (weights + sign * slack[:, None] * np.array([0, 0, 1.0]) for sign in (-1, 1))
 
     @classmethod
     def at(cls, coefficients: Doubles, ends: Doubles, curv: float, share: float) -> _Places:
-        """From the coefficients of `Path.coefficients`, for features with this rounding."""
+        """From the coefficients of `Route.coefficients`, for features with this rounding."""
         end_times = np.sqrt(1 / curv + np.einsum("ed,ed->e", ends, ends))
         size = np.abs(coefficients[:, :2]) @ end_times + coefficients[:, 2]
         return cls(coefficients * [-1, -1, 1], share * size)
