@@ -51,7 +51,7 @@ they are sent as `Authorization: Bearer KEY`.
 
 
 class State(TypedDict):
-    """What the lifespan hands to every request."""
+    """State that the lifespan gives to every request."""
 
     runtime: Runtime
 

@@ -1,4 +1,4 @@
-"""Zero-shot classification: labels become texts, distances become probabilities, a leaf gets its way from the root."""
+"""Zero-shot classification: probabilities of labels, and paths from the root of a taxonomy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def probabilities(
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """A hierarchy of labels: its leaves, and of every node the next one on the shortest way up to a root.
+    """A hierarchy of labels: its leaves, and the parent of every node on a shortest path to a root.
 
     `parents` lists every node after its parent. A node with several parents counts below one of them only.
     """
@@ -61,7 +61,7 @@ class Taxonomy:
     def paths(self, scores: NDArray[Any], min_probability: float) -> list[list[tuple[str, float]]]:
         """Return for each row of leaf probabilities (n, leaves) the nodes from a root down, with their probabilities.
 
-        A node is as probable as the leaves below it together. The way goes to the most probable child, and ends before
+        A node is as probable as the leaves below it together. The path goes to the most probable child, and ends before
         one that is less probable than `min_probability`.
         """
         place = {node: i for i, node in enumerate(self.parents)}
@@ -74,22 +74,22 @@ class Taxonomy:
             if parent is not None:
                 mass[place[parent]] += mass[place[node]]
         return [
-            self._way(dict(zip(place, column, strict=True)), children, min_probability) for column in mass.T.tolist()
+            self._path(dict(zip(place, column, strict=True)), children, min_probability) for column in mass.T.tolist()
         ]
 
     @staticmethod
-    def _way(
+    def _path(
         mass: Mapping[str, float], children: Mapping[str | None, Sequence[str]], min_probability: float
     ) -> list[tuple[str, float]]:
-        way: list[tuple[str, float]] = []
+        path: list[tuple[str, float]] = []
         below = children[None]
         while below:
             best = max(below, key=mass.__getitem__)
             if mass[best] < min_probability:
                 break
-            way.append((best, min(1.0, mass[best])))
+            path.append((best, min(1.0, mass[best])))
             below = children.get(best, [])
-        return way
+        return path
 
 
 def taxonomy(edges: Sequence[tuple[str, str]]) -> Taxonomy:

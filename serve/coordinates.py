@@ -1,4 +1,4 @@
-"""The coordinates in which points leave the server."""
+"""Conversion of points to the coordinates of responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a request; `serve.http.responses` says how each is answered."""
+"""Errors of requests; `serve.http.responses` maps them to responses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LimitExceeded(HypclipError):
 
 
 class InvalidImage(HypclipError):
-    """What came as an image is no picture that can be read."""
+    """The bytes of an image are no picture that can be read."""
 
 
 class InvalidRequest(HypclipError):
@@ -118,7 +118,7 @@ def describe(problems: Sequence[Mapping[str, Any]]) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return what a client made up as something to quote: one short line without control characters."""
+    """Return text of a client for a message: one short line without control characters."""
     return repr(text[:_QUOTED_CHARS])[1:-1] + ("…" if len(text) > _QUOTED_CHARS else "")
 
 

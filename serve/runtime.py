@@ -1,4 +1,4 @@
-"""What the process is serving at the moment, and how that changes under it: reload, drain, end."""
+"""The service that the process serves, and how it changes: reload, drain, graceful shutdown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Lease:
 
 
 class Runtime:
-    """The service that requests get, one after the other.
+    """Holder of the current service, which requests lease.
 
     Args:
         load: makes a new engine from what the settings name; without it `reload` is refused.
@@ -72,10 +72,10 @@ class Runtime:
             self._close_if_unused(lease)
 
     def check_alive(self, service: Service) -> None:
-        """Check that the model's worker beats.
+        """Check that the model worker is alive.
 
         Raises:
-            WorkerFailed: it does not.
+            WorkerFailed: its heartbeat has stopped.
         """
         silence_s = service.engine.silence_s
         if silence_s > service.settings.worker_timeout_s:
@@ -86,7 +86,7 @@ class Runtime:
 
         Raises:
             NotReady: the server is going down.
-            WorkerFailed: the model's worker does not beat.
+            WorkerFailed: the heartbeat of the model worker has stopped.
         """
         if self.draining:
             raise NotReady("the server is going down")

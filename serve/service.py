@@ -1,4 +1,4 @@
-"""What the server does, apart from HTTP: items become points, points are stored, searched and classified."""
+"""The service behind the routes: it embeds items, and stores, searches and classifies points."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Service:
-    """One engine and one store behind the limits of the settings; the engine is taken up at `since`, in Unix time.
+    """One engine and one store behind the limits of the settings; `since` is when the engine was loaded, in Unix time.
 
     `pictures` are the threads that decode and resize: as many as there are cores, so that only so many pictures are in
     memory as pixels, and Pillow lets go of the interpreter lock meanwhile.
@@ -79,27 +79,27 @@ class Service:
         engine = self.engine
         return Space(engine.model_id, engine.curv, engine.dim, engine.revision, engine.entailment)
 
-    def entailment(self, rule: Rule | None, scale: float, *, strict: bool = True) -> Entailment:
+    def entailment(self, rule: Rule | None, aperture_scale: float, *, reflexive: bool = False) -> Entailment:
         """Return the rule that a request asks for: its own, or that of the model.
 
         Args:
             rule: of the request.
-            scale: factor on the width of cones.
-            strict: whether a point does not entail its own place.
+            aperture_scale: factor on the width of cones.
+            reflexive: whether a point entails its own place.
 
         Raises:
             InvalidRequest: a half-space is to be scaled.
         """
         chosen = self.engine.entailment if rule is None else rule.entailment()
         if isinstance(chosen, Cone):
-            return replace(chosen, eta=scale * chosen.eta, strict=strict)
-        if scale != 1:
+            return replace(chosen, eta=aperture_scale * chosen.eta, strict=not reflexive)
+        if aperture_scale != 1:
             raise InvalidRequest(
-                f"aperture_scale: {scale:g} is for cones, and {'the model' if rule is None else 'the rule'} entails by "
-                f"planes, which have no width: leave it at 1, and to be stricter give a rule with a larger threshold, "
+                f"aperture_scale: {aperture_scale:g} is for cones, and {'the model' if rule is None else 'the rule'} "
+                f"entails by planes, which have no width: leave it at 1, and to be stricter give a rule with a larger threshold, "
                 f'such as {{"form": "plane", "threshold": {chosen.threshold + 0.1:g}}}'
             )
-        return replace(chosen, strict=strict)
+        return replace(chosen, strict=not reflexive)
 
     async def ask(self, op: str, call: Callable[[], T]) -> T:
         """Run a call of the store off the event loop, and time it."""
@@ -238,7 +238,7 @@ class Service:
         where: Where,
         rule: Entailment | None,
     ) -> Traversal:
-        """Go from an item to another or to the root; among what entails the way, unless `rule` is absent."""
+        """Traverse from an item to another or to the root, among the points that entail it unless `rule` is absent."""
         points = await self._located([source] if target is None else [source, target], collection)
         route = Route(points[0], self.engine.curv, None if target is None else points[1], steps)
         return await self.ask("traverse", partial(traverse, self.store, collection, route, rule, where))
@@ -360,7 +360,7 @@ def _check_count(what: str, values: Sequence[Any], limit: int, setting: str) -> 
 
 
 def _finite(points: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Never let a NaN of the model's into a response or a store: that is our failure, not the client's."""
+    """Check that the model returned no NaN, which is the failure of the server and not of the client."""
     if not np.isfinite(points.numpy()).all():
         raise ArithmeticError("the model returned an embedding with components that are NaN or infinite")
     return points

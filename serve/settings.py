@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         "sees it. A second signal skips it.",
     )
     api_keys_file: UserPath | None = Field(
-        None, description="File of the API keys, one `name:scopes:sha256` a line; without it no key is asked for."
+        None, description="File of the API keys, one `name:scope:sha256` per line; without it no key is asked for."
     )
     protect_metrics: bool = Field(False, description="Whether /metrics asks for a key of scope admin.")
     cors_origins: Names = Field((), description="Origins of web pages that may call, with commas between them.")
@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     max_request_pixels: int = Field(
         200_000_000,
         ge=1,
-        description="Most pixels of all images of a request, which are in memory together at 3 bytes a pixel.",
+        description="Most pixels of all images of a request, which are in memory together at 3 bytes per pixel.",
     )
     max_image_aspect: float = Field(
         100.0,

@@ -1,4 +1,4 @@
-"""Which store the server uses: an index in a directory, or a Qdrant cluster."""
+"""The store of the settings: an index in a directory, or a Qdrant cluster."""
 
 from __future__ import annotations
 

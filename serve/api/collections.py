@@ -1,4 +1,4 @@
-"""The routes of collections: what is stored, written and removed."""
+"""The routes of collections: list, describe, write and delete."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from hypclip.search import Collection
-from serve.api.deps import Running
+from serve.api.deps import ServiceDep
 from serve.schemas.fields import CollectionName
 from serve.schemas.operations import rule_info
 from serve.schemas.points import (
@@ -26,7 +26,7 @@ Name = Annotated[CollectionName, Path(examples=["default"])]
 
 
 @router.get("/collections", summary="List the collections")
-async def list_collections(service: Running) -> CollectionsResponse:
+async def list_collections(service: ServiceDep) -> CollectionsResponse:
     """Return every collection with its size and the model its points belong to."""
     return CollectionsResponse(
         collections=[_info(c) for c in await service.ask("collections", service.store.collections)]
@@ -34,13 +34,13 @@ async def list_collections(service: Running) -> CollectionsResponse:
 
 
 @router.get("/collections/{name}", summary="Describe a collection")
-async def describe_collection(name: Name, service: Running) -> CollectionInfo:
+async def describe_collection(name: Name, service: ServiceDep) -> CollectionInfo:
     """Return one collection, also one of another model."""
     return _info(await service.ask("describe", lambda: service.store.describe(name)))
 
 
 @router.put("/collections/{name}/points", summary="Write points")
-async def put_points(name: Name, request: PutPointsRequest, service: Running) -> PutPointsResponse:
+async def put_points(name: Name, request: PutPointsRequest, service: ServiceDep) -> PutPointsResponse:
     """Embed and store points, all or none; those whose id is stored already are replaced.
 
     The first write creates the collection. When the response arrives the points are on disk.
@@ -49,7 +49,7 @@ async def put_points(name: Name, request: PutPointsRequest, service: Running) ->
 
 
 @router.delete("/collections/{name}/points", summary="Delete points")
-async def delete_points(name: Name, request: DeletePointsRequest, service: Running) -> DeletePointsResponse:
+async def delete_points(name: Name, request: DeletePointsRequest, service: ServiceDep) -> DeletePointsResponse:
     """Remove points by id. When the response arrives they are gone from the disk."""
     deleted, count = await service.delete(name, request.ids)
     return DeletePointsResponse(deleted=deleted, count=count)

@@ -1,4 +1,4 @@
-"""What every route starts from: the service that this request was given."""
+"""Dependencies of the routes: the service that a request leases, and the runtime."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Request
 
+from serve.runtime import Runtime
 from serve.service import Service
+
+
+async def _runtime(request: Request) -> Runtime:
+    runtime = request.state.runtime
+    assert isinstance(runtime, Runtime)
+    return runtime
 
 
 async def _service(request: Request) -> Service:
@@ -15,4 +22,5 @@ async def _service(request: Request) -> Service:
     return service
 
 
-Running: TypeAlias = Annotated[Service, Depends(_service)]
+RuntimeDep: TypeAlias = Annotated[Runtime, Depends(_runtime)]
+ServiceDep: TypeAlias = Annotated[Service, Depends(_service)]

@@ -18,7 +18,7 @@ from starlette.types import Scope
 from torch import Tensor
 
 from hypclip.search import Modality
-from serve.api.deps import Running
+from serve.api.deps import ServiceDep
 from serve.classify import Taxonomy
 from serve.coordinates import Coordinates, coordinates, radii
 from serve.errors import InvalidRequest, LimitExceeded, describe
@@ -53,7 +53,7 @@ class EmbedForm(Schema):
     geometry: Coordinates = "space"
 
 
-async def embed_form(request: Request, service: Running) -> Response:
+async def embed_form(request: Request, service: ServiceDep) -> Response:
     """Embed texts and picture files, the texts first."""
     async with contextlib.aclosing(_Form(request, service.settings)) as form:
         items, geometry = await _items(await form.read())
@@ -138,13 +138,13 @@ _FORM = {
                                 _TEXT,
                                 {"type": "array", "items": _TEXT, "minItems": 1, **limits(maxItems="max_inputs")},
                             ],
-                            "description": "Texts, one a field.",
+                            "description": "Texts, one per field.",
                         },
                         "image": {
                             "type": "array",
                             "items": {"type": "string", "format": "binary"},
                             "minItems": 1,
-                            "description": "Files, one a field.",
+                            "description": "Files, one per field.",
                             **limits(maxItems="max_inputs"),
                         },
                         "geometry": {"enum": list(get_args(Coordinates)), "default": "space"},
@@ -166,7 +166,7 @@ _FORM = {
     response_model=EmbedResponse,
     openapi_extra=_FORM,
 )
-async def embed(request: EmbedRequest, service: Running) -> Response:
+async def embed(request: EmbedRequest, service: ServiceDep) -> Response:
     """Return one point of hyperbolic space for each input, and its radius: its distance from the origin.
 
     Texts and pictures may be mixed. Points may come in too, to convert them. Compare points with the geodesic distance,
@@ -177,7 +177,7 @@ async def embed(request: EmbedRequest, service: Running) -> Response:
 
 
 @router.post("/classify", tags=["classify"], summary="Classify without training", response_model=ClassifyResponse)
-async def classify(request: ClassifyRequest, service: Running) -> Response:
+async def classify(request: ClassifyRequest, service: ServiceDep) -> Response:
     """Return how probable each label is for each input.
 
     Give either `labels` or a `taxonomy`, whose leaves are then the labels. The answer in a taxonomy is a path from the

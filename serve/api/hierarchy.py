@@ -1,4 +1,4 @@
-"""The routes of the hierarchy: ancestors, descendants, ways to the root, means and order."""
+"""The routes of the hierarchy: ancestors, descendants, traversal, means and order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from hypclip.geometry import lorentz
 from hypclip.search import Page, Side
-from serve.api.deps import Running
+from serve.api.deps import ServiceDep
 from serve.errors import InvalidRequest
 from serve.schemas.search import (
     CommonRequest,
@@ -27,19 +27,19 @@ router = APIRouter(prefix="/hierarchy", tags=["hierarchy"])
 
 
 @router.post("/ancestors", summary="Find what is more general")
-async def ancestors(request: ConeRequest, service: Running) -> ConeResponse:
+async def ancestors(request: ConeRequest, service: ServiceDep) -> ConeResponse:
     """Return the stored points that entail a point, whose cones or half-spaces hold it: what it is an instance of."""
     return await _cone(request, "ancestors", service)
 
 
 @router.post("/descendants", summary="Find what is more specific")
-async def descendants(request: ConeRequest, service: Running) -> ConeResponse:
+async def descendants(request: ConeRequest, service: ServiceDep) -> ConeResponse:
     """Return the stored points that a point entails, which its cone or half-space holds: its instances."""
     return await _cone(request, "descendants", service)
 
 
 @router.post("/common_ancestors", summary="Find what several points have in common")
-async def common_ancestors(request: CommonRequest, service: Running) -> ConeResponse:
+async def common_ancestors(request: CommonRequest, service: ServiceDep) -> ConeResponse:
     """Return the stored points that entail all of the points, the most specific first.
 
     Of a hit, `distance` is to the farthest of the points; `angle` and `margin` are of the one that is held least.
@@ -52,11 +52,11 @@ async def common_ancestors(request: CommonRequest, service: Running) -> ConeResp
 
 
 @router.post("/traverse", summary="Go towards the root, or towards another point")
-async def traverse(request: TraverseRequest, service: Running) -> TraverseResponse:
-    """Return what is nearest on the way from a point to the root, or to a target: from the specific to the general."""
+async def traverse(request: TraverseRequest, service: ServiceDep) -> TraverseResponse:
+    """Return the nearest points on the route from a point to the root, or to a target: from specific to general."""
     if request.rule and not request.entailment:
         raise InvalidRequest("rule: with entailment false no rule is asked: leave one of the two out")
-    way = await service.traverse(
+    traversal = await service.traverse(
         request.source,
         request.target,
         request.steps,
@@ -64,12 +64,12 @@ async def traverse(request: TraverseRequest, service: Running) -> TraverseRespon
         request.where(),
         service.entailment(request.rule, request.aperture_scale) if request.entailment else None,
     )
-    path = [Stop(**{**vars(stop), "metadata": dict(stop.metadata)}) for stop in way.stops]
-    return TraverseResponse(path=path, exact=way.exact)
+    path = [Stop(**{**vars(stop), "metadata": dict(stop.metadata)}) for stop in traversal.stops]
+    return TraverseResponse(path=path, exact=traversal.exact)
 
 
 @router.post("/mean", summary="Average points")
-async def mean(request: MeanRequest, service: Running) -> MeanResponse:
+async def mean(request: MeanRequest, service: ServiceDep) -> MeanResponse:
     """Return the weighted mean of points; of two, the midpoint. Search with it as {"embedding": …}."""
     x = await service.mean(request.inputs, request.weights, request.collection)
     engine = service.engine
@@ -78,7 +78,7 @@ async def mean(request: MeanRequest, service: Running) -> MeanResponse:
 
 
 @router.post("/order", summary="Tell which of two points is the more general")
-async def order(request: OrderRequest, service: Running) -> OrderResponse:
+async def order(request: OrderRequest, service: ServiceDep) -> OrderResponse:
     """Return whether the first is general (it entails the second), specific, or neither."""
     rule = service.entailment(request.rule, request.aperture_scale)
     found = await service.order(request.first, request.second, request.collection, rule)
@@ -93,7 +93,7 @@ async def _cone(request: ConeRequest, side: Side, service: Service) -> ConeRespo
         request.offset,
         request.collection,
         request.where(),
-        rule=service.entailment(request.rule, request.aperture_scale, strict=not request.reflexive),
+        rule=service.entailment(request.rule, request.aperture_scale, reflexive=request.reflexive),
         order_by=request.order_by,
     )
     return _related(found)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, HTTPException, Path
 from pydantic import BaseModel, Field
 
-from serve.api.deps import Running
+from serve.api.deps import ServiceDep
 from serve.errors import UnknownModel
 from serve.inference.engine import Engine
 from serve.service import Service
@@ -49,7 +49,7 @@ class OpenAIModels(BaseModel):
 
 
 @router.get("/models", summary="List models, as OpenAI does")
-async def models(service: Running) -> OpenAIModels:
+async def models(service: ServiceDep) -> OpenAIModels:
     """Return the served model: its id first, then the names that stay when the model changes."""
     return OpenAIModels(data=[_model(service, name) for name in dict.fromkeys((service.engine.model_id, *NAMES))])
 
@@ -57,7 +57,7 @@ async def models(service: Running) -> OpenAIModels:
 @router.get("/models/{model:path}", summary="Describe a model, as OpenAI does")
 async def model(
     model: Annotated[str, Path(description="The id of the model or another of its names; it may have slashes.")],
-    service: Running,
+    service: ServiceDep,
 ) -> OpenAIModel:
     """Return the served model by one of its names."""
     if not model:

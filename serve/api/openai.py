@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from serve.api.deps import Running
+from serve.api.deps import ServiceDep
 from serve.api.models import require_model
 from serve.coordinates import Coordinates, coordinates, radii
 from serve.errors import InvalidRequest
@@ -107,7 +107,7 @@ class EmbeddingsResponse(BaseModel):
 
 
 @router.post("/embeddings", summary="Embed, as OpenAI does", response_model=EmbeddingsResponse)
-async def embeddings(request: EmbeddingsRequest, service: Running) -> Response:
+async def embeddings(request: EmbeddingsRequest, service: ServiceDep) -> Response:
     """Return embeddings in the form of the OpenAI API.
 
     They are points of hyperbolic space: compare them with the geodesic distance, not with the cosine.

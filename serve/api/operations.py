@@ -1,15 +1,13 @@
-"""The routes of whoever runs the server: what it serves, whether it can, what it measures."""
+"""The routes for operating the server: model, liveness, readiness, metrics, reload."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Response
 
 from hypclip.errors import HypclipError
-from serve.api.deps import Running
-from serve.runtime import Runtime
+from serve.api.deps import RuntimeDep, ServiceDep
 from serve.schemas.operations import Health, ModelInfo, rule_info
 from serve.service import Service
 from serve.telemetry.metrics import CONTENT_TYPE
@@ -17,30 +15,21 @@ from serve.telemetry.metrics import CONTENT_TYPE
 router = APIRouter(tags=["server"])
 
 
-async def _runtime(request: Request) -> Runtime:
-    runtime = request.state.runtime
-    assert isinstance(runtime, Runtime)
-    return runtime
-
-
-TheRuntime = Annotated[Runtime, Depends(_runtime)]
-
-
 @router.get("/model", summary="Describe the model")
-async def model(service: Running) -> ModelInfo:
+async def model(service: ServiceDep) -> ModelInfo:
     """Return what a client needs to compute with embeddings itself."""
     return _info(service)
 
 
-@router.get("/healthz", summary="Does the model's worker beat?")
-async def healthz(service: Running, runtime: TheRuntime) -> Health:
+@router.get("/healthz", summary="Liveness: is the model worker alive?")
+async def healthz(service: ServiceDep, runtime: RuntimeDep) -> Health:
     """Answer 503 when the process of the model is gone or hangs: this server has to be started again."""
     runtime.check_alive(service)
     return Health(status="ok")
 
 
-@router.get("/readyz", summary="Should requests be sent here?")
-async def readyz(service: Running, runtime: TheRuntime) -> Health:
+@router.get("/readyz", summary="Readiness: should requests be sent here?")
+async def readyz(service: ServiceDep, runtime: RuntimeDep) -> Health:
     """Answer 200 when the model is warm and the store open, 503 when not, and 503 once the server is going down."""
     runtime.check_ready(service)
     await service.ask("collections", service.store.collections)
@@ -49,11 +38,11 @@ async def readyz(service: Running, runtime: TheRuntime) -> Health:
 
 @router.get(
     "/metrics",
-    summary="What Prometheus reads",
+    summary="Metrics for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(service: Running) -> Response:
+async def metrics(service: ServiceDep) -> Response:
     """Return counters, gauges and histograms in the text format of Prometheus."""
     try:
         points = [(c.name, c.count) for c in await asyncio.to_thread(service.store.collections)]
@@ -63,7 +52,7 @@ async def metrics(service: Running) -> Response:
 
 
 @router.post("/admin/reload", summary="Load the checkpoint again", tags=["admin"])
-async def reload(runtime: TheRuntime) -> ModelInfo:
+async def reload(runtime: RuntimeDep) -> ModelInfo:
     """Load what is now in the checkpoint directory, warm it up, and switch to it; return the model that now answers.
 
     Requests under way end with the model they began with. If the new one cannot be loaded, the old one goes on.

@@ -1,17 +1,17 @@
-"""The route of plain retrieval: what is near."""
+"""The route of nearest-neighbour retrieval."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
-from serve.api.deps import Running
+from serve.api.deps import ServiceDep
 from serve.schemas.search import Hit, RetrieveRequest, RetrieveResponse
 
 router = APIRouter(tags=["search"])
 
 
 @router.post("/retrieve", summary="Find the nearest stored points")
-async def retrieve(request: RetrieveRequest, service: Running) -> RetrieveResponse:
+async def retrieve(request: RetrieveRequest, service: ServiceDep) -> RetrieveResponse:
     """Return the k points of a collection with the smallest geodesic distance to the query, nearest first.
 
     A query by `id` may return that point first, at distance 0.

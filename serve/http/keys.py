@@ -1,4 +1,4 @@
-"""API keys: who may ask. Only their hashes are on the server."""
+"""API keys and their scopes; the server has only their hashes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def new_key() -> tuple[str, str]:
 
 
 def needed_scope(method: str, path: str, *, protect_metrics: bool) -> Scope | None:
-    """Return what a request needs; None when it is open to all."""
+    """Return the scope that a request needs; None when it is open to all."""
     if path == "/metrics":
         return "admin" if protect_metrics else None
     if path in _OPEN or path.startswith("/docs/") or method == "OPTIONS":

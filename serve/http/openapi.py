@@ -1,4 +1,4 @@
-"""The OpenAPI document: what the types say, and what only a running server knows, its limits, model and keys."""
+"""The OpenAPI document: of the types, completed with the limits, model and keys of a running server."""
 
 from __future__ import annotations
 

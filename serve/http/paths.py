@@ -1,4 +1,4 @@
-"""Which route a path leads to, also for requests that are answered before, or without, one."""
+"""Match of paths to routes, also for requests that are answered before, or without, one."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ _ACCEPTED_AT_ONCE = 100
 class Server(uvicorn.Server):
     """A uvicorn server that drains.
 
-    On SIGTERM it is not ready any more but goes on serving for `drain_s`; then it takes no new connection, and ends
-    with its last request. A second signal, or Ctrl-C, skips the wait, and one more the requests. SIGHUP loads the
+    Graceful shutdown: on SIGTERM it is no longer ready but serves for `drain_s`; then it takes no new connection, and
+    ends with its last request. A second signal, or Ctrl-C, skips the wait, and one more the requests. SIGHUP loads the
     checkpoint again. When the model dies it ends at once, and `failed` is true.
     """
 
@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
         self.failed = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end, or skip a step of it."""
+        """Begin the shutdown, or skip a step of it."""
         if self.should_exit:
             self.force_exit = True
         elif self._runtime.draining or sig == signal.SIGINT:
@@ -69,7 +69,7 @@ class Server(uvicorn.Server):
         self._runtime.draining = True
 
     def fail(self, error: HypclipError) -> None:
-        """End, since the model is gone; requests under way are answered first, those for the model by 503."""
+        """Shut down since the model is gone; running requests are answered first, those for the model by 503."""
         logger.critical("%s", error)
         self.failed = True
         self._runtime.draining = True
@@ -88,8 +88,8 @@ class Server(uvicorn.Server):
             logs.announce(self._log_format, _address(self.config.host, listening[0]))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening, and end with the last request."""
-        logger.info("no new connections; ending with the requests under way")
+        """Stop listening, and return after the last request."""
+        logger.info("no new connections; shutting down when the running requests are answered")
         for each in self._listening:
             asyncio.get_running_loop().remove_reader(each)
             each.close()
@@ -98,8 +98,8 @@ class Server(uvicorn.Server):
     def _accept(self, listening: socket.socket) -> None:
         """Take new connections as fast as they come, beside uvicorn's own server.
 
-        uvloop takes one each time it looks at its sockets. Where many have something to say that is a few a second,
-        and a new client waited 20 s in a storm.
+        uvloop takes one connection per turn of its loop. Under a storm of requests that is a few per second, so that a
+        new client would wait for many seconds.
         """
         loop = asyncio.get_running_loop()
         for _ in range(_ACCEPTED_AT_ONCE):

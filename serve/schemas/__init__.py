@@ -1,1 +1,1 @@
-"""Requests and responses. What a request may hold is checked here; how much of it, by settings, in serve/service.py."""
+"""Requests and responses. Their form is checked here, their size against the settings in serve/service.py."""

@@ -62,7 +62,7 @@ class PutPointsResponse(BaseModel):
 
 
 class DeletePointsRequest(Schema):
-    """Ids of points to remove; those that are not stored are passed over."""
+    """Ids of points to remove; unknown ids are skipped."""
 
     ids: Annotated[list[PointId], Field(fail_fast=True, min_length=1, json_schema_extra=limits(maxItems="max_points"))]
 

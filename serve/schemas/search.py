@@ -1,4 +1,4 @@
-"""Requests and responses of searches: what is near, what is above and below, and what lies on the way."""
+"""Requests and responses of searches: retrieval, ancestors and descendants, traversal, means and order."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ Offset: TypeAlias = Annotated[
         ge=0,
         le=_MAX_INT,
         strict=True,
-        description="How many to pass over: the next page starts at offset + k.",
+        description="How many to skip: the next page starts at offset + k.",
         json_schema_extra=limits(maximum="max_depth"),
     ),
     WHOLE,
@@ -143,8 +143,8 @@ class _Restricted(Schema):
         "enough.",
         examples=[{"source": ["camera", "phone"]}],
     )
-    min_radius: Radius = Field(0.0, description="Only points at least this far from the root: nothing more general.")
-    max_radius: Radius | None = Field(None, description="Only points at most this far from the root.")
+    min_radius: Radius = Field(0.0, description="Only points at least this far from the origin: nothing more general.")
+    max_radius: Radius | None = Field(None, description="Only points at most this far from the origin.")
 
     def where(self) -> Where:
         """Return the conditions, checked."""
@@ -167,7 +167,7 @@ class RetrieveRequest(_Restricted):
 
 
 class Hit(BaseModel):
-    """A point found, with its geodesic distance to the query, and its radius, the distance to the root."""
+    """A point found, with its geodesic distance to the query, and its radius, the distance to the origin."""
 
     id: str
     distance: float
@@ -238,10 +238,10 @@ class TraverseRequest(_Restricted):
     """From where to where, and among which points."""
 
     source: Item = Field(examples=["a photo of a dog"])
-    target: Item | None = Field(None, description="Where to go; null is the root.")
+    target: Item | None = Field(None, description="Where to go; null is the root, the origin of the space.")
     steps: Annotated[int, Field(ge=2, le=MAX_STEPS, strict=True), WHOLE] | None = Field(
         50,
-        description="How many places to look at, evenly spaced in the tangent space at the root, as MERU does. "
+        description="How many places to look at, evenly spaced in the tangent space at the origin, as MERU does. "
         "null looks at every place of the geodesic: no stop is missed, and `t` is where it begins.",
     )
     entailment: Flag = Field(
@@ -253,7 +253,7 @@ class TraverseRequest(_Restricted):
 
 
 class Stop(BaseModel):
-    """A point that is the nearest from the fraction `t` of the way on, and its distance from that place.
+    """A point that is the nearest from the fraction `t` of the route on, and its distance from that place.
 
     The root has the id "[ROOT]", and null as its modality.
     """
@@ -267,7 +267,7 @@ class Stop(BaseModel):
 
 
 class TraverseResponse(BaseModel):
-    """The stops in the order of the way, each once."""
+    """The stops in the order of the route, each once."""
 
     path: list[Stop]
     exact: bool
@@ -278,7 +278,7 @@ class MeanRequest(Schema):
 
     inputs: Items = Field(examples=[["a photo of a dog", "a photo of a cat"]])
     weights: Annotated[list[Weight], Field(min_length=1, json_schema_extra=limits(maxItems="max_inputs"))] | None = (
-        Field(None, description="One an input, 0 or more, not all 0; equal when absent.")
+        Field(None, description="One per input, 0 or more, not all 0; equal when absent.")
     )
     collection: CollectionName = COLLECTION
 
@@ -303,7 +303,7 @@ class OrderRequest(Schema):
 
 
 class OrderResponse(BaseModel):
-    """What the first is to the second, and by how much: a point is inside the region of the other where a margin ≤ 0.
+    """The relation of the first to the second; a point is inside the region of the other where a margin ≤ 0.
 
     The margins are those of a search: radians by cones, √curv times a distance by planes.
     """

@@ -1,1 +1,1 @@
-"""What happens around every request, one concern a module; `serve.app` says in which order."""
+"""Middleware, one concern per module; `serve.app` sets the order."""

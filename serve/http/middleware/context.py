@@ -1,4 +1,4 @@
-"""What every request has: an id, headers of its answer, counts, and a line in the log."""
+"""Context of a request: its id, response headers, metrics and access log."""
 
 from __future__ import annotations
 
