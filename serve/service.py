@@ -96,8 +96,8 @@ class Service:
         if aperture_scale != 1:
             raise InvalidRequest(
                 f"aperture_scale: {aperture_scale:g} is for cones, and {'the model' if rule is None else 'the rule'} "
-                f"entails by planes, which have no width: leave it at 1, and to be stricter give a rule with a larger threshold, "
-                f'such as {{"form": "plane", "threshold": {chosen.threshold + 0.1:g}}}'
+                f"entails by planes, which have no width: leave it at 1, and to be stricter give a rule with a larger "
+                f'threshold, such as {{"form": "plane", "threshold": {chosen.threshold + 0.1:g}}}'
             )
         return replace(chosen, strict=not reflexive)
 

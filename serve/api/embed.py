@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, get_args
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import Field, TypeAdapter, ValidationError
@@ -18,6 +17,7 @@ from starlette.types import Scope
 from torch import Tensor
 
 from hypclip.search import Modality
+from serve.api.answers import answer, written
 from serve.api.deps import ServiceDep
 from serve.classify import Taxonomy
 from serve.coordinates import Coordinates, coordinates, radii
@@ -190,10 +190,10 @@ async def classify(request: ClassifyRequest, service: ServiceDep) -> Response:
     labels = tree.leaves if tree else request.labels or []
     _check_answer(len(request.inputs), labels, tree, service.settings.max_body_bytes)
     scores, modality = await service.classify(request.inputs, request.collection, labels, request.templates)
-    answer = await asyncio.to_thread(
+    content = await asyncio.to_thread(
         _classified, service.engine.model_id, labels, scores, modality, tree, request.min_probability
     )
-    return Response(answer, media_type="application/json")
+    return Response(content, media_type="application/json")
 
 
 def _check_lengths(request: ClassifyRequest, limit: int) -> None:
@@ -224,7 +224,7 @@ def _classified(
     tree: Taxonomy | None,
     min_probability: float,
 ) -> bytes:
-    """Write a ClassifyResponse; a million scores are not checked and copied one by one."""
+    """Write a ClassifyResponse."""
     best = scores.argmax(dim=-1).tolist()
     data: list[dict[str, Any]] = [
         {"index": i, "modality": kind, "label": labels[best[i]], "scores": dict(zip(labels, row, strict=True))}
@@ -233,13 +233,13 @@ def _classified(
     for datum, path in zip(data, tree.paths(scores.numpy(), min_probability) if tree else (), strict=False):
         datum["path"] = [node for node, _ in path]
         datum["path_scores"] = [probability for _, probability in path]
-    return orjson.dumps({"model": model, "data": data})
+    return written({"model": model, "data": data})
 
 
 async def _embedded(
     service: Service, items: list[Item | Upload] | list[Item], geometry: Coordinates, collection: str
 ) -> Response:
-    """Write an EmbedResponse straight from arrays: to check and copy their numbers one by one takes longer."""
+    """Embed, and write an EmbedResponse."""
     x, modality = await service.embed_inputs(items, collection)
     curv = service.engine.curv
     rows, distances = coordinates(x, geometry, curv), radii(x, curv)
@@ -247,4 +247,4 @@ async def _embedded(
         {"index": i, "modality": kind, "embedding": rows[i], "radius": distances[i]} for i, kind in enumerate(modality)
     ]
     body = {"model": service.engine.model_id, "curv": curv, "geometry": geometry, "data": data}
-    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+    return answer(body)

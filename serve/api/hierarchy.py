@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from hypclip.geometry import lorentz
 from hypclip.search import Page, Side
+from serve.api.answers import answer
 from serve.api.deps import ServiceDep
 from serve.errors import InvalidRequest
 from serve.schemas.search import (
@@ -16,8 +17,6 @@ from serve.schemas.search import (
     MeanResponse,
     OrderRequest,
     OrderResponse,
-    Related,
-    Stop,
     TraverseRequest,
     TraverseResponse,
 )
@@ -26,20 +25,20 @@ from serve.service import Service
 router = APIRouter(prefix="/hierarchy", tags=["hierarchy"])
 
 
-@router.post("/ancestors", summary="Find what is more general")
-async def ancestors(request: ConeRequest, service: ServiceDep) -> ConeResponse:
+@router.post("/ancestors", summary="Find what is more general", response_model=ConeResponse)
+async def ancestors(request: ConeRequest, service: ServiceDep) -> Response:
     """Return the stored points that entail a point, whose cones or half-spaces hold it: what it is an instance of."""
     return await _cone(request, "ancestors", service)
 
 
-@router.post("/descendants", summary="Find what is more specific")
-async def descendants(request: ConeRequest, service: ServiceDep) -> ConeResponse:
+@router.post("/descendants", summary="Find what is more specific", response_model=ConeResponse)
+async def descendants(request: ConeRequest, service: ServiceDep) -> Response:
     """Return the stored points that a point entails, which its cone or half-space holds: its instances."""
     return await _cone(request, "descendants", service)
 
 
-@router.post("/common_ancestors", summary="Find what several points have in common")
-async def common_ancestors(request: CommonRequest, service: ServiceDep) -> ConeResponse:
+@router.post("/common_ancestors", summary="Find what several points have in common", response_model=ConeResponse)
+async def common_ancestors(request: CommonRequest, service: ServiceDep) -> Response:
     """Return the stored points that entail all of the points, the most specific first.
 
     Of a hit, `distance` is to the farthest of the points; `angle` and `margin` are of the one that is held least.
@@ -51,8 +50,8 @@ async def common_ancestors(request: CommonRequest, service: ServiceDep) -> ConeR
     return _related(found)
 
 
-@router.post("/traverse", summary="Go towards the root, or towards another point")
-async def traverse(request: TraverseRequest, service: ServiceDep) -> TraverseResponse:
+@router.post("/traverse", summary="Go towards the root, or towards another point", response_model=TraverseResponse)
+async def traverse(request: TraverseRequest, service: ServiceDep) -> Response:
     """Return the nearest points on the route from a point to the root, or to a target: from specific to general."""
     if request.rule and not request.entailment:
         raise InvalidRequest("rule: with entailment false no rule is asked: leave one of the two out")
@@ -64,8 +63,7 @@ async def traverse(request: TraverseRequest, service: ServiceDep) -> TraverseRes
         request.where(),
         service.entailment(request.rule, request.aperture_scale) if request.entailment else None,
     )
-    path = [Stop(**{**vars(stop), "metadata": dict(stop.metadata)}) for stop in traversal.stops]
-    return TraverseResponse(path=path, exact=traversal.exact)
+    return answer({"path": [vars(stop) for stop in traversal.stops], "exact": traversal.exact})
 
 
 @router.post("/mean", summary="Average points")
@@ -85,7 +83,7 @@ async def order(request: OrderRequest, service: ServiceDep) -> OrderResponse:
     return OrderResponse(**vars(found))
 
 
-async def _cone(request: ConeRequest, side: Side, service: Service) -> ConeResponse:
+async def _cone(request: ConeRequest, side: Side, service: Service) -> Response:
     found = await service.cone(
         request.of,
         side,
@@ -99,7 +97,5 @@ async def _cone(request: ConeRequest, side: Side, service: Service) -> ConeRespo
     return _related(found)
 
 
-def _related(found: Page) -> ConeResponse:
-    assert found.total is not None
-    hits = [Related(**{**vars(hit), "metadata": dict(hit.metadata)}) for hit in found.hits]
-    return ConeResponse(hits=hits, exact=found.exact, total=found.total)
+def _related(found: Page) -> Response:
+    return answer({"hits": [vars(hit) for hit in found.hits], "exact": found.exact, "total": found.total})

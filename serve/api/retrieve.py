@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
+from serve.api.answers import answer
 from serve.api.deps import ServiceDep
 from serve.schemas.search import Hit, RetrieveRequest, RetrieveResponse
 
 router = APIRouter(tags=["search"])
 
 
-@router.post("/retrieve", summary="Find the nearest stored points")
-async def retrieve(request: RetrieveRequest, service: ServiceDep) -> RetrieveResponse:
+@router.post("/retrieve", summary="Find the nearest stored points", response_model=RetrieveResponse)
+async def retrieve(request: RetrieveRequest, service: ServiceDep) -> Response:
     """Return the k points of a collection with the smallest geodesic distance to the query, nearest first.
 
     A query by `id` may return that point first, at distance 0.
@@ -25,8 +26,5 @@ async def retrieve(request: RetrieveRequest, service: ServiceDep) -> RetrieveRes
         max_distance=request.max_distance,
         exact=request.exact,
     )
-    hits = [
-        Hit(id=h.id, distance=h.distance, radius=h.radius, modality=h.modality, metadata=dict(h.metadata))
-        for h in found.hits
-    ]
-    return RetrieveResponse(hits=hits, exact=found.exact, total=found.total)
+    hits = [{name: getattr(hit, name) for name in Hit.model_fields} for hit in found.hits]
+    return answer({"hits": hits, "exact": found.exact, "total": found.total})

@@ -5,6 +5,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from hypclip.geometry import lorentz, poincare
+from serve.schemas.search import ConeResponse, RetrieveResponse, TraverseResponse
 from tests.support.serving import BLUE, GREEN, RED, WHITE, FakeEngine, app_at, colours, encoded, quadrants, text_point
 
 CURV = FakeEngine.curv
@@ -258,3 +259,18 @@ def test_the_examples_of_the_docs_work(client):
     for name in ("ModelInfo", "CollectionInfo"):  # what is answered can be sent
         for rule in schemas[name]["properties"]["entailment"]["examples"]:
             assert post(client, "/hierarchy/order", **both, rule=rule)
+
+
+def test_hits_are_written_as_their_schemas_say_whatever_integers_metadata_holds(client):
+    metadata = {"n": 10**30, "text": "größer", "list": [1, None, 0.5]}
+    point = {"id": "large", "text": "a large number", "metadata": metadata}
+    assert client.put("/collections/default/points", json={"points": [point]}).status_code == 200
+    for path, body, schema in (
+        ("/retrieve", {"query": {"id": "large"}}, RetrieveResponse),
+        ("/hierarchy/ancestors", {"of": {"id": "large"}, "reflexive": True}, ConeResponse),
+        ("/hierarchy/traverse", {"source": {"id": "large"}, "entailment": False}, TraverseResponse),
+    ):
+        answer = client.post(path, json=body).json()
+        assert schema.model_validate(answer, strict=True).model_dump() == answer
+        found = {each["id"]: each["metadata"] for each in answer.get("hits", []) + answer.get("path", [])}
+        assert found["large"] == metadata
