@@ -84,7 +84,7 @@ def test_weights_pull():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([1.0], "one weight a point"),
+        ([1.0], "one weight per point"),
         ([1.0, -1.0], "0 or more"),
         ([0.0, 0.0], "not all 0"),
         ([1.0, float("nan")], "finite"),
