@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, get_args
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import Field, TypeAdapter, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Scope
 from torch import Tensor
@@ -53,51 +53,40 @@ class EmbedForm(Schema):
     geometry: Coordinates = "space"
 
 
+class _WholeForm(Request):
+    """A request whose form has to come to its end; the parser alone takes what it gets for all there is."""
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body, and refuse it at the end if the last boundary has not come."""
+        _, options = parse_options_header(self.headers.get("content-type"))
+        end = b"--" + options.get(b"boundary", b"") + b"--"
+        ended, window = False, b""
+        async for chunk in super().stream():
+            window += chunk
+            ended = ended or end in window
+            window = window[-len(end) :]
+            yield chunk
+        if not ended:
+            raise InvalidRequest("the form is cut short: the boundary at its end is missing")
+
+
 async def embed_form(request: Request, service: ServiceDep) -> Response:
     """Embed texts and picture files, the texts first."""
-    async with contextlib.aclosing(_Form(request, service.settings)) as form:
-        items, geometry = await _items(await form.read())
+    settings = service.settings
+    # The parser counts texts and files apart, and `embed_inputs` counts them together.
+    form = _WholeForm(request.scope, request.receive).form(
+        max_files=settings.max_inputs,
+        max_fields=settings.max_inputs + 1,
+        max_part_size=4 * settings.max_text_chars,
+    )
+    try:
+        async with form as fields:
+            items, geometry = await _items(fields)
+    except HTTPException as error:
+        if error.status_code != 400:
+            raise
+        raise InvalidRequest(f"the form cannot be read: {error.detail} {_form_limits(settings)}") from error
     return await _embedded(service, items, geometry, "default")
-
-
-class _Form:
-    """A form, of which no more is read than a request may hold; its files are closed in the end."""
-
-    def __init__(self, request: Request, settings: Settings):
-        self._ended = False
-        self._settings = settings
-        # The parser counts texts and files apart, and `embed_inputs` counts them together.
-        self._parser = MultiPartParser(
-            request.headers,
-            request.stream(),
-            max_files=settings.max_inputs,
-            max_fields=settings.max_inputs + 1,
-            max_part_size=4 * settings.max_text_chars,
-        )
-        self._parser.on_end = self._end  # type: ignore[method-assign]
-
-    def _end(self) -> None:
-        self._ended = True
-
-    async def read(self) -> FormData:
-        """Return the fields.
-
-        Raises:
-            InvalidRequest: it is no form, is cut short, or holds too much.
-        """
-        try:
-            form = await self._parser.parse()
-        except MultiPartException as error:
-            message = f"the form cannot be read: {error.message} {_form_limits(self._settings)}"
-            raise InvalidRequest(message) from error
-        if not self._ended:  # the parser takes what it has got for all there is
-            raise InvalidRequest("the form is cut short: the boundary at its end is missing")
-        return form
-
-    async def aclose(self) -> None:
-        """Close the files, also one that was not read to its end."""
-        for file in self._parser._files_to_close_on_error:
-            file.close()
 
 
 def _form_limits(settings: Settings) -> str:

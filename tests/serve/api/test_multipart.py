@@ -150,6 +150,30 @@ def test_a_form_that_is_none(client, change, part):
     assert_error(response, 422, REQUEST, part)
 
 
+@pytest.mark.parametrize("size", [1, 7, 33])
+@pytest.mark.parametrize("missing", [0, 5])
+def test_its_end_is_found_however_it_is_cut_into_chunks(client, size, missing):
+    body, content_type = form([text("a dog"), text("a cat")])
+    body = body.rstrip()
+    body = body[: len(body) - missing]
+    chunks = [body[start : start + size] for start in range(0, len(body), size)]
+
+    async def in_chunks(scope, receive, send):
+        rest = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+        rest.append({"type": "http.request", "body": b"", "more_body": False})
+
+        async def next_chunk():
+            return rest.pop(0) if rest else await receive()
+
+        await client.app(scope, next_chunk, send)
+
+    response = TestClient(in_chunks, headers={"content-type": content_type}).post("/embed")
+    if missing:
+        assert_error(response, 422, REQUEST, "the form is cut short")
+    else:
+        assert len(response.json()["data"]) == 2
+
+
 def test_a_form_without_a_boundary(client):
     assert_error(post(client, text("a"), content_type="multipart/form-data"), 422, REQUEST, "boundary")
 
