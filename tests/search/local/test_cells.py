@@ -100,7 +100,7 @@ def test_the_recall_claimed_is_the_recall_measured(built):
 @pytest.mark.parametrize("wanted", [0.5, 0.99, 1.0])
 def test_the_recall_asked_for_is_reached(wanted):
     snapshot = snapshot_of(clustered(600), CURV, 500)
-    found = ivf.describe(ivf.build(snapshot, CURV, DIM, None, wanted).stored)
+    found = ivf.index_of(ivf.build(snapshot, CURV, DIM, None, wanted).stored)
     assert found.recall >= wanted
     assert found.cells == 128  # 4 √600 = 98 to the nearest power of two
     assert math.log2(found.probes).is_integer()
