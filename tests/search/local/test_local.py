@@ -217,7 +217,7 @@ def test_a_window_at_the_radius_of_a_hit_holds_it(shared):
 
 @pytest.mark.parametrize("where", WHERES)
 @pytest.mark.parametrize("end, steps", [(None, None), (None, 20), (5, None), (5, 20)])
-def test_the_nearest_along_a_path_are_contenders(shared, where, end, steps):
+def test_the_nearest_along_a_route_are_candidates(shared, where, end, steps):
     store, points, _, ids, metadata, _ = shared
     rows = counted(shared, where)
     route = Route(torch.from_numpy(points[11]), CURV, None if end is None else torch.from_numpy(points[end]), steps)

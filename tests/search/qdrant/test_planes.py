@@ -110,7 +110,7 @@ def test_points_far_out_are_not_lost_to_the_rounding_of_float32(curv, rule):
 @pytest.mark.parametrize("threshold", [-0.5, 0.0, 0.3])
 @pytest.mark.parametrize("steps", [None, 40])
 @pytest.mark.parametrize("target", [None, 119])
-def test_contenders_hold_what_holds_a_place(filled, threshold, steps, target):
+def test_candidates_contain_what_holds_a_place(filled, threshold, steps, target):
     store, curv, pool = filled
     end = None if target is None else pool.vectors[target]
     x = pool.vectors.double()

@@ -23,7 +23,7 @@ from hypclip.search import (
 )
 from hypclip.search.qdrant import codec
 from hypclip.search.qdrant.codec import to_structs
-from hypclip.search.qdrant.filters import conditions, decided
+from hypclip.search.qdrant.filters import conditions, is_decisive
 from hypclip.search.qdrant.searches import least_score, lorentz_query
 from hypclip.search.qdrant.store import QdrantStore
 from hypclip.search.where import matches
@@ -184,7 +184,7 @@ def test_a_cone_of_everything(filled):
 @pytest.mark.parametrize("steps", [None, 50])
 @pytest.mark.parametrize("target", [None, 119])
 @pytest.mark.parametrize("eta", [None, 0.7, 1.5])
-def test_contenders_hold_the_nearest_of_every_place(filled, eta, target, steps):
+def test_candidates_contain_the_nearest_of_every_place(filled, eta, target, steps):
     store, curv, pool = filled
     end = None if target is None else pool.vectors[target]
     where = Where({"even": True})
@@ -209,7 +209,7 @@ def test_contenders_hold_the_nearest_of_every_place(filled, eta, target, steps):
                 assert pool.ids[int(rows[distance.argmin()])] in route_candidates.ids
 
 
-def test_contenders_for_thousands_of_places_take_few_searches(filled, monkeypatch):
+def test_candidates_for_thousands_of_places_take_few_searches(filled, monkeypatch):
     store, curv, pool = filled
     sent = []
     search = store._search
@@ -266,9 +266,9 @@ ONE = torch.ones(1)
 
 
 def test_the_engine_decides_but_at_the_edge_of_float64():
-    assert decided(Where({"a": [1, "x", None, True], "b": {"gt": -1e15}}))
-    assert not decided(Where({"a": ["x", 2**53]}))
-    assert not decided(Where({"b": {"lt": -(2**53)}}))
+    assert is_decisive(Where({"a": [1, "x", None, True], "b": {"gt": -1e15}}))
+    assert not is_decisive(Where({"a": ["x", 2**53]}))
+    assert not is_decisive(Where({"b": {"lt": -(2**53)}}))
     # The engine takes 2^53 + 1 for 2^53: the bound lets both through.
     (condition,) = conditions(Where({"b": {"gt": 2**53, "lt": 1e6}}))
     assert condition.range == models.Range(gte=2.0**53, lt=1e6)
