@@ -23,7 +23,7 @@ Names: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
-    """Where the model and the index are, where to listen, and what a request may ask for.
+    """Settings of the model, the index, the address and the limits of requests.
 
     The setting `max_k` is the environment variable HYPCLIP_MAX_K, and so on. Arguments given in code win over the
     environment.

@@ -46,7 +46,7 @@ class _Multipart(APIRoute):
 
 
 class EmbedForm(Schema):
-    """What a form holds; each field may come several times, `geometry` once."""
+    """The fields of a form; each may come several times, `geometry` once."""
 
     text: list[Text] = Field(default_factory=list)
     image: list[Any] = Field(default_factory=list)
@@ -167,7 +167,7 @@ async def embed(request: EmbedRequest, service: ServiceDep) -> Response:
 
 @router.post("/classify", tags=["classify"], summary="Classify without training", response_model=ClassifyResponse)
 async def classify(request: ClassifyRequest, service: ServiceDep) -> Response:
-    """Return how probable each label is for each input.
+    """Return the probability of each label for each input.
 
     Give either `labels` or a `taxonomy`, whose leaves are then the labels. The answer in a taxonomy is a path from the
     root that stops where the evidence does: at the last node that is at least `min_probability` probable.

@@ -15,7 +15,7 @@ from serve.service import Service
 router = APIRouter(prefix="/v1", tags=["embed"])
 
 NAMES = ("hypclip", "default")
-"""What the served model may be called besides its id, since a client of this API has to name one."""
+"""Names of the served model besides its id, since a client of this API has to give one."""
 
 
 def require_model(engine: Engine, name: str) -> None:

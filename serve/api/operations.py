@@ -17,7 +17,7 @@ router = APIRouter(tags=["server"])
 
 @router.get("/model", summary="Describe the model")
 async def model(service: ServiceDep) -> ModelInfo:
-    """Return what a client needs to compute with embeddings itself."""
+    """Return the facts that a client needs to compute with embeddings itself."""
     return _info(service)
 
 

@@ -16,7 +16,7 @@ MAX_HEAD_BYTES = 64 * 1024
 together piece by piece, which takes time by the square of their length, and nobody else is answered meanwhile."""
 
 HEAD_TIMEOUT_S = 30.0
-"""How long a connection may take to send its first request line and headers, or the rest of later ones."""
+"""Time limit for the first request line and headers of a connection, and for the rest of later ones."""
 
 _STATUS = {400: b"400 Bad Request", 408: b"408 Request Timeout", 431: b"431 Request Header Fields Too Large"}
 

@@ -1,1 +1,1 @@
-"""What clients send as pictures, from the string or the URL to pixels, without trusting anything about it."""
+"""Pictures of clients, from the string or the URL to pixels, without trusting anything about them."""

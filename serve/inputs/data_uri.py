@@ -11,11 +11,11 @@ from urllib.parse import unquote_to_bytes
 from serve.errors import InvalidImage, quoted
 
 _BEGIN = re.compile(r"data:(?=image/|image;|\s*image/[\w.+-]+\s*;|[\w.+-]+/[\w.+-]+[;,]|[;,])", re.IGNORECASE)
-"""What no text begins with: "data: a report" is one."""
+"""Beginning of no text: "data: a report" is one."""
 _UNSEEN = string.whitespace + "\ufeff\u200b"
-"""What files and web pages put before a text: byte-order marks and spaces without width among them."""
+"""Characters that files and web pages put before a text: byte-order marks and spaces without width among them."""
 _AROUND = re.compile(r"""b?["']|base64[,:]\s*""")
-"""What a picture written as text is found to be wrapped in; from_base64 says so."""
+"""Wrappings of pictures written as text that from_base64 names in its message."""
 _HEAD = re.compile(r'data:\s*(?P<type>[^;,\s]*)\s*(?P<parameters>(?:;(?:[^;,"]|"[^"]*")*)*),', re.IGNORECASE)
 _HEAD_CHARS = 4096
 _KIND_CHARS = 512
@@ -49,7 +49,7 @@ _KINDS = (
 
 
 def kind_of(data: bytes) -> str | None:
-    """Return what bytes begin as: a format of pictures that is not read, or "a picture", or None."""
+    """Return the format that bytes begin as: one of pictures that is not read, or "a picture", or None."""
     return next((name for pattern, name in _KINDS if pattern.match(data[:1024])), None)
 
 
@@ -73,7 +73,7 @@ def is_picture(text: str) -> bool:
 
 
 def refuse_picture(text: str) -> str:
-    """Return what was said to be a text, unless it is a picture.
+    """Return a text, unless it is a picture.
 
     Raises:
         InvalidImage: it is a data URI, or the base64 of a picture's file.
@@ -129,7 +129,7 @@ def from_base64(value: str) -> bytes:
 
 
 def _wrapping(value: str) -> str:
-    """Return what base64 is wrapped in that it must not be, as the end of a message."""
+    """Return the forbidden wrapping of a base64 string, as the end of a message."""
     start = value.lstrip()[:8].lower()
     if start.startswith(("b'", 'b"')):
         return "; it is bytes as Python prints them: decode() them first"

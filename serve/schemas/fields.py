@@ -22,7 +22,7 @@ MAX_NESTING = 8
 _MAX_FIELDS = 64
 
 _BLANK = r"\x09-\x0d\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-"""What `str.strip` takes away; every dialect of patterns has its own idea of white space."""
+"""Characters that `str.strip` removes; dialects of patterns differ in what white space is."""
 
 _VISIBLE = rf"^[{_BLANK}]*[^{_BLANK}][\s\S]*$"
 

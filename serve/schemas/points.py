@@ -68,14 +68,14 @@ class DeletePointsRequest(Schema):
 
 
 class DeletePointsResponse(BaseModel):
-    """How many of the ids were stored, and what the collection now holds."""
+    """Numbers of deleted points, and of points that the collection now has."""
 
     deleted: int
     count: int
 
 
 class IndexInfo(BaseModel):
-    """How the approximate search of a collection was built. `recall` was measured then, among stored points."""
+    """The approximate index of a collection. `recall` was measured when it was built, among stored points."""
 
     cells: int
     probes: int

@@ -95,7 +95,7 @@ class ConeRule(Schema):
     min_radius: Annotated[float, Field(gt=0, le=_LIMIT, strict=True, description="Smaller is stricter.")] = MIN_RADIUS
 
     def entailment(self) -> Cone:
-        """Return what stores search by."""
+        """Return the rule as stores take it."""
         return Cone(self.eta, self.min_radius)
 
 
@@ -108,7 +108,7 @@ class PlaneRule(Schema):
     ] = 0.0
 
     def entailment(self) -> Plane:
-        """Return what stores search by."""
+        """Return the rule as stores take it."""
         return Plane(self.threshold)
 
 

@@ -1,1 +1,1 @@
-"""What the server tells of itself: metrics, traces, times and logs."""
+"""Telemetry: metrics, traces, times and logs."""

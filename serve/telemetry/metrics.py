@@ -1,4 +1,4 @@
-"""What Prometheus is told. Labels take few values: no id, no text, no address of a client is ever one."""
+"""Metrics for Prometheus. Labels take few values: no id, no text, no address of a client is ever one."""
 
 from __future__ import annotations
 

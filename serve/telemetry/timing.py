@@ -1,4 +1,4 @@
-"""How long the parts of a request took, for its Server-Timing header and its line in the log."""
+"""Times of the parts of a request, for its Server-Timing header and its line in the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many requests there are at a time, and how many bytes of bodies."""
+"""Limits of the number of concurrent requests, and of the bytes of their bodies."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ class Bounds:
 
 
 def _announced(headers: Headers) -> float:
-    """Return how many bytes the body will have, as far as the client says so."""
+    """Return the length of the body that the client declares."""
     length = headers.get("content-length", "")
     return float(length) if length.isdecimal() else 0  # not int, which refuses thousands of digits
