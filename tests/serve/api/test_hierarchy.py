@@ -164,7 +164,7 @@ def test_retrieval_within_a_distance_counts_all(client):
         ("descendants", {"of": {"embedding": [0.1]}}, 422, "invalid_input", "12 space components"),
         ("traverse", {"source": "a", "steps": 1}, 422, "invalid_request", "steps"),
         ("traverse", {"source": "a", "target": {"id": "nobody"}}, 404, "unknown_point", "'nobody'"),
-        ("mean", {"inputs": ["a", "b"], "weights": [1]}, 422, "invalid_input", "one weight a point"),
+        ("mean", {"inputs": ["a", "b"], "weights": [1]}, 422, "invalid_input", "one weight per point"),
         ("mean", {"inputs": ["a", "b"], "weights": [1, -1]}, 422, "invalid_input", "0 or more"),
         ("mean", {"inputs": []}, 422, "invalid_request", "inputs"),
         ("order", {"first": "a"}, 422, "invalid_request", "second"),
