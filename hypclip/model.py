@@ -6,7 +6,6 @@ open_clip builds the towers, projection included; this file adds what makes the 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
@@ -29,7 +28,7 @@ from hypclip.roles import BOX_ROLES
 from hypclip.towers.attention import attention_for
 from hypclip.towers.build import build_towers, tower_config
 from hypclip.towers.image import evaluation_transform
-from hypclip.towers.passes import cost_of_a_pass, passes_by_length
+from hypclip.towers.passes import TextPasses, cost_of_a_pass
 from hypclip.towers.text import Tokenizer
 
 LOG_SCALE_RANGE = (math.log(0.01), math.log(100.0))
@@ -95,7 +94,7 @@ class HypCLIP(nn.Module):
         self.revision = ""
         self._computes_again = False
         self.passes_are_fixed = False
-        """Whether texts take a pass a role: FSDP gathers weights for each, compiled towers are compiled for shapes."""
+        """Whether batches have to have a pass per role: FSDP gathers weights per pass, compilation is per shape."""
         towers = tower_config(config.towers)
         self.pass_tokens = cost_of_a_pass(towers["text_cfg"].get("width", 512))
         """What a pass of the text tower costs besides its tokens, in tokens."""
@@ -159,15 +158,15 @@ class HypCLIP(nn.Module):
     def forward(
         self,
         images: Mapping[str, Tensor],
-        texts: Mapping[str, Tensor],
+        texts: TextPasses,
         shape: tuple[int, int] | None = None,
         box_rows: Int[Tensor, " m"] | None = None,
     ) -> Output:
-        """Embed every role of a batch, pictures of one size in one pass and texts with others of their length.
+        """Embed every role of a batch, pictures of one size in one pass and texts in the passes they come in.
 
         Args:
             images: role → pixels (B, 3, H, W).
-            texts: role → token ids (B, L).
+            texts: token ids of the roles of texts, as `collate` plans them.
             shape: (B, N), N being how many boxes a sample may have; needed with `box_rows` only.
             box_rows: with several boxes, box roles have M rows; the place of each among B · N. Their features are
                 (B, N, D), at the origin where there is no box.
@@ -183,23 +182,11 @@ class HypCLIP(nn.Module):
                 features[role] = padded.index_copy(0, box_rows, features[role]).view(*shape, self.dim)
         return Output(features, self.curv, self.scales)
 
-    def _encode_texts(self, texts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Embed the texts of all roles, in passes of texts alike in length where that saves more than it takes."""
-        if not texts or not self.tokenizer.shortens or self.passes_are_fixed:
-            return {role: self.encode_text(tokens) for role, tokens in texts.items()}
-        longest, pad = max(tokens.shape[1] for tokens in texts.values()), self.tokenizer.pad_id
-        tokens = torch.cat([nn.functional.pad(x, (0, longest - x.shape[1]), value=pad) for x in texts.values()])
-        used = (tokens != pad) * torch.arange(1, longest + 1, device=tokens.device)
-        lengths, order = used.amax(1).clamp(min=1).sort(stable=True)
-        widths = lengths.tolist()
-        sizes = passes_by_length(widths, sum(x.numel() for x in texts.values()), len(texts), self.pass_tokens)
-        if not sizes:
-            return {role: self.encode_text(x) for role, x in texts.items()}
-        ends = itertools.accumulate(sizes)
-        parts = zip(torch.split(order, sizes), ends, strict=True)
-        features = torch.cat([self._read(tokens[rows, : widths[end - 1]]) for rows, end in parts])
-        embedded = self._lift_text(features.index_select(0, order.argsort()))
-        return dict(zip(texts, torch.split(embedded, [x.shape[0] for x in texts.values()]), strict=True))
+    def _encode_texts(self, texts: TextPasses) -> dict[str, Tensor]:
+        if texts.order is None:
+            return dict(zip(texts.counts, map(self.encode_text, texts.passes), strict=True))
+        embedded = self._lift_text(texts.read(self._read))
+        return dict(zip(texts.counts, torch.split(embedded, list(texts.counts.values())), strict=True))
 
     def _read(self, tokens: Tensor) -> Tensor:
         with self._attention(tokens):

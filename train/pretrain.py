@@ -276,7 +276,13 @@ class Run:
                 config.data.box_size,
                 self.plan.taxonomy,
             ),
-            functools.partial(collate, tokenizer=model.tokenizer, max_boxes=recipe.max_boxes, **self.plan.phrases()),
+            functools.partial(
+                collate,
+                tokenizer=model.tokenizer,
+                max_boxes=recipe.max_boxes,
+                pass_tokens=None if model.passes_are_fixed else model.pass_tokens,
+                **self.plan.phrases(),
+            ),
             StreamState.from_plain(self.state.streams[self.rank]) if self.state.streams else None,
         )
         self.normalise = Normaliser(config.model.image_mean, config.model.image_std, self.device)

@@ -15,18 +15,20 @@ from hypclip.data.augment import AugmentConfig, TrainingTransform, crop_box
 from hypclip.data.record import Box, Record
 from hypclip.roles import BOX_ROLES, CONCEPT, MISSING, Role
 from hypclip.taxonomy import Taxonomy
+from hypclip.towers.passes import TextPasses
+from hypclip.towers.text import Tokenizer
 
 WHOLE_PICTURE = 0.95
-"""A box that covers this share of the picture is the picture: it orders nothing."""
+"""Share of the picture from which a box is treated as the whole picture and gives no entailment edge."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One sample, ready to be stacked: role → pixels, role → texts, role → content ids, one entry a box for box roles.
+    """One sample before collation: role → pixels, role → texts, role → content ids; box roles have one entry per box.
 
-    Pixels are whole numbers of 0 to 255 with colours last in memory, as they are in a batch until it is normalised.
-    `weights` is what each box counts beside the others; a recipe without boxes has none, a picture without boxes too.
-    `above` has for each text what a taxonomy puts above it, the nearest first; it is empty without a taxonomy.
+    Pixels are uint8 and channels-last, as they are in a batch until it is normalised. `weights` has one relative weight
+    per box, none without boxes. `above` has for each text its ancestors in the taxonomy, the nearest first; it is empty
+    without a taxonomy.
     """
 
     images: dict[Role, Tensor]
@@ -38,17 +40,17 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples: role → pixels (B, 3, H, W), role → token ids (B, L), role → content ids (B,) (see `Objective`).
+    """B samples: role → pixels (B, 3, H, W), token ids of B texts per role, role → content ids (B,) (see `Objective`).
 
-    With up to N > 1 boxes a sample, box roles hold the M boxes there are, (M, 3, H, W) and (M, L); their contents are
+    With up to N > 1 boxes per sample, box roles hold the M boxes there are, (M, 3, H, W) and M texts; contents are
     (B, N), padded with MISSING, `box_weight` (B, N) is 0 there, and `box_rows` (M,) is the place of each box in B · N.
 
-    With a taxonomy, the role "concept" has C of its phrases, of no sample: tokens (C, L), contents and `levels` (C,).
-    `ancestors` has for it and for each role of texts the content ids of what stands above, (…, A), padded with MISSING.
+    With a taxonomy, the role "concept" has C of its phrases, of no sample: C texts, contents and `levels` (C,).
+    `ancestors` has for it and for each text role the content ids of its ancestors, (…, A), padded with MISSING.
     """
 
     images: dict[str, Tensor]
-    texts: dict[str, Tensor]
+    texts: TextPasses
     content: dict[str, Tensor]
     box_weight: Tensor | None = None
     box_rows: Tensor | None = None
@@ -83,7 +85,7 @@ class Batch:
 
         return Batch(
             self.images if without_images else each(self.images),
-            each(self.texts),
+            self.texts.map(change),
             each(self.content),
             one(self.box_weight),
             one(self.box_rows),
@@ -93,36 +95,28 @@ class Batch:
 
     def _part(self, part: int, parts: int) -> Batch:
         start, stop = (self.size * k // parts for k in (part, part + 1))
-        of_role: dict[str, slice] = {CONCEPT: slice(*(self._concepts * k // parts for k in (part, part + 1)))}
+        concepts = slice(*(self._concepts * k // parts for k in (part, part + 1)))
+        boxes, weight, box_rows = slice(start, stop), self.box_weight, self.box_rows
+        if weight is not None and box_rows is not None:
+            ends = torch.tensor([start, stop]) * weight.shape[1]
+            first, last = torch.searchsorted(box_rows.cpu(), ends).tolist()
+            # Towers do not take empty batches: a box of another sample stands in, at a place whose weight is 0.
+            boxes = slice(first, last) if first < last else slice(0, 1)
+            box_rows = box_rows[boxes] - start * weight.shape[1] if first < last else box_rows.new_zeros(1)
+            weight = weight[start:stop]
 
         def rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            found = {role: x[of_role.get(role, slice(start, stop))] for role, x in tensors.items()}
+            found = {role: x[concepts if role == CONCEPT else slice(start, stop)] for role, x in tensors.items()}
             return {role: x for role, x in found.items() if role != CONCEPT or len(x)}
 
-        cut = replace(
-            self,
-            images={role: x[start:stop] for role, x in self.images.items()},
-            texts=rows(self.texts),
-            content=rows(self.content),
-            ancestors=rows(self.ancestors),
-            levels=None if self.levels is None else self.levels[of_role[CONCEPT]],
-        )
-        if self.box_weight is None or self.box_rows is None:
-            return cut
-        boxes = self.box_weight.shape[1]
-        first, last = torch.searchsorted(self.box_rows.cpu(), torch.tensor([start * boxes, stop * boxes])).tolist()
-        alone = first == last  # towers do not take empty batches: one row that counts nothing stands in
-
-        def of_boxes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            held = {role: x for role, x in tensors.items() if role in BOX_ROLES}
-            return {role: x.new_zeros(1, *x.shape[1:]) if alone else x[first:last] for role, x in held.items()}
-
-        return replace(
-            cut,
-            images=cut.images | of_boxes(self.images),
-            texts=cut.texts | of_boxes(self.texts),
-            box_weight=self.box_weight[start:stop],
-            box_rows=self.box_rows.new_zeros(1) if alone else self.box_rows[first:last] - start * boxes,
+        return Batch(
+            {role: x[boxes if role in BOX_ROLES else slice(start, stop)] for role, x in self.images.items()},
+            self.texts.part({"text": slice(start, stop), "box_text": boxes, CONCEPT: concepts}),
+            rows(self.content),
+            weight,
+            box_rows,
+            rows(self.ancestors),
+            None if self.levels is None else self.levels[concepts],
         )
 
     @property
@@ -222,20 +216,22 @@ def draw_box(boxes: Sequence[Box], rng: random.Random) -> Box | None:
 
 def collate(
     examples: Sequence[Example],
-    tokenizer: Callable[[Sequence[str]], Tensor],
+    tokenizer: Tokenizer,
     max_boxes: int = 1,
     taxonomy: Taxonomy | None = None,
     concepts: int = 0,
+    pass_tokens: int | None = None,
 ) -> Batch:
-    """Stack examples; each role's texts are padded to their own longest.
+    """Stack examples, and plan the passes in which the text tower reads their texts.
 
     Args:
         examples: B of them, of one recipe.
-        tokenizer: texts → token ids.
+        tokenizer: of the model.
         max_boxes: N, as the examples were made with.
         taxonomy: as the examples were made with.
-        concepts: C, how many of its phrases join the batch: first what stands above the texts of the batch, the most
+        concepts: C, how many of its phrases join the batch: first the ancestors of the texts of the batch, the most
             frequent first, then others, drawn by what is in the batch.
+        pass_tokens: see `TextPasses.plan`.
     """
     first = examples[0]
     several = max_boxes > 1
@@ -271,8 +267,9 @@ def collate(
             rows = torch.zeros(1, dtype=torch.int64)
             images |= {role: torch.zeros_like(_none(x.shape[2], 1)) for role, x in images.items() if role in BOX_ROLES}
             texts |= {role: [""] for role in texts if role in BOX_ROLES}
-    tokens = {role: tokenizer(found) for role, found in texts.items()}
-    return Batch(images, tokens, content, weight, rows, ancestors, levels)
+    tokens = {role: tokenizer.encode(found) for role, found in texts.items()}
+    passes = TextPasses.plan(tokens, tokenizer.pad_id, pass_tokens)
+    return Batch(images, passes, content, weight, rows, ancestors, levels)
 
 
 def _concepts(examples: Sequence[Example], taxonomy: Taxonomy, count: int) -> list[str]:

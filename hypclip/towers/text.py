@@ -7,10 +7,12 @@ from typing import Any
 
 import open_clip
 import regex
+import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 
 from hypclip.errors import ConfigError
+from hypclip.towers.tokens import TokenRows
 
 _LONGEST_WORD = 256
 """Bytes of a word that are looked at, which nothing but noise has more of."""
@@ -19,12 +21,12 @@ _WORDS_KEPT = 100_000
 
 
 class Tokenizer:
-    """Turn strings into token ids, padded to the longest row instead of to the context length.
+    """Turn strings into token ids: `encode` without padding, a call with as much as the longest text needs.
 
-    Only a tower that looks at the padding, such as one without a causal mask, gets rows padded to the context length:
-    its features would change with the other texts of a batch.
+    Only a tower that looks at the padding, such as one without a causal mask, gets texts filled up to the context
+    length, by both: its features would change with the other texts of a batch.
 
-    `shortens` says whether rows are shorter than the context, `pad_id` what fills them, `encoder` splits a text.
+    `shortens` says whether texts are shorter than the context, `pad_id` what fills rows, `encoder` splits a text.
 
     Text is data: strings such as `<end_of_text>` are read as ordinary characters, never as special tokens, whether they
     are written out or as HTML entities.
@@ -56,13 +58,21 @@ class Tokenizer:
             self.encoder.pat = regex.compile(self.encoder.pat.pattern.removeprefix(specials), regex.IGNORECASE)
             self.pad_id = 0
 
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Return token ids (N, L), L ≤ context_length; longer texts are cut and keep their end-of-text token."""
+    def encode(self, texts: Sequence[str]) -> TokenRows:
+        """Return token ids without padding; texts longer than the context are cut and keep their end-of-text token."""
+        if self.shortens and isinstance(self.encoder, _Encoder):
+            rows = [self.encoder.row(text) for text in texts]
+            return TokenRows(torch.tensor([i for row in rows for i in row], dtype=torch.int64), [len(r) for r in rows])
         tokens: Tensor = self.encoder(list(texts))
         if not self.shortens:
-            return tokens
-        used = (tokens != self.pad_id).any(0).nonzero()
-        return tokens[:, : int(used[-1]) + 1 if len(used) else 1].contiguous()
+            return TokenRows(tokens.flatten(), [tokens.shape[1]] * len(texts))
+        places = torch.arange(1, tokens.shape[1] + 1)
+        lengths = ((tokens != self.pad_id) * places).amax(1).clamp(min=1)
+        return TokenRows(tokens[places <= lengths.unsqueeze(1)], lengths.tolist())
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Return token ids (N, L), L ≤ context_length, as `encode` but padded to the longest."""
+        return self.encode(texts).padded(self.pad_id)
 
 
 class _Encoder(SimpleTokenizer):  # type: ignore[misc]
@@ -75,6 +85,11 @@ class _Encoder(SimpleTokenizer):  # type: ignore[misc]
     def __init__(self, context_length: int):
         super().__init__(context_length=context_length)
         self._ids: dict[str, list[int]] = {}
+
+    def row(self, text: str) -> list[int]:
+        """Return the ids of a text between start and end, no more than the context has room for."""
+        ids = [self.sot_token_id, *self.encode(text)[: self.context_length - 2], self.eot_token_id]
+        return ids[-self.context_length :]
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, no more of them than are looked at."""

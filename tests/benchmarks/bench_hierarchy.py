@@ -24,6 +24,7 @@ from hypclip.model import HypCLIP
 from hypclip.objective import Objective, Recipe
 from hypclip.roles import MISSING
 from hypclip.taxonomy import load_taxonomy
+from hypclip.towers.passes import TextPasses
 from hypclip.training.optim import adamw
 from hypclip.training.settings import RunConfig, configure
 from hypclip.training.step import forward_backward
@@ -113,13 +114,16 @@ def quickstart_batch(model: HypCLIP, config: RunConfig, recipe: Recipe) -> Batch
     pixels = {role: torch.randn(size, 3, 64, 64, generator=generator) for role in ("image", "box_image")}
     pixels = {role: x.to(memory_format=torch.channels_last) for role, x in pixels.items()}
     content, ancestors, levels = known(size, 77, generator)
-    texts = {"text": model.tokenizer(captions), "box_text": model.tokenizer(names[:size])}
+    texts = {"text": captions, "box_text": names[:size]}
     if recipe.uses_taxonomy:
-        texts["concept"] = model.tokenizer(list(taxonomy.general))[:77]
+        texts["concept"] = list(taxonomy.general)[:77]
         levels = levels[: len(texts["concept"])]
         content["concept"], ancestors["concept"] = (x["concept"][: len(levels)] for x in (content, ancestors))
-        return Batch(pixels, texts, content, ancestors=ancestors, levels=levels)
-    return Batch(pixels, texts, {role: ids for role, ids in content.items() if role != "concept"})
+    rows = {role: model.tokenizer.encode(found) for role, found in texts.items()}
+    passes = TextPasses.plan(rows, model.tokenizer.pad_id, model.pass_tokens)
+    if recipe.uses_taxonomy:
+        return Batch(pixels, passes, content, ancestors=ancestors, levels=levels)
+    return Batch(pixels, passes, {role: ids for role, ids in content.items() if role != "concept"})
 
 
 def interleaved(first: Callable[[], None], second: Callable[[], None]) -> tuple[float, float]:

@@ -39,6 +39,8 @@ from hypclip.data.quickstart.scenes import compose
 from hypclip.data.shards import find_shards
 from hypclip.model import HypCLIP
 from hypclip.towers.attention import attention_for
+from hypclip.towers.passes import TextPasses
+from hypclip.towers.tokens import TokenRows
 from hypclip.training import precision
 from hypclip.training.settings import configure
 from hypclip.training.tables import use_row_gradients
@@ -197,7 +199,7 @@ def bench_overhead(options: argparse.Namespace, folder: Path) -> None:
 
 
 def bench_texts(options: argparse.Namespace, _: Path) -> None:
-    """Texts in passes by length, forward and backward, over a pass a role, with captions as unequal as the web's."""
+    """Texts in passes by length, forward and backward, over a pass per role, with captions as unequal as the web's."""
     for towers, batch_size in SIZES:
         if options.towers not in (None, towers):
             continue
@@ -214,27 +216,28 @@ def bench_texts(options: argparse.Namespace, _: Path) -> None:
                 generator: torch.Generator = generator,
             ) -> None:
                 texts = {r: unequal_texts(rows, n, model.tokenizer.context_length, generator) for r, n in words.items()}
-                model.passes_are_fixed = fixed
+                planned = TextPasses.plan(texts, model.tokenizer.pad_id, None if fixed else model.pass_tokens)
                 model.zero_grad()
                 with precision.towers_in("bf16", torch.device("cpu")):
-                    features = model({}, texts).features
+                    features = model({}, planned).features
                 torch.stack([x.square().sum() for x in features.values()]).sum().backward()
 
             contenders = {"roles": functools.partial(passes, True), "length": functools.partial(passes, False)}
             times = in_turns(contenders, options.steps, 20 if towers == "tiny" else 1)
             what = f"{towers}, batch {batch_size}, {name}: {1e3 * median(times['length']):.0f} ms by length"
-            show("texts", f"{what}, {1e3 * median(times['roles']):.0f} ms a pass a role",
+            show("texts", f"{what}, {1e3 * median(times['roles']):.0f} ms a pass per role",
                  f"{ratio(times, 'roles', 'length'):.2f} x", "")  # fmt: skip
 
 
-def unequal_texts(rows: int, words: int, context: int, generator: torch.Generator) -> torch.Tensor:
+def unequal_texts(rows: int, words: int, context: int, generator: torch.Generator) -> TokenRows:
     """Return token ids of texts of log-normal length, half of them longer than `words`."""
     lengths = (2 + (math.log(words) + 0.5 * torch.randn(rows, generator=generator)).exp().round().int()).clamp(
         max=context
     )
     place = torch.arange(int(lengths.max()))
     tokens = torch.randint(1, 49_000, (rows, len(place)), generator=generator) * (place < lengths.unsqueeze(1))
-    return tokens.masked_fill(place == lengths.unsqueeze(1) - 1, 49_407)
+    tokens = tokens.masked_fill(place == lengths.unsqueeze(1) - 1, 49_407)
+    return TokenRows(tokens[place < lengths.unsqueeze(1)], lengths.tolist())
 
 
 def bench_processes(options: argparse.Namespace, folder: Path) -> None:

@@ -20,6 +20,7 @@ from hypclip.objective import Objective
 from hypclip.roles import BOX_ROLES, MISSING
 from hypclip.towers.text import Tokenizer
 from tests.support.data import coordinates, tiny_model
+from tests.support.training import tokens_of
 
 ALL = frozenset(("image", "text", "box_image", "box_text"))
 PLAIN = AugmentConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
@@ -98,11 +99,21 @@ def test_ids_are_stable_and_fit_int64() -> None:
 def test_collate_stacks_and_pads_each_role_to_its_own_longest() -> None:
     examples = [maker()(record(box, caption="a dog and a cat on a red mat"), "0") for box in BOXES]
     batch = collate(examples, Tokenizer({}))
+    assert batch.texts.order is None
     assert batch.size == 2
     assert batch.images["image"].shape == (2, 3, 8, 8)
-    assert batch.texts["text"].shape == (2, 11)  # nine words, start and end
-    assert batch.texts["box_text"].shape == (2, 4)
+    assert [tokens.shape for tokens in batch.texts.passes] == [(2, 11), (2, 4)]  # nine words, start and end
     assert batch.content["box_text"].tolist() == [text_id("a dog"), text_id("a cat")]
+
+
+def test_texts_of_unlike_lengths_are_planned_in_passes_by_length() -> None:
+    captions = ["a dog " * 20, "a cat", "a cat and a dog"]
+    examples = [maker()(record(box, caption=caption), "0") for box, caption in zip(FIVE, captions, strict=False)]
+    by_role, by_length = (collate(examples, Tokenizer({}), pass_tokens=cost) for cost in (None, 1))
+    assert by_length.texts.order is not None
+    tokens, wanted = tokens_of(by_length.texts), tokens_of(by_role.texts)
+    assert all(torch.equal(tokens[role], wanted[role]) for role in ("text", "box_text"))
+    assert sum(x.numel() for x in by_length.texts.passes) < 0.7 * sum(x.numel() for x in by_role.texts.passes)
 
 
 @pytest.mark.parametrize("max_boxes", [1, 3])
@@ -316,7 +327,7 @@ def test_batches_of_several_boxes_pack_rows_and_pad_the_rest() -> None:
     assert batch.images["image"].shape == (4, 3, 8, 8)
     assert torch.equal(batch.images["box_image"], torch.cat([e.images["box_image"] for e in examples]))
     phrases = [phrase for e in examples for phrase in e.texts["box_text"]]
-    assert torch.equal(batch.texts["box_text"], Tokenizer({})(phrases))
+    assert torch.equal(trimmed(tokens_of(batch.texts)["box_text"]), Tokenizer({})(phrases))
 
 
 def test_samples_of_fewer_boxes_than_the_most_are_padded_to_the_most() -> None:
@@ -333,7 +344,10 @@ def test_packed_rows_land_at_their_sample_and_box() -> None:
     batch = widened(several((), FIVE, (), FIVE[:1], UNSCORED)[1])
     with torch.no_grad():
         features = model(batch.images, batch.texts, (batch.size, 3), batch.box_rows).features
-        crops, phrases = model.encode_image(batch.images["box_image"]), model.encode_text(batch.texts["box_text"])
+        crops, phrases = (
+            model.encode_image(batch.images["box_image"]),
+            model.encode_text(tokens_of(batch.texts)["box_text"]),
+        )
         whole = model.encode_image(batch.images["image"])
     places = [(1, 0), (1, 1), (1, 2), (3, 0), (4, 0), (4, 1)]
     assert {role: x.shape for role, x in features.items() if role in BOX_ROLES} == dict.fromkeys(BOX_ROLES, (5, 3, 16))
@@ -358,7 +372,7 @@ def test_a_batch_without_any_box_has_the_loss_of_whole_pictures(recipe: str | di
     objective = Objective.from_recipe({"base": recipe, "max_boxes": 3} if isinstance(recipe, str) else recipe)
     batch = widened(several((), (), ())[1])
     assert batch.box_rows is not None
-    assert len(batch.box_rows) == len(batch.images["box_image"]) == len(batch.texts["box_text"]) == 1
+    assert len(batch.box_rows) == len(batch.images["box_image"]) == batch.texts.counts["box_text"] == 1
     assert batch.box_weight is not None
     assert not batch.box_weight.any()
     model = tiny_model(other_scales={"box_scale": 20.0, "box_whole_scale": 16.7})
@@ -400,13 +414,14 @@ def trimmed(tokens: Tensor) -> Tensor:
 
 
 def assert_same_batch(got: Batch, want: Batch) -> None:
-    assert (got.images.keys(), got.texts.keys(), got.content.keys()) == (
+    assert (got.images.keys(), got.texts.counts, got.content.keys()) == (
         want.images.keys(),
-        want.texts.keys(),
+        want.texts.counts,
         want.content.keys(),
     )
     assert all(torch.equal(got.images[role], want.images[role]) for role in want.images)
-    assert all(torch.equal(trimmed(got.texts[role]), trimmed(want.texts[role])) for role in want.texts)
+    read, wanted = tokens_of(got.texts), tokens_of(want.texts)
+    assert all(torch.equal(trimmed(read[role]), trimmed(wanted[role])) for role in wanted)
     assert all(torch.equal(got.content[role], want.content[role]) for role in want.content)
     for ours, theirs in ((got.box_weight, want.box_weight), (got.box_rows, want.box_rows)):
         assert (ours is None) == (theirs is None)
@@ -440,7 +455,7 @@ def test_everything_in_a_batch_moves_to_the_device(max_boxes: int) -> None:
     assert_same_batch(here, batch)
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x in here.images.values())
     there = batch.to(torch.device("meta"))
-    moved = [*there.images.values(), *there.texts.values(), *there.content.values()]
+    moved = [*there.images.values(), *there.texts.passes, *there.content.values()]
     if max_boxes > 1:
         assert there.box_weight is not None
         assert there.box_rows is not None

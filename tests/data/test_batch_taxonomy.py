@@ -11,7 +11,9 @@ from hypclip.data.picture import to_pixels
 from hypclip.data.record import Box, Record
 from hypclip.roles import MISSING
 from hypclip.taxonomy import Taxonomy
+from hypclip.towers.text import Tokenizer
 from tests.support.data import coordinates
+from tests.support.training import tokens_of
 
 TAXONOMY = Taxonomy(
     [("a dog", "an animal"), ("a cat", "an animal"), ("a rose", "a plant"), ("a poodle", "a dog"), ("a fir", "a plant")]
@@ -19,8 +21,7 @@ TAXONOMY = Taxonomy(
 ROLES = frozenset({"image", "text", "box_image", "box_text"})
 
 
-def tokens(texts: list[str]) -> torch.Tensor:
-    return torch.tensor([[len(text), text_id(text) % 1000] for text in texts])
+TOKENIZER = Tokenizer({})
 
 
 def example(*phrases: str, caption: str = "A  rose", max_boxes: int = 1) -> Example:
@@ -30,7 +31,12 @@ def example(*phrases: str, caption: str = "A  rose", max_boxes: int = 1) -> Exam
 
 
 def batch(*examples: Example, concepts: int = 4, max_boxes: int = 1) -> Batch:
-    return collate(examples, tokens, max_boxes, TAXONOMY, concepts)
+    return collate(examples, TOKENIZER, max_boxes, TAXONOMY, concepts)
+
+
+def texts_of(batch: Batch) -> dict[str, list[list[int]]]:
+    """Return the token ids of the texts of each role, without padding."""
+    return {role: [row[row != 0].tolist() for row in tokens] for role, tokens in tokens_of(batch.texts).items()}
 
 
 def ids(*phrases: str | None) -> list[int]:
@@ -72,16 +78,17 @@ def test_there_are_no_more_concepts_than_phrases_and_none_where_none_are_wanted(
     found = batch(example("a car"), concepts=100)
     assert sorted(found.content["concept"].tolist()) == sorted(ids(*TAXONOMY.phrases))
     none = batch(example("a car"), concepts=0)
-    assert "concept" not in none.texts
+    assert "concept" not in none.texts.counts
     assert none.levels is None
     assert none.ancestors["text"].tolist() == [ids("a plant", None)]
 
 
 def test_concepts_know_their_tokens_levels_and_ancestors():
     found = batch(example("a car"), concepts=100)
+    texts = texts_of(found)["concept"]
     for row, phrase_id in enumerate(found.content["concept"].tolist()):
         phrase = next(p for p in TAXONOMY.phrases if text_id(p) == phrase_id)
-        assert found.texts["concept"][row].tolist() == tokens([phrase])[0].tolist()
+        assert texts[row] == TOKENIZER([phrase])[0].tolist()
         assert found.levels is not None
         assert found.levels[row] == TAXONOMY.level(phrase)
         above = TAXONOMY.ancestors(phrase)
@@ -102,10 +109,13 @@ def test_parts_share_out_samples_and_concepts(max_boxes, parts):
     whole = batch(*(example("a poodle", caption=str(i), max_boxes=max_boxes) for i in range(5)), max_boxes=max_boxes)
     cut = whole.split(parts)
     assert [part.size for part in cut] == [5 * (k + 1) // parts - 5 * k // parts for k in range(parts)]
-    for of in ("content", "ancestors", "texts"):
+    for of in ("content", "ancestors"):
         for role, rows in getattr(whole, of).items():
             joined = torch.cat([getattr(part, of)[role] for part in cut if role in getattr(part, of)])
             assert joined.tolist() == rows.tolist()
+    read = [texts_of(part) for part in cut]
+    for role, texts in texts_of(whole).items():
+        assert [text for part in read for text in part.get(role, [])] == texts
     assert torch.cat([part.levels for part in cut]).tolist() == whole.levels.tolist()
 
 
@@ -119,6 +129,6 @@ def test_without_a_taxonomy_a_batch_knows_nothing_of_one():
         Record("k", to_pixels(coordinates(20, 20)), ("a rose",), (Box("a dog", 0.1, 0.1, 0.5, 0.5, 1.0),)), "seed"
     )
     assert plain.above == {}
-    found = collate([plain], tokens)
+    found = collate([plain], TOKENIZER)
     assert (found.ancestors, found.levels) == ({}, None)
-    assert "concept" not in found.texts
+    assert "concept" not in found.texts.counts

@@ -26,6 +26,7 @@ from tests.gpu_checks.project import (
     forward_backward,
     make_batch,
     model_flops,
+    passes_of,
     read,
     tiny_model,
     write_shards,
@@ -157,7 +158,7 @@ def noise(run: Run, size: int) -> Batch:
     drawn = {role: draw(role) for role in roles}
     content = {r: torch.arange(size, device=run.device) + size * place for place, r in enumerate(roles)}
     images = {role: x for role, x in drawn.items() if "image" in role}
-    return Batch(images, {role: x for role, x in drawn.items() if "text" in role}, content)
+    return Batch(images, passes_of({role: x for role, x in drawn.items() if "text" in role}), content)
 
 
 def _tell_of_steps(place: Place, report: Report, run: Run, size: int, what: str) -> None:

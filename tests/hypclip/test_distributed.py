@@ -206,9 +206,8 @@ def stumble(rank: int, port: int, folder: Path) -> None:
     objective = Objective.from_recipe({"geometry": "lorentz", "scales": {"mine": 10.0}, "contrast": [pair]})
     wrapped = DistributedDataParallel(model := tiny_model(other_scales={"mine": 10.0}))
     share = make_batch().split(PROCESSES)[rank]
-    pairs = Batch(
-        *({r: x for r, x in part.items() if "box" not in r} for part in (share.images, share.texts, share.content))
-    )
+    images, content = ({r: x for r, x in part.items() if "box" not in r} for part in (share.images, share.content))
+    pairs = Batch(images, share.texts.part({"text": slice(None)}), content)
     with contextlib.suppress(RuntimeError):  # DDP's, about parameters without a gradient
         for _ in range(2):
             seen["losses"].append(forward_backward(wrapped, model, objective, pairs)[0].loss.item())

@@ -9,9 +9,10 @@ import hypclip
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz, product
 from hypclip.model import HypCLIP, ModelConfig
+from hypclip.towers.passes import TextPasses
 from tests.support.model import batch, each_space
 from tests.support.search import unchecked
-from tests.support.training import ROLES, tiny_model
+from tests.support.training import ROLES, tiny_model, tokens_of
 
 # Forward --------------------------------------------------------------------------------------------------------------
 
@@ -19,10 +20,11 @@ from tests.support.training import ROLES, tiny_model
 def test_forward_embeds_every_role():
     model = tiny_model().eval()
     images, texts = batch()
+    tokens = tokens_of(texts)
     output = model(images, texts)
     assert output.features.keys() == set(ROLES)
     for role in ROLES:
-        alone = model.encode_image(images[role]) if "image" in role else model.encode_text(texts[role])
+        alone = model.encode_image(images[role]) if "image" in role else model.encode_text(tokens[role])
         assert output.features[role].shape == (3, 16)
         torch.testing.assert_close(output.features[role], alone, rtol=0, atol=1e-5)
     assert output.curv is not None
@@ -117,19 +119,18 @@ def test_one_string_in_place_of_a_list_is_refused():
 def test_texts_of_two_roles_go_with_those_of_their_length():
     """Where that saves time; features and gradients are those of each role by itself."""
     model = tiny_model().train()
-    model.pass_tokens = 10
     long = "two dogs and a cat and a bird and a fish and a horse and a cow"
-    captions = model.tokenizer([*["a dog", "a cat", "one", "two"] * 3, long])
-    phrases = model.tokenizer(["dog", "cat", "three", "four"])
-    alone = {"text": model.encode_text(captions), "box_text": model.encode_text(phrases)}
+    texts = {"text": [*["a dog", "a cat", "one", "two"] * 3, long], "box_text": ["dog", "cat", "three", "four"]}
+    alone = {role: model.encode_text(model.tokenizer(found)) for role, found in texts.items()}
     sum(x.square().sum() for x in alone.values()).backward()
     gradients = {name: p.grad.clone() for name, p in model.text_tower.named_parameters()}
     model.zero_grad()
     lengths = []
     model.text_tower.register_forward_hook(lambda _module, args, _output: lengths.append(tuple(args[0].shape)))
-    together = model({}, {"text": captions, "box_text": phrases}).features
+    rows = {role: model.tokenizer.encode(found) for role, found in texts.items()}
+    together = model({}, TextPasses.plan(rows, model.tokenizer.pad_id, 10)).features
     assert [rows for rows, _ in lengths] == [16, 1]
-    assert lengths[0][1] < lengths[1][1] == captions.shape[1]
+    assert lengths[0][1] < lengths[1][1] == max(rows["text"].lengths)
     for role, x in alone.items():
         torch.testing.assert_close(together[role], x, rtol=1e-5, atol=1e-6)
     sum(x.square().sum() for x in together.values()).backward()

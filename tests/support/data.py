@@ -18,6 +18,7 @@ from hypclip.data.batch import Batch, Example, content_id
 from hypclip.data.record import Record
 from hypclip.data.stream import BatchStream, StreamConfig, StreamState
 from hypclip.model import HypCLIP, ModelConfig
+from hypclip.towers.passes import TextPasses
 
 RED, GREEN, BLUE, YELLOW = (220, 30, 30), (20, 160, 40), (30, 40, 200), (230, 210, 30)
 TOWERS: dict[str, Any] = {
@@ -106,9 +107,8 @@ def number_and_draw(record: Record, seed: str) -> Example:
 
 
 def stack(examples: Sequence[Example]) -> Batch:
-    return Batch(
-        {}, {}, {role: torch.tensor([example.content[role][0] for example in examples]) for role in ("image", "text")}
-    )
+    content = {role: torch.tensor([example.content[role][0] for example in examples]) for role in ("image", "text")}
+    return Batch({}, TextPasses([], {}), content)
 
 
 def cheap_stream(config: StreamConfig, state: StreamState | None = None) -> BatchStream:

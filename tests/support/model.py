@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.training import ROLES
+from hypclip.towers.passes import TextPasses
+from tests.support.training import ROLES, passes_of
 
 SPACES = {
     "lorentz": {},
@@ -15,8 +16,8 @@ SPACES = {
 each_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 
 
-def batch(rows: int = 3, roles=ROLES) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def batch(rows: int = 3, roles=ROLES) -> tuple[dict[str, Tensor], TextPasses]:
     generator = torch.Generator().manual_seed(2)
     images = {r: torch.randn(rows, 3, 32, 32, generator=generator) for r in roles if "image" in r}
     texts = {r: torch.randint(1, 49406, (rows, 4 + len(r)), generator=generator) for r in roles if "text" in r}
-    return images, texts
+    return images, passes_of(texts)

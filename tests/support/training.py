@@ -27,6 +27,7 @@ from hypclip.data.batch import Batch
 from hypclip.geometry import lorentz
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.roles import BOX_ROLES, MISSING
+from hypclip.towers.passes import TextPasses
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("image", "text", "box_image", "box_text")
@@ -41,6 +42,18 @@ COLOURS = {"red": (220, 30, 30), "green": (20, 160, 40), "blue": (30, 40, 200), 
 def tiny_model(seed: int = 0, **changes: Any) -> HypCLIP:
     torch.manual_seed(seed)
     return HypCLIP(ModelConfig(**{"towers": TOWERS, **changes}))
+
+
+def passes_of(texts: Mapping[str, Tensor]) -> TextPasses:
+    """Return a pass per role of padded token ids."""
+    return TextPasses(list(texts.values()), {role: len(tokens) for role, tokens in texts.items()})
+
+
+def tokens_of(texts: TextPasses) -> dict[str, Tensor]:
+    """Return the token ids of each role, padded with 0 to the longest pass."""
+    longest = max(tokens.shape[1] for tokens in texts.passes)
+    rows = texts.read(lambda tokens: torch.nn.functional.pad(tokens, (0, longest - tokens.shape[1])))
+    return dict(zip(texts.counts, torch.split(rows, list(texts.counts.values())), strict=True))
 
 
 def points(
@@ -90,14 +103,14 @@ def make_batch(
         content["box_text"][-1] = content["text"][-1]
         for role in ("box_image", "box_text"):
             content[role][2] = MISSING
-        return Batch(images, texts, content)
+        return Batch(images, passes_of(texts), content)
     there = torch.arange(max_boxes) < torch.tensor(boxes).unsqueeze(1)
     ids = torch.arange(samples * max_boxes).view(samples, max_boxes)
     content |= {"box_image": (ids + 200).where(there, MISSING), "box_text": (ids + 300).where(there, MISSING)}
     if boxes[-1]:
         content["box_text"][-1, 0] = content["text"][-1]
     weight = torch.rand(samples, max_boxes, generator=generator) + 0.1
-    return Batch(images, texts, content, weight * there, there.flatten().nonzero().flatten())
+    return Batch(images, passes_of(texts), content, weight * there, there.flatten().nonzero().flatten())
 
 
 HIERARCHY: dict[str, Any] = {
@@ -122,7 +135,7 @@ def with_taxonomy(batch: Batch, seed: int = 6) -> Batch:
     concepts = torch.tensor([901, 902, 903, 904])
     return replace(
         batch,
-        texts={**batch.texts, "concept": torch.randint(1, 49406, (4, 4), generator=generator)},
+        texts=passes_of({**tokens_of(batch.texts), "concept": torch.randint(1, 49406, (4, 4), generator=generator)}),
         content={**batch.content, "concept": concepts},
         ancestors={
             "box_text": above[torch.arange(ids.numel()).view(ids.shape) % 4],
@@ -146,8 +159,9 @@ def stand_in(batch: Batch) -> Batch:
     if batch.box_rows is None or len(batch.box_rows):
         return batch
     images = {r: x.new_zeros(1, *x.shape[1:]) if r in BOX_ROLES else x for r, x in batch.images.items()}
-    texts = {r: x.new_zeros(1, *x.shape[1:]) if r in BOX_ROLES else x for r, x in batch.texts.items()}
-    return replace(batch, images=images, texts=texts, box_rows=batch.box_rows.new_zeros(1))
+    tokens = tokens_of(batch.texts)
+    texts = {r: x.new_zeros(1, *x.shape[1:]) if r in BOX_ROLES else x for r, x in tokens.items()}
+    return replace(batch, images=images, texts=passes_of(texts), box_rows=batch.box_rows.new_zeros(1))
 
 
 # Shards ---------------------------------------------------------------------------------------------------------------

@@ -70,6 +70,14 @@ def test_empty_texts_are_a_start_and_an_end():
     assert tokenizer([]).shape == (0, 1)
 
 
+def test_encoding_is_the_same_rows_without_padding():
+    texts = ["a dog", "", "dog " * 100, "!"]
+    ids, lengths = tokenizer.encode(texts)
+    assert lengths == [4, 2, CONTEXT, 3]
+    assert [row.tolist() for row in torch.split(ids, lengths)] == [tokenizer([text])[0].tolist() for text in texts]
+    assert tokenizer.encode([]).lengths == []
+
+
 def test_a_text_of_exclamation_marks_is_not_taken_for_padding():
     """The padding id 0 is also that of "!"."""
     (row,) = tokenizer(["!"])
@@ -184,6 +192,7 @@ def test_towers_that_see_the_padding_get_rows_of_the_whole_context(changes):
     texts = ["a dog", "two red dogs and a very small green cat"]
     tokens = model.tokenizer(texts)
     assert tokens.shape == (2, CONTEXT)
+    assert model.tokenizer.encode(texts).lengths == [CONTEXT] * 2
     with torch.no_grad():
         features = tower(SimpleTokenizer(context_length=CONTEXT)(texts))
         assert (model.text_tower(tokens[:, :12]) - features).abs().max() > 1e-3
@@ -223,6 +232,7 @@ def test_hugging_face_towers_take_short_rows_and_no_special_strings(bert):
     model = tiny_model(towers={**TOWERS, "text_cfg": text_cfg}).eval()
     pad, _, cls, sep = range(4)
     assert model.tokenizer(["a red dog", "cat"]).tolist() == [[cls, 7, 10, 8, sep], [cls, 9, sep, pad, pad]]
+    assert model.tokenizer.encode(["a red dog", "cat"]).lengths == [5, 3]
     for special in ("[SEP]", "[CLS]", "[PAD]", "[MASK]"):
         start, *middle, end = model.tokenizer([f"a {special} dog"])[0].tolist()
         assert (start, end) == (cls, sep)

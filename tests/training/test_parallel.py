@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from hypclip.data.batch import Batch
 from hypclip.model import HypCLIP
 from hypclip.objective import Objective
 from hypclip.objective.recipe import LOGIT_SCALE, RECIPES
+from hypclip.towers.passes import TextPasses
+from hypclip.towers.tokens import TokenRows
 from hypclip.training import parallel
 from hypclip.training.optim import adamw
 from hypclip.training.step import forward_backward
 from hypclip.training.tables import RowsToTable, use_row_gradients
 from tests.hypclip.test_distributed import PROCESSES, in_two, join
-from tests.support.training import make_batch, stand_in, tiny_model
+from tests.support.training import make_batch, passes_of, stand_in, tiny_model, tokens_of
 
 STEPS = 20
 WAYS = [(way, parts) for way in ("ddp", "ddp, gradients by row", "ddp, texts by length", "fsdp") for parts in (1, 2)]
@@ -44,13 +47,24 @@ def batch_of(objective: Objective, step: int) -> Batch:
     whole = make_batch((2, 0, 1, 1, 1, 2) if several else None, max_boxes=2, seed=step)
     roles = objective.recipe.roles
     images, texts, content = (
-        {role: x for role, x in part.items() if role in roles} for part in (whole.images, whole.texts, whole.content)
+        {role: x for role, x in part.items() if role in roles}
+        for part in (whole.images, tokens_of(whole.texts), whole.content)
     )
     generator = torch.Generator().manual_seed(step)
     for role, tokens in texts.items():
         lengths = torch.randint(2, tokens.shape[1] + 1, (len(tokens), 1), generator=generator)
         texts[role] = tokens * (torch.arange(tokens.shape[1]) < lengths)
-    return Batch(images, texts, content, whole.box_weight, whole.box_rows)
+    return Batch(images, passes_of(texts), content, whole.box_weight, whole.box_rows)
+
+
+def by_length(batch: Batch) -> Batch:
+    """Read the texts in as many passes as their lengths ask for."""
+    rows = {
+        role: [row[: max(1, int((row != 0).sum()))] for row in tokens]
+        for role, tokens in tokens_of(batch.texts).items()
+    }
+    joined = {role: TokenRows(torch.cat(texts), [len(text) for text in texts]) for role, texts in rows.items()}
+    return replace(batch, texts=TextPasses.plan(joined, 0, 1))
 
 
 @functools.cache
@@ -66,8 +80,6 @@ def curve(name: str, way: str, parts: int, rank: int, processes: int) -> list[fl
         parallel.shard(model)
         wrapped = model
     else:
-        if way.endswith("length"):
-            model.pass_tokens = 1
         if way.endswith("row"):
             use_row_gradients(model)
         wrapped = parallel.wrap(model, torch.device("cpu"), parts)
@@ -78,6 +90,7 @@ def curve(name: str, way: str, parts: int, rank: int, processes: int) -> list[fl
     model.text_tower.register_forward_hook(lambda *_: calls.append(step))
     for step in range(STEPS):
         share = stand_in(batch_of(objective, step).split(processes)[rank])
+        share = by_length(share) if way.endswith("length") else share
         optimizer.zero_grad()
         loss, _ = forward_backward(wrapped, model, objective, share, parts)
         parallel.clip_gradients(model, 1.0)

@@ -16,7 +16,17 @@ from hypclip.data.batch import Batch
 from hypclip.model import HypCLIP, Output
 from hypclip.objective import Loss, Objective
 from hypclip.training.step import Embedded, forward_backward
-from tests.support.training import HIERARCHY, ROLES, SCALES, TOWERS, make_batch, stand_in, tiny_model, with_taxonomy
+from tests.support.training import (
+    HIERARCHY,
+    ROLES,
+    SCALES,
+    TOWERS,
+    make_batch,
+    stand_in,
+    tiny_model,
+    tokens_of,
+    with_taxonomy,
+)
 
 FEW_BOXES = (2, 0, 3, 1, 1, 2)
 CASES: dict[str, tuple[Any, Callable[[], Batch]]] = {
@@ -69,8 +79,9 @@ def batch_for(case: str) -> Batch:
     batch = CASES[case][1]()
     roles = objective_for(case).recipe.roles
     roles |= {"concept"} if batch.levels is not None else set()
-    kept = [{r: x for r, x in part.items() if r in roles} for part in (batch.images, batch.texts, batch.content)]
-    return replace(batch, images=kept[0], texts=kept[1], content=kept[2])
+    images, content = ({r: x for r, x in part.items() if r in roles} for part in (batch.images, batch.content))
+    texts = batch.texts.part(dict.fromkeys(roles, slice(None)))
+    return replace(batch, images=images, texts=texts, content=content)
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
@@ -138,7 +149,7 @@ def _in_double(model: HypCLIP, batch: Batch, objective: Objective) -> Output:
         return model.metric.lift(features, scale.exp(), model.curv)
 
     features = {r: lift(model.image_tower(x.double()), model.log_image_scale) for r, x in batch.images.items()}
-    features |= {r: lift(model.text_tower(x), model.log_text_scale) for r, x in batch.texts.items()}
+    features |= {r: lift(model.text_tower(x), model.log_text_scale) for r, x in tokens_of(batch.texts).items()}
     if batch.box_rows is not None:
         boxes = objective.recipe.max_boxes
         for role in ("box_image", "box_text"):

@@ -85,12 +85,12 @@ def model_flops(model: HypCLIP, batch: Batch) -> float:
     # A model in parts cannot be copied; it has no adapters either.
     empty = (untrained(model.config) if is_sharded(model) else copy.deepcopy(model)).to("meta").eval()
     images = {role: x.to("meta") for role, x in batch.images.items()}
-    texts = {role: x.to("meta") for role, x in batch.texts.items()}
+    texts = batch.texts.map(lambda x: x.to("meta"))
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             for pixels in images.values():
                 empty.image_tower(pixels)
-            for tokens in texts.values():
+            for tokens in texts.passes:
                 empty.text_tower(tokens)
     except (NotImplementedError, RuntimeError):
         return float("nan")

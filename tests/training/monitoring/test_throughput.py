@@ -133,7 +133,7 @@ def text_flops(tokens: int) -> int:
 
 def by_hand(batch: Batch) -> float:
     pictures = sum(len(pixels) for pixels in batch.images.values())
-    texts = sum(len(tokens) * text_flops(tokens.shape[1]) for tokens in batch.texts.values())
+    texts = sum(len(tokens) * text_flops(tokens.shape[1]) for tokens in batch.texts.passes)
     return 3 * (pictures * image_flops() + texts) / batch.size
 
 
