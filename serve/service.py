@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -51,6 +51,14 @@ from serve.telemetry.metrics import Metrics
 from serve.telemetry.timing import recorded
 
 T = TypeVar("T")
+
+
+class Embedded(NamedTuple):
+    """Points of items, float32, the modality of each, and the number of tokens of those that are texts."""
+
+    points: Float[Tensor, "n d"]
+    modality: list[Modality]
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -121,8 +129,8 @@ class Service:
 
     async def embed(
         self, items: Sequence[Item | Point | Upload], collection: str, *, is_checked: bool = False
-    ) -> tuple[Float[Tensor, "n d"], list[Modality]]:
-        """Turn items into float32 points, and say what each was made from.
+    ) -> Embedded:
+        """Turn items into float32 points.
 
         Args:
             items: validated requests.
@@ -137,6 +145,7 @@ class Service:
         given: dict[int, list[float]] = {}
         stored: dict[int, str] = {}
         modality: list[Modality] = ["text"] * len(items)
+        tokens = 0
         for i, item in enumerate(items):
             match item:
                 case str() if is_picture(item):
@@ -171,12 +180,11 @@ class Service:
             pictures = await self._prepared(list(images.values()))
             points[list(images)] = _finite(await self.engine.embed_image(pictures))
         if texts:
-            points[list(texts)] = _finite(await self.engine.embed_text(list(texts.values())))
-        return points, modality
+            embedded = await self.engine.embed_text(list(texts.values()))
+            points[list(texts)], tokens = _finite(embedded.points), embedded.tokens
+        return Embedded(points, modality, tokens)
 
-    async def embed_inputs(
-        self, inputs: Sequence[Item | Upload], collection: str
-    ) -> tuple[Float[Tensor, "n d"], list[Modality]]:
+    async def embed_inputs(self, inputs: Sequence[Item | Upload], collection: str) -> Embedded:
         """Turn the inputs of a request into points; as `embed`, for no more of them than the settings allow."""
         _check_count("the number of inputs", inputs, self.settings.max_inputs, "max_inputs")
         return await self.embed(inputs, collection)
@@ -247,12 +255,12 @@ class Service:
         self, items: Sequence[Item], weights: Sequence[float] | None, collection: str
     ) -> Float[Tensor, " d"]:
         """Return the weighted mean of items, in float64."""
-        points, _ = await self.embed_inputs(items, collection)
-        return relations.mean(points, self.engine.curv, weights)
+        embedded = await self.embed_inputs(items, collection)
+        return relations.mean(embedded.points, self.engine.curv, weights)
 
     async def order(self, first: Item, second: Item, collection: str, rule: Entailment) -> relations.Ordering:
         """Tell which of two items is the more general."""
-        points, _ = await self.embed([first, second], collection)
+        points = (await self.embed([first, second], collection)).points
         return relations.order(points[0], points[1], self.engine.curv, rule)
 
     async def classify(
@@ -268,13 +276,13 @@ class Service:
             raise InvalidImage("a label is a picture; labels are texts, and pictures go into inputs")
         texts = prompts(labels, templates)
         self._check_texts(texts)
-        x, modality = await self.embed_inputs(inputs, collection)
+        given = await self.embed_inputs(inputs, collection)
         engine = self.engine
-        embedded = _finite(await engine.embed_text(texts))
+        embedded = _finite((await engine.embed_text(texts)).points)
         scores = await asyncio.to_thread(
-            probabilities, x, embedded, len(labels), engine.curv, engine.logit_scale, "lorentz"
+            probabilities, given.points, embedded, len(labels), engine.curv, engine.logit_scale, "lorentz"
         )
-        return scores, modality
+        return scores, given.modality
 
     async def taxonomy(self, edges: Sequence[tuple[str, str]]) -> Taxonomy:
         """Build the taxonomy of a request, no larger than the settings allow."""
@@ -292,7 +300,7 @@ class Service:
         # Before the forward pass, for a quick refusal; `create_collection` has the last word.
         with contextlib.suppress(UnknownCollection):
             await self.check_collection(name)
-        vectors, modality = await self.embed(points, name)
+        vectors, modality, _ = await self.embed(points, name)
         columns = Points([p.id for p in points], vectors, modality, [p.metadata for p in points])
         self.space.check_points(vectors)
         await self.ask("create", partial(self.store.create_collection, name, self.space))
@@ -327,8 +335,7 @@ class Service:
     async def _located(self, items: Sequence[Item], collection: str) -> Float[Tensor, "n d"]:
         """Return the points of items to search a collection with, which is refused first if it is of another model."""
         await self.check_collection(collection)
-        points, _ = await self.embed(items, collection, is_checked=True)
-        return points
+        return (await self.embed(items, collection, is_checked=True)).points
 
     def _check_page(self, k: int, offset: int) -> None:
         if k > self.settings.max_k:

@@ -16,7 +16,7 @@ from serve.coordinates import Coordinates, coordinates, radii
 from serve.errors import InvalidRequest
 from serve.inputs.data_uri import is_picture
 from serve.schemas.fields import WHOLE, Flag, Schema, limits
-from serve.schemas.items import ImageItem, Item, JinaItem, TextItem
+from serve.schemas.items import ImageItem, Item, JinaItem
 
 router = APIRouter(prefix="/v1", tags=["embed"])
 
@@ -122,8 +122,7 @@ async def embeddings(request: EmbeddingsRequest, service: ServiceDep) -> Respons
         ImageItem(image=item) if isinstance(item, str) and (request.modality == "image" or is_picture(item)) else item
         for item in request.input
     ]
-    x, _ = await service.embed_inputs(items, "default")
-    tokens = await engine.count_tokens([t for item in items if (t := _text(item)) is not None])
+    x, _, tokens = await service.embed_inputs(items, "default")
     rows, distances = coordinates(x, request.geometry, engine.curv), radii(x, engine.curv)
     as_base64 = "base64" in (request.encoding_format, request.embedding_type)
     data = [
@@ -144,13 +143,3 @@ async def embeddings(request: EmbeddingsRequest, service: ServiceDep) -> Respons
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
-
-
-def _text(item: Item) -> str | None:
-    match item:
-        case str():
-            return item
-        case TextItem():
-            return item.text
-        case _:
-            return None

@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
+from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 from torch.export import Dim
 
 from hypclip import HypCLIP
 from hypclip.errors import ConfigError, MissingExtraError
 from hypclip.export.onnx import require_equal, require_onnx, session, write_graph
+from hypclip.towers.passes import TextPasses
+from hypclip.towers.tokens import TokenRows
 from serve.inference.exports import Contents, Exports
-from serve.inference.packed import PackedTower, can_be_packed, pack, unpadded
+from serve.inference.packed import PackedTower, can_be_packed, pack, read_packed
 
 BackendKind = Literal["auto", "torch", "compile", "onnx"]
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -39,22 +42,22 @@ _PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "onnx": ("float32", "int8"),
 }
 _WIDE = 512
-"""Width of a text tower from which packing is worth it: in a narrow one attention, which looks at all pairs of a
-pass, is too much beside the products with weights. ViT-B/32's, 512, gains by it and the quickstart's loses."""
+"""Width of a text tower from which packing is worth it: in a narrow one, attention over all pairs of a pass is too much
+beside the products with weights. ViT-B/32's, 512, gains by it and the quickstart's loses."""
 _EXACT, _QUANTISED = 1e-3, 0.2
 """Relative errors of exported features beyond which the graph is wrong, which rounding does not come near."""
 
 
 class Backend(Protocol):
-    """Something that embeds rows of token ids, and pictures cut to the model's size.
+    """The towers of a model, ready to embed token ids, and pictures cut to the model's size.
 
-    Where it `packs_texts`, a text takes the same time whatever the length of those beside it.
+    `packs_texts` says whether texts are packed into passes, or padded in passes by length.
     """
 
     packs_texts: bool
 
-    def text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
-        """Embed at least one row of token ids, padded to the longest; float32 space components on the CPU."""
+    def text(self, rows: TokenRows) -> Float[Tensor, "n d"]:
+        """Embed the token ids of at least one text; float32 space components on the CPU."""
         ...
 
     def image(self, pixels: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n d"]:
@@ -97,17 +100,16 @@ def load_backend(
     towers = [model.text_tower, model.image_tower]
     if dtype != torch.float32:
         towers = [copy.deepcopy(tower).to(dtype) for tower in towers]
-    packs = _packs(model, model.device)
-    if packs:
+    if _packs(model, model.device):
         towers[0] = PackedTower(towers[0])
     text, image = towers if kind == "torch" else (torch.compile(tower, dynamic=True) for tower in towers)
-    backend = _Towers(model, unpadded(text) if packs else text, image, model.device, dtype)
+    backend = _Towers(model, text, image, model.device, dtype)
     if kind == "torch":
         return backend
     with _refused(kind, RuntimeError):
         for rows in (1, 2):  # one graph for a single row, one for any other number
-            for tokens in _short_and_full(model):
-                backend.text(tokens[:rows])
+            for texts in _short_and_full(model):
+                backend.text(model.tokenizer.encode(texts[:rows]))
             backend.image(torch.zeros(rows, 3, model.image_size, model.image_size, dtype=torch.uint8))
     return backend
 
@@ -124,19 +126,24 @@ def _best(model: HypCLIP, precision: Precision, exports: Exports | None) -> Back
 
 
 def _packs(model: HypCLIP, device: torch.device) -> bool:
-    """Return whether texts go packed: on a CPU, since a GPU has more of large batches than of no padding."""
+    """Return whether texts are packed: on a CPU, since a GPU gains more by large batches than by no padding.
+
+    The highest id of a text has to be its last, as it is with CLIP's tokenizer.
+    """
     tower: Any = model.text_tower
-    return device.type == "cpu" and can_be_packed(tower) and tower.width >= _WIDE
+    ends_highest = isinstance(model.tokenizer.encoder, SimpleTokenizer)
+    return device.type == "cpu" and ends_highest and can_be_packed(tower) and tower.width >= _WIDE
 
 
 class _Towers:
-    """A Backend: two towers, and what the model has around them."""
+    """A Backend: two towers, the text tower a packed one where texts are, and what the model has around them."""
 
     def __init__(
         self, model: HypCLIP, text: Tower, image: Tower, device: torch.device, dtype: torch.dtype = torch.float32
     ):
         self._text_tower, self._image_tower = text, image
         self.packs_texts = _packs(model, device)
+        self._pad_id, self._pass_tokens = model.tokenizer.pad_id, model.pass_tokens
         self._device, self._dtype = device, dtype
         self._metric = model.metric
         with torch.no_grad():
@@ -148,11 +155,14 @@ class _Towers:
         self._mean = torch.tensor(model.config.image_mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(model.config.image_std, device=device).view(3, 1, 1)
 
-    def text(self, tokens: Int[Tensor, "n length"]) -> Float[Tensor, "n d"]:
+    def text(self, rows: TokenRows) -> Float[Tensor, "n d"]:
         """Embed token ids; see Backend."""
         with torch.inference_mode():
-            # A copy: torch.compile would compile again for a part of a larger tensor.
-            features = self._text_tower(tokens.to(self._device, copy=True))
+            if self.packs_texts:
+                features = read_packed(self._text_tower, rows)
+            else:
+                passes = TextPasses.plan({"text": rows}, self._pad_id, self._pass_tokens)
+                features = passes.map(lambda x: x.to(self._device)).read(self._text_tower)
         return self._lifted(features, self._text_scale)
 
     def image(self, pixels: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n d"]:
@@ -170,9 +180,9 @@ class _Towers:
         return self._metric.lift(features.float(), scale, self._curv).cpu()
 
 
-def _short_and_full(model: HypCLIP) -> list[Tensor]:
-    """Return token ids of two short texts and of two that fill the context; the same twice if all rows are full."""
-    return [model.tokenizer(["a photo of a dog" + " dog" * n, "two"]) for n in (0, model.tokenizer.context_length)]
+def _short_and_full(model: HypCLIP) -> list[list[str]]:
+    """Return a short text, and one that fills the context, each with another."""
+    return [["a photo of a dog" + " dog" * n, "two"] for n in (0, model.tokenizer.context_length)]
 
 
 @contextmanager
@@ -212,7 +222,7 @@ def _exported(model: HypCLIP, precision: Precision, exports: Exports | None) -> 
         logger.info("exporting the model to ONNX, to be kept in %s", exports.folder)
         with exports.alone():
             runs = _kept(graphs, precision, contents, exports) or _export(graphs, precision, contents, exports)
-    return unpadded(runs["text"]) if packs else runs["text"], runs["image"]
+    return runs["text"], runs["image"]
 
 
 def _graphs(model: HypCLIP, packs: bool) -> dict[str, _Graph]:
@@ -220,10 +230,11 @@ def _graphs(model: HypCLIP, packs: bool) -> dict[str, _Graph]:
     picture = torch.arange(2 * 3 * size * size).sin().view(2, 3, size, size)
     texts = _short_and_full(model)
     if packs:
-        text = _Graph(PackedTower(model.text_tower).eval(), [pack(each)[0] for each in texts], {1: Dim.DYNAMIC})
+        samples = [pack(model.tokenizer.encode(each))[0] for each in texts]
+        text = _Graph(PackedTower(model.text_tower).eval(), samples, {1: Dim.DYNAMIC})
     else:
         # AUTO: a tower whose rows always fill the context may have one length only.
-        text = _Graph(model.text_tower, texts, {0: rows, 1: Dim.AUTO})
+        text = _Graph(model.text_tower, [model.tokenizer(each) for each in texts], {0: rows, 1: Dim.AUTO})
     return {"text": text, "image": _Graph(model.image_tower, [picture, picture[:1]], {0: rows})}
 
 

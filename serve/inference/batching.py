@@ -7,13 +7,11 @@ what waits; `batched` has no bound, no cancellation and one queue. Neither compu
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
 from serve.errors import Overloaded, WorkerFailed
@@ -23,11 +21,7 @@ from serve.telemetry.timing import record
 Modality: TypeAlias = Literal["text", "image"]
 Array: TypeAlias = NDArray[Any]
 
-_WINDOW = 4
-"""Batches are made of inputs alike in length, looked for among this many batches' worth of the longest-waiting."""
-_NEARLY = 0.97
-"""The share of the best throughput that a smaller batch may have, since its answers come sooner."""
-_WELCOME = 128
+_ALWAYS_ADMITTED = 128
 """Inputs that may wait however long they take: a crowd of clients with one each is no overload."""
 _SMALL = 3
 """Inputs that are not worth sharing out among workers."""
@@ -35,14 +29,14 @@ _SMALL = 3
 
 @dataclass(frozen=True)
 class BatchDone:
-    """What a worker made of a batch: one embedding, or one error, for each input; and the seconds it took."""
+    """The answer to a batch: one embedding or one error per input, and the seconds it took."""
 
     rows: Sequence[Array | Exception]
     seconds: float
 
 
 class Worker(Protocol):
-    """Something that computes batches, one after the other, in the order they were sent."""
+    """A process that computes batches, one after the other, in the order they were sent."""
 
     def send(self, modality: Modality, inputs: Sequence[Array], done: Callable[[BatchDone], None]) -> None:
         """Start on a batch as soon as those before it are done; call `done` on the event loop."""
@@ -51,32 +45,34 @@ class Worker(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """When a batch is closed, and how much may wait.
+    """Limits of a batch, and of what may wait.
 
-    `max_batch` is by modality; `max_wait_s` is how long an input waits for others while the worker could start;
-    `max_items` and `max_bytes` bound all inputs that wait or run, `patience_s` the time they are expected to take.
-    `overhead` is what a batch costs besides its rows, in units of their length; inputs without are not padded.
+    Args:
+        max_batch: size of a batch by modality, in tokens of texts and in pictures; what is larger alone goes alone.
+        max_wait_s: how long an input waits for others while the worker could start.
+        max_items: inputs that wait or run.
+        max_bytes: of all of them.
+        max_expected_s: how long they may be expected to take.
     """
 
     max_batch: Mapping[Modality, int]
     max_wait_s: float
     max_items: int
     max_bytes: int
-    patience_s: float
-    overhead: Mapping[Modality, float] = field(default_factory=dict)
+    max_expected_s: float
 
 
 @dataclass(frozen=True)
 class Input:
-    """One text or picture, ready for the model. Inputs of equal `key` have equal embeddings."""
+    """The token ids of a text, or the pixels of a picture. Inputs of equal `key` have equal embeddings."""
 
     array: Array
     key: bytes
 
     @property
-    def length(self) -> int:
-        """How many tokens, or rows of pixels."""
-        return int(self.array.shape[-1])
+    def size(self) -> int:
+        """The number of tokens of a text; a picture is 1."""
+        return len(self.array) if self.array.ndim == 1 else 1
 
 
 @dataclass(eq=False, slots=True)
@@ -90,11 +86,53 @@ class _Job:
 
 @dataclass(eq=False)
 class _Lane:
-    """A worker with what it has been sent."""
+    """A worker and the batches it was sent."""
 
     worker: Worker
     idle_since: float = -float("inf")
     running: list[list[_Job]] = field(default_factory=list)
+
+
+class _Queue:
+    """Jobs of one modality, the oldest first, and the sum of their sizes."""
+
+    def __init__(self, max_batch: int):
+        self.jobs: deque[_Job] = deque()
+        self._max_batch, self._size = max_batch, 0
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is enough for a batch."""
+        return self._size >= self._max_batch
+
+    def extend(self, jobs: Iterable[_Job]) -> None:
+        """Add jobs behind the others."""
+        for job in jobs:
+            self.jobs.append(job)
+            self._size += job.input.size
+
+    def take(self, share: int) -> list[_Job]:
+        """Take the oldest jobs, as many as fit into a batch and no more than `share`, but at least one."""
+        batch = [self._pop()]
+        size = batch[0].input.size
+        while self.jobs and len(batch) < share and size + self.jobs[0].input.size <= self._max_batch:
+            batch.append(self._pop())
+            size += batch[-1].input.size
+        return batch
+
+    def drop_done(self) -> None:
+        """Forget jobs whose futures are done."""
+        jobs = [job for job in self.jobs if not job.future.done()]
+        self.jobs, self._size = deque(), 0
+        self.extend(jobs)
+
+    def _pop(self) -> _Job:
+        job = self.jobs.popleft()
+        self._size -= job.input.size
+        return job
 
 
 class Batcher:
@@ -109,7 +147,7 @@ class Batcher:
     def __init__(self, workers: Sequence[Worker], limits: Limits, metrics: Metrics):
         self._limits, self._metrics = limits, metrics
         self._lanes = [_Lane(worker) for worker in workers]
-        self._queues: dict[Modality, deque[_Job]] = {modality: deque() for modality in limits.max_batch}
+        self._queues: dict[Modality, _Queue] = {modality: _Queue(size) for modality, size in limits.max_batch.items()}
         self._pace_s: dict[Modality, float] = dict.fromkeys(limits.max_batch, 0.0)
         self._items, self._bytes = dict.fromkeys(limits.max_batch, 0), 0
         self._failure: WorkerFailed | None = None
@@ -129,7 +167,7 @@ class Batcher:
         jobs = [_Job(each, loop.time(), loop.create_future()) for each in inputs]
         try:
             self._queues[modality].extend(jobs)
-            self._pump()
+            self._dispatch()
             rows = [await job.future for job in jobs]
         except BaseException:
             self._abandon(modality, jobs)
@@ -152,13 +190,13 @@ class Batcher:
     def fail(self, failure: WorkerFailed) -> None:
         """Fail everything that waits or runs, at once, and everything that comes after."""
         self._failure = failure
-        waiting = [job for queue in self._queues.values() for job in queue]
+        waiting = [job for queue in self._queues.values() for job in queue.jobs]
         running = [job for lane in self._lanes for batch in lane.running for job in batch]
-        for queue in self._queues.values():
-            queue.clear()
         for job in (*waiting, *running):
             if not job.future.done():
                 job.future.set_exception(failure)
+        for queue in self._queues.values():
+            queue.drop_done()
 
     def _admit(self, modality: Modality, items: int, size: int) -> None:
         self._check(items, size)
@@ -178,7 +216,7 @@ class Batcher:
             full = "the queue of the model is full", "max_queue_items"
         elif waiting and self._bytes + size > limits.max_bytes:
             full = "the queue of the model is full", "max_queue_bytes"
-        elif ahead_s > limits.patience_s and waiting >= _WELCOME:
+        elif ahead_s > limits.max_expected_s and waiting >= _ALWAYS_ADMITTED:
             full = f"what waits for the model takes {ahead_s:.1f} s", "max_queue_s"
         if full is not None:
             self._metrics.rejected.labels("queue").inc()
@@ -190,14 +228,13 @@ class Batcher:
         self._metrics.queued(modality, -items, -size)
 
     def _abandon(self, modality: Modality, jobs: Sequence[_Job]) -> None:
-        """Forget inputs that nobody waits for any more; a batch under way passes over them."""
+        """Forget inputs that nobody waits for any more; one in a running batch is computed for nothing."""
         for job in jobs:
             if not job.future.cancel() and not job.future.cancelled():
                 job.future.exception()
-        queue = self._queues[modality]
-        self._queues[modality] = deque(job for job in queue if not job.future.done())
+        self._queues[modality].drop_done()
 
-    def _pump(self) -> None:
+    def _dispatch(self) -> None:
         """Send every batch that is due, and come back when the next one will be."""
         if self._timer is not None:
             self._timer.cancel()
@@ -209,28 +246,27 @@ class Batcher:
                 due = {m: self._due(lane, m) for m, queue in self._queues.items() if queue}
                 if not due or len(lane.running) != ahead:
                     continue
-                modality = min(due, key=lambda m: (due[m] > now, self._queues[m][0].since))
+                modality = min(due, key=lambda m: (due[m] > now, self._queues[m].jobs[0].since))
                 if due[modality] <= now:
                     self._send(lane, modality, now)
                 else:
                     next_due = min(next_due, *due.values())
         if next_due < float("inf"):
-            self._timer = asyncio.get_running_loop().call_at(next_due, self._pump)
+            self._timer = asyncio.get_running_loop().call_at(next_due, self._dispatch)
 
     def _due(self, lane: _Lane, modality: Modality) -> float:
         """Return the time from which on the next batch may go to a lane."""
-        if self._is_full(modality):
+        if self._queues[modality].is_full:
             return -float("inf")
         if lane.running:
             # It waits to become full; but where a full batch of the other kind would go, the older of the two does.
-            return -float("inf") if any(map(self._is_full, self._queues)) else float("inf")
-        return min(lane.idle_since, self._queues[modality][0].since) + self._limits.max_wait_s
-
-    def _is_full(self, modality: Modality) -> bool:
-        return len(self._queues[modality]) >= self._limits.max_batch[modality]
+            return -float("inf") if any(queue.is_full for queue in self._queues.values()) else float("inf")
+        return min(lane.idle_since, self._queues[modality].jobs[0].since) + self._limits.max_wait_s
 
     def _send(self, lane: _Lane, modality: Modality, now: float) -> None:
-        batch = self._take(modality)
+        queue = self._queues[modality]
+        # Not more than a worker's share: with all of it in one batch the other workers would have nothing to take.
+        batch = queue.take(max(_SMALL, -(-len(queue) // len(self._lanes))))
         slots: dict[bytes, list[_Job]] = {}
         for job in batch:
             job.waited_s = now - job.since
@@ -240,22 +276,6 @@ class Batcher:
         self._metrics.batch_sent(modality, len(batch), (job.waited_s for job in batch))
         lane.worker.send(modality, [jobs[0].input.array for jobs in same], lambda done: self._done(lane, same, done))
 
-    def _take(self, modality: Modality) -> list[_Job]:
-        """Take the job that has waited longest, with as many of those most like it in length as are worth it."""
-        queue = self._queues[modality]
-        # Not more than a worker's share: with all of it in one batch the other workers would have nothing to take.
-        limit = min(self._limits.max_batch[modality], max(_SMALL, -(-len(queue) // len(self._lanes))))
-        overhead = self._limits.overhead.get(modality)
-        if overhead is None:
-            batch = list(itertools.islice(queue, limit))
-        else:
-            window = sorted(itertools.islice(queue, limit * _WINDOW), key=lambda job: job.input.length)
-            start, end = _worthwhile([job.input.length for job in window], window.index(queue[0]), limit, overhead)
-            batch = window[start:end]
-        taken = set(batch)
-        self._queues[modality] = deque(job for job in queue if job not in taken)
-        return batch
-
     def _done(self, lane: _Lane, same: Sequence[Sequence[_Job]], done: BatchDone) -> None:
         batch = lane.running.pop(0)
         lane.idle_since = asyncio.get_running_loop().time()
@@ -264,27 +284,9 @@ class Batcher:
         known = self._pace_s[modality]
         self._pace_s[modality] = pace if known == 0 else 0.8 * known + 0.2 * pace
         self._metrics.batch_done(modality, done.seconds)
-        self._pump()  # before the answers, which take the event loop a while
+        self._dispatch()  # before the answers, which take the event loop a while
         for jobs, row in zip(same, done.rows, strict=True):
             _resolve(jobs, row, done.seconds)
-
-
-def _worthwhile(lengths: Sequence[int], oldest: int, limit: int, overhead: float) -> tuple[int, int]:
-    """Return the smallest range of sorted `lengths`, `oldest` in it, that does nearly the most work for the time.
-
-    A batch is padded to its longest row, and costs `overhead` besides: small ones of one length waste on the second,
-    large ones of many on the first. The smaller a batch the sooner its answers, and the more alike the workers' loads.
-    """
-    size = np.asarray(lengths)
-    before = np.concatenate([[0], np.cumsum(size)])
-    start = np.arange(max(0, oldest - limit + 1), oldest + 1)[:, None]
-    end = np.arange(oldest + 1, min(len(size), oldest + limit) + 1)[None]
-    rows = end - start
-    work = (before[end] - before[start]) / (1 + rows * size[end - 1] / overhead)
-    work = np.where(rows <= limit, work, -1)
-    fewest = np.where(work >= _NEARLY * work.max(), rows - work / (1 + work.max()), np.inf)
-    best = np.unravel_index(fewest.argmin(), work.shape)
-    return int(start[best[0], 0]), int(end[0, best[1]])
 
 
 def _resolve(jobs: Iterable[_Job], row: Array | Exception, seconds: float) -> None:

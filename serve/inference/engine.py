@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -30,8 +30,15 @@ _LONG_TEXT = 2_000
 """Characters of a request from which on tokenizing leaves the event loop."""
 
 
+class TextPoints(NamedTuple):
+    """Embeddings of texts, float32 space components on the CPU, and the number of tokens of all the texts."""
+
+    points: Float[Tensor, "n d"]
+    tokens: int
+
+
 class Engine(Protocol):
-    """Something that turns texts and pictures into points of one space."""
+    """A model that turns texts and pictures into points of one space."""
 
     @property
     def model_id(self) -> str:
@@ -77,8 +84,8 @@ class Engine(Protocol):
         """Raise Overloaded if whatever is to be embedded would be refused."""
         ...
 
-    async def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
-        """Embed at least one text; float32 space components on the CPU."""
+    async def embed_text(self, texts: Sequence[str]) -> TextPoints:
+        """Embed at least one text."""
         ...
 
     def prepare(self, image: Image.Image) -> Input:
@@ -89,13 +96,16 @@ class Engine(Protocol):
         """Embed at least one prepared picture; float32 space components on the CPU."""
         ...
 
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        """Return how many tokens the model reads of texts, all together."""
-        ...
-
     async def aclose(self) -> None:
         """Finish what runs, and free everything."""
         ...
+
+
+class _Known(NamedTuple):
+    """The embedding of a text, and the number of its tokens."""
+
+    row: Array
+    tokens: int
 
 
 class ModelEngine:
@@ -105,7 +115,7 @@ class ModelEngine:
         self._settings, self._metrics, self._on_death = settings, metrics, on_death
         self._workers: list[WorkerProcess] = []
         self._failed = False
-        self._cache: MutableMapping[str, Array] = LRUCache(settings.text_cache)
+        self._cache: MutableMapping[str, _Known] = LRUCache(settings.text_cache)
 
     @classmethod
     async def start(cls, settings: Settings, metrics: Metrics, on_death: Callable[[WorkerFailed], None]) -> Self:
@@ -153,12 +163,11 @@ class ModelEngine:
         engine._tokenizer = Tokenizer(card.text_cfg)
         engine._resize = resize_and_crop(card.image_size)
         limits = Limits(
-            max_batch={"text": settings.max_batch_text, "image": settings.max_batch_image},
+            max_batch={"text": settings.max_batch_tokens, "image": settings.max_batch_image},
             max_wait_s=settings.batch_wait_ms / 1e3,
             max_items=settings.max_queue_items,
             max_bytes=settings.max_queue_bytes,
-            patience_s=settings.max_queue_s,
-            overhead={} if card.overhead_tokens is None else {"text": card.overhead_tokens},
+            max_expected_s=settings.max_queue_s,
         )
         engine._batcher = Batcher(engine._workers, limits, metrics)
         return engine
@@ -188,9 +197,13 @@ class ModelEngine:
         """The worker processes."""
         return [worker.pid for worker in self._workers]
 
-    async def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
-        """Embed texts; see Engine. Those embedded lately are not computed again."""
-        known = {text: row for text in set(texts) if (row := self._cache.get(text)) is not None}
+    async def embed_text(self, texts: Sequence[str]) -> TextPoints:
+        """Embed texts; see Engine.
+
+        Equal texts of a request are computed once, and those embedded lately, of which the cache has the embeddings,
+        not at all; equal inputs of several requests in one batch are computed once by the `Batcher`.
+        """
+        known = {text: each for text in set(texts) if (each := self._cache.get(text)) is not None}
         missing = [text for text in dict.fromkeys(texts) if text not in known]
         if self._settings.text_cache:
             self._metrics.cache_hits.inc(len(texts) - len(missing))
@@ -199,10 +212,12 @@ class ModelEngine:
             with recorded("pre"), self._metrics.preprocessing("text"):
                 inputs = await self._tokenized(missing)
             rows = await self._batcher.run("text", inputs)
-            known.update(zip(missing, rows, strict=True))
+            new = dict(zip(missing, map(_Known, rows, (each.size for each in inputs)), strict=True))
+            known.update(new)
             if self._settings.text_cache:
-                self._cache.update(zip(missing, rows, strict=True))
-        return _points([known[text] for text in texts])
+                self._cache.update(new)
+        found = [known[text] for text in texts]
+        return TextPoints(_points([each.row for each in found]), sum(each.tokens for each in found))
 
     def prepare(self, image: Image.Image) -> Input:
         """See Engine: pixels resized and cropped, known by a hash of them."""
@@ -212,10 +227,6 @@ class ModelEngine:
     async def embed_image(self, images: Sequence[Input]) -> Float[Tensor, "n d"]:
         """Embed pictures; see Engine."""
         return _points(await self._batcher.run("image", images))
-
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        """See Engine."""
-        return sum(each.length for each in await self._tokenized(texts))
 
     async def aclose(self) -> None:
         """See Engine."""
@@ -235,7 +246,7 @@ class ModelEngine:
         return await asyncio.to_thread(self._tokens, texts)
 
     def _tokens(self, texts: Sequence[str]) -> list[Input]:
-        rows = (self._tokenizer([text])[0].numpy() for text in texts)
+        rows = [ids.numpy() for ids in self._tokenizer.encode(texts).split()]
         return [Input(row, row.tobytes()) for row in rows]
 
 

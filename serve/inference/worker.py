@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, cast
 
 import numpy as np
 
@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# What goes to the process: the token ids of texts, joined end to end, and their lengths; or the pixels of pictures.
+_Batch: TypeAlias = tuple[Array, list[int]] | Sequence[Array]
+
 _HEADER = struct.Struct("!Q")
 _HEARTBEAT_S = 1.0
 _NICE = 5  # the event loop, which has to refuse what is too much, comes before the model, which would take all
-_LEAST_OVERHEAD = 32.0  # where the measurement was disturbed
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,6 @@ class ModelCard:
     entailment: Entailment
     image_size: int
     text_cfg: dict[str, Any]
-    overhead_tokens: float | None  # of a batch besides its rows; None where rows are not padded
 
 
 class WorkerProcess(asyncio.Protocol):
@@ -148,7 +149,7 @@ class WorkerProcess(asyncio.Protocol):
         if not self._waiting:
             self._heard = time.monotonic()
         self._waiting.append(done)
-        self._write(("batch", modality, inputs))
+        self._write(("batch", _joined(inputs)))
 
     async def aclose(self) -> None:
         """End the process: after the batches it was sent, or by force when that takes longer than a batch may."""
@@ -277,41 +278,51 @@ def _main(line: socket.socket, config: WorkerConfig) -> None:
                 match message:
                     case "ping":
                         say("pong")
-                    case ("batch", modality, inputs):
+                    case ("batch", batch):
                         start = time.perf_counter()
-                        rows = model.embed(modality, inputs)
+                        rows = model.embed(batch)
                         say(("done", rows, time.perf_counter() - start))
 
 
 @dataclass(frozen=True)
 class _Model:
-    """What runs here: a backend, and what rows of tokens are padded with."""
+    """The backend of this process."""
 
     backend: Backend
-    pad_id: int
 
-    def embed(self, modality: Modality, inputs: Sequence[Array]) -> list[Array | None]:
+    def embed(self, batch: _Batch) -> list[Array | None]:
         """Embed a batch; when that fails, each input by itself, so that one cannot fail those that came with it."""
         try:
-            return self._embed(modality, inputs)
+            return self.embed_together(batch)
         except Exception as error:
             if _is_fatal(error):
                 raise
-            logger.exception("a batch of %d %s inputs failed", len(inputs), modality)
-            if len(inputs) == 1:
-                return [None]
-            return [self.embed(modality, [each])[0] for each in inputs]
+            ones = _alone(batch)
+            logger.exception("a batch of %d %ss failed", len(ones), "text" if isinstance(batch, tuple) else "picture")
+            return [None] if len(ones) == 1 else [self.embed(one)[0] for one in ones]
 
-    def _embed(self, modality: Modality, inputs: Sequence[Array]) -> list[Array | None]:
+    def embed_together(self, batch: _Batch) -> list[Array | None]:
+        """Embed a batch."""
         import torch
-        from torch.nn.utils.rnn import pad_sequence
 
-        tensors = [torch.from_numpy(array) for array in inputs]
-        if modality == "text":
-            points = self.backend.text(pad_sequence(tensors, batch_first=True, padding_value=self.pad_id))
+        from hypclip.towers.tokens import TokenRows
+
+        if isinstance(batch, tuple):
+            points = self.backend.text(TokenRows(torch.from_numpy(batch[0]), batch[1]))
         else:
-            points = self.backend.image(torch.stack(tensors))
+            points = self.backend.image(torch.from_numpy(np.stack(batch)))
         return list(points.numpy())
+
+
+def _joined(inputs: Sequence[Array]) -> _Batch:
+    """Return texts as token ids joined end to end and their lengths, pictures as they are."""
+    return (np.concatenate(inputs), [len(each) for each in inputs]) if inputs[0].ndim == 1 else inputs
+
+
+def _alone(batch: _Batch) -> list[_Batch]:
+    """Return a batch per input."""
+    inputs = np.split(batch[0], np.cumsum(batch[1])[:-1]) if isinstance(batch, tuple) else batch
+    return [_joined([each]) for each in inputs]
 
 
 def _load(config: WorkerConfig) -> tuple[ModelCard, _Model]:
@@ -324,31 +335,15 @@ def _load(config: WorkerConfig) -> tuple[ModelCard, _Model]:
     torch.set_num_threads(config.threads)
     model = hypclip.load(config.checkpoint, config.device)
     exports = Exports(config.checkpoint, config.onnx_cache)
-    runs = _Model(load_backend(model, config.backend, config.precision, exports), model.tokenizer.pad_id)
+    runs = _Model(load_backend(model, config.backend, config.precision, exports))
     text, image = model.tokenizer(["warm-up"])[0].numpy(), np.zeros((3, model.image_size, model.image_size), np.uint8)
-    longest = model.tokenizer.context_length
     for count in (1, 2):  # what batches of one and of several need is set up now and not for the first request
-        runs._embed("text", [text] * count)
-        runs._embed("image", [image] * count)
-    return _card(model, None if runs.backend.packs_texts else _overhead_tokens(runs, text, longest)), runs
+        for each in (text, image):
+            runs.embed_together(_joined([each] * count))
+    return _card(model), runs
 
 
-def _overhead_tokens(runs: _Model, text: Array, longest: int) -> float:
-    """Measure what a batch costs for being one, in tokens that could be embedded in that time."""
-    batches = [[text], [np.resize(text, min(32, longest))] * 16]
-
-    def seconds(batch: list[Array]) -> float:
-        start = time.perf_counter()
-        runs._embed("text", batch)
-        return time.perf_counter() - start
-
-    tokens = [sum(map(len, batch)) for batch in batches]
-    taken = [min(seconds(batch) for _ in range(3)) for batch in batches]
-    each = max(1e-9, (taken[1] - taken[0]) / (tokens[1] - tokens[0]))
-    return max(_LEAST_OVERHEAD, taken[0] / each - tokens[0])
-
-
-def _card(model: HypCLIP, overhead_tokens: float | None) -> ModelCard:
+def _card(model: HypCLIP) -> ModelCard:
     from hypclip.towers.build import tower_config
 
     return ModelCard(
@@ -361,7 +356,6 @@ def _card(model: HypCLIP, overhead_tokens: float | None) -> ModelCard:
         entailment=model.config.entailment,
         image_size=model.image_size,
         text_cfg=tower_config(model.config.towers)["text_cfg"],
-        overhead_tokens=overhead_tokens,
     )
 
 

@@ -132,7 +132,7 @@ def serve(place: Place, report: Report) -> None:
 async def _serve(place: Place, report: Report, folder: Path, precision: str) -> None:
     settings = Settings(
         checkpoint=folder, device=place.device.type, backend="torch", precision=precision, workers=1, text_cache=0,
-        max_batch_text=256, max_batch_image=64, batch_wait_ms=0,
+        max_batch_tokens=4096, max_batch_image=64, batch_wait_ms=0,
     )  # fmt: skip
     texts = [f"a photo of {n} dogs and {n * n} cats on a sofa" for n in range(256)]
     images = [quadrants(corners=((n, 0, 99), (0, n, 0), (9, 9, n), (n, n, n))) for n in range(64)]
@@ -142,7 +142,7 @@ async def _serve(place: Place, report: Report, folder: Path, precision: str) -> 
         pictures = [engine.prepare(image) for image in images]
         model = load(folder)
         want = model.embed_text(texts[:16]), model.embed_image(images[:16])
-        got = await engine.embed_text(texts[:16]), await engine.embed_image(pictures[:16])
+        got = (await engine.embed_text(texts[:16])).points, await engine.embed_image(pictures[:16])
         off = max(float((a - b).norm() / b.norm()) for a, b in zip(got, want, strict=True))
         bar = SERVED[precision]
         report.judged(

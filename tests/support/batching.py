@@ -13,6 +13,8 @@ from serve.telemetry.metrics import Metrics
 
 WAIT_S = 0.25  # a power of two, so that sums of times are exact
 ROOM = 10**9
+LENGTH = 3
+"""Tokens of a text unless a test says otherwise; four such texts fill a batch."""
 
 
 class Clock(asyncio.SelectorEventLoop):
@@ -81,7 +83,7 @@ class FakeWorker:
         return batch
 
 
-def text(value, length=3):
+def text(value, length=LENGTH):
     return Input(np.full(length, value), f"{value} {length}".encode())
 
 
@@ -91,14 +93,13 @@ def picture(value):
 
 def make(workers=1, **limits):
     workers = [FakeWorker() for _ in range(workers)]
-    defaults = {"max_wait_s": WAIT_S, "max_items": ROOM, "max_bytes": ROOM, "patience_s": math.inf}
-    defaults["overhead"] = {"text": 100.0}
+    defaults = {"max_wait_s": WAIT_S, "max_items": ROOM, "max_bytes": ROOM, "max_expected_s": math.inf}
     metrics = Metrics()
-    batcher = Batcher(workers, Limits(max_batch={"text": 4, "image": 2}, **{**defaults, **limits}), metrics)
+    batcher = Batcher(workers, Limits(max_batch={"text": 4 * LENGTH, "image": 2}, **{**defaults, **limits}), metrics)
     return batcher, metrics, *workers
 
 
-def ask(batcher, *values, length=3):
+def ask(batcher, *values, length=LENGTH):
     """Send a request; values are those of its texts."""
     return asyncio.create_task(batcher.run("text", [text(value, length) for value in values]))
 

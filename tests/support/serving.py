@@ -16,6 +16,7 @@ from hypclip.geometry import lorentz
 from hypclip.geometry.entailment import Cone, Entailment
 from serve.app import create_app
 from serve.inference.batching import Input
+from serve.inference.engine import TextPoints
 from serve.settings import Settings
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -39,8 +40,8 @@ class FakeEngine:
     def check_room(self) -> None:
         pass
 
-    async def embed_text(self, texts: Sequence[str]) -> Tensor:
-        return torch.stack([text_point(text) for text in texts])
+    async def embed_text(self, texts: Sequence[str]) -> TextPoints:
+        return TextPoints(torch.stack([text_point(text) for text in texts]), sum(len(text.split()) for text in texts))
 
     def prepare(self, image: Image.Image) -> Input:
         array = corners(image).numpy()
@@ -48,9 +49,6 @@ class FakeEngine:
 
     async def embed_image(self, images: Sequence[Input]) -> Tensor:
         return torch.stack([torch.from_numpy(image.array) for image in images])
-
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        return sum(len(text.split()) for text in texts)
 
     async def aclose(self) -> None:
         self.closed = True

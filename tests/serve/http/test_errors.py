@@ -7,6 +7,7 @@ import json
 import pytest
 from fastapi.testclient import TestClient
 
+from serve.inference.engine import TextPoints
 from tests.support.serving import FakeEngine, app_at, assert_error, encoded, png_header, quadrants
 
 JSON = {"content-type": "application/json"}
@@ -255,7 +256,8 @@ def test_a_refused_put_creates_no_collection(tmp_path):
 class BrokenEngine(FakeEngine):
     async def embed_text(self, texts):
         if texts == ["nan"]:
-            return (await super().embed_text(texts)) * float("nan")
+            points, tokens = await super().embed_text(texts)
+            return TextPoints(points * float("nan"), tokens)
         raise RuntimeError("secret detail")
 
 

@@ -11,6 +11,7 @@ from torch._dynamo.utils import counters
 
 from hypclip import HypCLIP, ModelConfig
 from hypclip.errors import ConfigError, MissingExtraError
+from hypclip.towers.tokens import TokenRows
 from serve.inference import backends
 from serve.inference.backends import load_backend
 
@@ -28,10 +29,11 @@ def tiny(towers=TOWERS, **config):
     return HypCLIP(ModelConfig(towers, curv_init=0.5, **config)).eval()
 
 
-def tokens(rows, length):
-    ids = torch.randint(1, 49000, (rows, length))
-    ids[:, 0], ids[:, -1] = 49406, 49407
-    return ids
+def tokens(*lengths):
+    ids = [torch.randint(1, 49000, (length,)) for length in lengths]
+    for row in ids:
+        row[0], row[-1] = 49406, 49407
+    return TokenRows(torch.cat(ids), list(lengths))
 
 
 def pictures(count, size=32):
@@ -50,10 +52,10 @@ def worst(rows, expected):
 
 def assert_agrees(backend, model, precision):
     """Lengths, full one included, and numbers of rows that no backend was prepared with."""
-    for rows, length in ((1, 5), (4, 9), (3, 76), (1, 77), (5, 77), (2, 2)):
-        ids = tokens(rows, length)
+    for lengths in ([5], [9] * 4, [76] * 3, [77], [77] * 5, [2] * 2, [77, 3, 40, *[5] * 20]):
+        rows = tokens(*lengths)
         with torch.no_grad():
-            assert worst(backend.text(ids), model.encode_text(ids)) < TOLERANCE[precision]
+            assert worst(backend.text(rows), model.encode_text(rows.padded(0))) < TOLERANCE[precision]
     for rows in (1, 5, 3):
         pixels = pictures(rows)
         assert worst(backend.image(pixels), model.embed_image(pillow(pixels))) < TOLERANCE[precision]
@@ -101,7 +103,7 @@ def test_convolutions_and_towers_with_rows_of_one_length(kind):
     model = tiny({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text})
     backend = load_backend(model, kind)
     texts, pixels = ["a dog", "two cats on a mat"], pictures(3)
-    assert worst(backend.text(model.tokenizer(texts)), model.embed_text(texts)) < 1e-5
+    assert worst(backend.text(model.tokenizer.encode(texts)), model.embed_text(texts)) < 1e-5
     assert worst(backend.image(pixels), model.embed_image(pillow(pixels))) < 1e-5
 
 
@@ -112,7 +114,7 @@ def test_features_go_where_the_model_puts_them(geometry):
     model = tiny(**geometry)
     backend = load_backend(model)
     pixels = pictures(2)
-    torch.testing.assert_close(backend.text(model.tokenizer(["a dog"])), model.embed_text(["a dog"]))
+    torch.testing.assert_close(backend.text(model.tokenizer.encode(["a dog"])), model.embed_text(["a dog"]))
     torch.testing.assert_close(backend.image(pixels), model.embed_image(pillow(pixels)))
 
 
@@ -134,7 +136,7 @@ def test_dropout_is_off_in_a_model_that_was_training():
 
 
 def test_embeddings_may_be_written_to_and_differentiated_through():
-    x = load_backend(tiny()).text(tokens(2, 5))
+    x = load_backend(tiny()).text(tokens(5, 5))
     (x * torch.ones(16, requires_grad=True)).sum().backward()
     x[0] = 0
 
@@ -161,7 +163,7 @@ def test_a_missing_package_is_refused_by_the_extra_it_comes_with(package, monkey
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_auto_is_onnx_on_a_cpu(precision):
     model = tiny()
-    ids = tokens(3, 9)
+    ids = tokens(9, 9, 9)
     expected = load_backend(model, "onnx", precision).text(ids)
     assert torch.equal(load_backend(model, "auto", precision).text(ids), expected)
     assert not torch.equal(load_backend(model, "torch").text(ids), expected)
@@ -169,7 +171,7 @@ def test_auto_is_onnx_on_a_cpu(precision):
 
 def test_auto_is_torch_where_onnx_is_missing_or_cannot(monkeypatch, caplog):
     model = tiny()
-    ids = tokens(3, 9)
+    ids = tokens(9, 9, 9)
     assert torch.equal(
         load_backend(model, "auto", "bfloat16").text(ids), load_backend(model, "torch", "bfloat16").text(ids)
     )

@@ -3,10 +3,8 @@
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from serve.inference.batching import Batcher, Limits, _worthwhile
+from serve.inference.batching import Batcher, Limits
 from serve.telemetry.metrics import Metrics
 from tests.support.batching import (
     ROOM,
@@ -175,40 +173,36 @@ async def test_what_one_worker_could_take_is_shared_out():
 
 
 @on_clock
-async def test_a_batch_is_the_oldest_input_and_those_most_alike_in_length():
+async def test_a_batch_has_the_oldest_texts_that_fit_into_its_tokens():
     batcher, _, worker = make()
     ask(batcher, *range(8))  # one batch that runs, one ahead
     await settle()
-    requests = {length: ask(batcher, length, length=length) for length in [50, 1, 2, 53, 51, 3, 52, 4]}
+    requests = {length: ask(batcher, length, length=length) for length in [5, 6, 2, 10, 50, 1, 12, 11]}
     await settle()
-    for _ in range(4):
+    while worker.unfinished:
         worker.finish()
-        await settle()
-    assert [sorted(sent.lengths) for sent in worker.sent[2:]] == [[50, 51, 52, 53], [1, 2, 3, 4]]
+        await advance(WAIT_S)
+    assert [sent.lengths for sent in worker.sent[2:]] == [[5, 6], [2, 10], [50], [1], [12], [11]]
     for length, request in requests.items():
         assert await rows_of(request) == answer(length)
 
 
-@given(
-    lengths=st.lists(st.integers(1, 77), min_size=1, max_size=12),
-    limit=st.integers(1, 8),
-    overhead=st.sampled_from([1.0, 30.0, 500.0]),
-    data=st.data(),
-)
-def test_the_smallest_batch_that_is_nearly_the_best_holds_the_oldest(lengths, limit, overhead, data):
-    lengths.sort()
-    oldest = data.draw(st.integers(0, len(lengths) - 1))
-
-    def work(start, end):
-        """Rows of text per time, where padding and the start of a batch take time and are no work."""
-        return sum(lengths[start:end]) / ((end - start) * lengths[end - 1] + overhead)
-
-    possible = [(i, j) for i in range(oldest + 1) for j in range(oldest + 1, len(lengths) + 1) if j - i <= limit]
-    best = max(work(*each) for each in possible)
-    start, end = _worthwhile(lengths, oldest, limit, overhead)
-    assert (start, end) in possible
-    assert work(start, end) >= 0.97 * best * (1 - 1e-9)
-    assert end - start == min(j - i for i, j in possible if work(i, j) >= 0.97 * best * (1 + 1e-9))
+@on_clock
+async def test_a_batch_is_full_by_its_tokens_and_not_by_its_texts():
+    batcher, _, worker = make()
+    ask(batcher, 0)
+    await settle()
+    ask(batcher, *range(1, 12), length=1)
+    await settle()
+    assert len(worker.sent) == 1, "eleven tokens wait"
+    gone = ask(batcher, 12, length=20)
+    await settle()
+    assert [sent.values for sent in worker.sent[1:]] == [list(range(1, 12))]
+    gone.cancel()
+    await settle()
+    ask(batcher, 13, length=11)
+    await settle()
+    assert len(worker.sent) == 2, "what was given up does not count"
 
 
 @on_clock
@@ -224,7 +218,7 @@ async def test_pictures_are_of_one_size_and_fill_batches_in_their_order():
 
 
 @on_clock
-async def test_an_odd_length_is_not_passed_over():
+async def test_a_long_text_is_not_passed_over():
     batcher, _, worker = make()
     ask(batcher, 0)
     await settle()

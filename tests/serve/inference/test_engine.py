@@ -64,7 +64,7 @@ def log(tmp_path_factory):
 @pytest.fixture(scope="module")
 def engine(runner, model, checkpoint, metrics, log):
     settings = Settings(
-        checkpoint=checkpoint, workers=2, threads=1, text_cache=CACHE, max_batch_text=4, batch_wait_ms=0
+        checkpoint=checkpoint, workers=2, threads=1, text_cache=CACHE, max_batch_tokens=16, batch_wait_ms=0
     )
     with written_to(log):
         engine = runner.run(ModelEngine.start(settings, metrics, pytest.fail))
@@ -92,6 +92,10 @@ def total(metric, name):
 def computed(metrics):
     """How many inputs have gone to the workers."""
     return total(metrics.batch_size, "hypclip_batch_size_sum")
+
+
+async def points_of(engine, texts):
+    return (await engine.embed_text(texts)).points
 
 
 def close_to(points, expected):
@@ -135,14 +139,14 @@ def test_texts_are_what_the_model_makes_of_them(runner, engine, model):
         "é 狗 🐕",
         "one two three four five six seven " * 9,
     ]
-    points = runner.run(engine.embed_text(texts))
+    points = runner.run(points_of(engine, texts))
     assert points.dtype == torch.float32
     close_to(points, model.embed_text(texts))
 
 
 def test_more_texts_than_a_batch_and_the_cache_hold(runner, engine, model):
     texts = [f"number {i} " * (1 + i % 5) for i in range(4 * CACHE)]
-    close_to(runner.run(engine.embed_text(texts)), model.embed_text(texts))
+    close_to(runner.run(points_of(engine, texts)), model.embed_text(texts))
 
 
 def test_pictures_of_all_sizes(runner, engine, model):
@@ -183,37 +187,37 @@ def test_equal_pictures_are_computed_once(runner, engine, metrics, model):
 
 
 def test_a_repeated_text_is_answered_without_a_worker(runner, engine, metrics, model):
-    runner.run(engine.embed_text(["a dog", "a cat"]))
+    runner.run(points_of(engine, ["a dog", "a cat"]))
     before, hits = computed(metrics), total(metrics.cache_hits, "hypclip_cache_hits_total")
-    points = runner.run(suspended(engine.pids, engine.embed_text(["a cat", "a dog", "a cat"])))
+    points = runner.run(suspended(engine.pids, points_of(engine, ["a cat", "a dog", "a cat"])))
     close_to(points, model.embed_text(["a cat", "a dog", "a cat"]))
     assert computed(metrics) == before
     assert total(metrics.cache_hits, "hypclip_cache_hits_total") == hits + 3
 
 
 def test_only_what_is_not_kept_is_computed(runner, engine, metrics, model):
-    runner.run(engine.embed_text(["kept"]))
+    runner.run(points_of(engine, ["kept"]))
     before, misses = computed(metrics), total(metrics.cache_misses, "hypclip_cache_misses_total")
-    close_to(runner.run(engine.embed_text(["kept", "new", "kept"])), model.embed_text(["kept", "new", "kept"]))
+    close_to(runner.run(points_of(engine, ["kept", "new", "kept"])), model.embed_text(["kept", "new", "kept"]))
     assert computed(metrics) == before + 1
     assert total(metrics.cache_misses, "hypclip_cache_misses_total") == misses + 1
 
 
 def test_the_cache_keeps_what_was_used_last(runner, engine, metrics):
-    runner.run(engine.embed_text([f"t{i}" for i in range(CACHE)]))
-    runner.run(engine.embed_text(["t0"]))
-    runner.run(engine.embed_text(["one more"]))
+    runner.run(points_of(engine, [f"t{i}" for i in range(CACHE)]))
+    runner.run(points_of(engine, ["t0"]))
+    runner.run(points_of(engine, ["one more"]))
     before = computed(metrics)
-    runner.run(engine.embed_text(["t0", "one more", *(f"t{i}" for i in range(2, CACHE))]))
+    runner.run(points_of(engine, ["t0", "one more", *(f"t{i}" for i in range(2, CACHE))]))
     assert computed(metrics) == before
-    runner.run(engine.embed_text(["t1"]))
+    runner.run(points_of(engine, ["t1"]))
     assert computed(metrics) == before + 1
 
 
 def test_what_a_caller_does_to_its_points_changes_no_later_answer(runner, engine, model):
-    runner.run(engine.embed_text(["a dog"])).zero_()
-    runner.run(engine.embed_text(["a dog"])).zero_()
-    close_to(runner.run(engine.embed_text(["a dog"])), model.embed_text(["a dog"]))
+    runner.run(points_of(engine, ["a dog"])).zero_()
+    runner.run(points_of(engine, ["a dog"])).zero_()
+    close_to(runner.run(points_of(engine, ["a dog"])), model.embed_text(["a dog"]))
 
 
 class SpyingTokenizer:
@@ -222,9 +226,9 @@ class SpyingTokenizer:
     def __init__(self, tokenizer):
         self.tokenizer, self.threads = tokenizer, set()
 
-    def __call__(self, texts):
+    def encode(self, texts):
         self.threads.add(threading.get_ident())
-        return self.tokenizer(texts)
+        return self.tokenizer.encode(texts)
 
 
 @pytest.mark.parametrize("words, leaves", [(10, False), (1000, True)])
@@ -232,13 +236,14 @@ def test_long_texts_are_tokenized_off_the_event_loop(runner, engine, model, monk
     texts = [f"text {words} " + "dog " * words, f"short {words}"]
     spy = SpyingTokenizer(engine._tokenizer)
     monkeypatch.setattr(engine, "_tokenizer", spy)
-    close_to(runner.run(engine.embed_text(texts)), model.embed_text(texts))
+    close_to(runner.run(points_of(engine, texts)), model.embed_text(texts))
     assert (threading.get_ident() in spy.threads) != leaves
 
 
-def test_tokens_are_counted(runner, engine):
-    assert runner.run(engine.count_tokens(["a dog", "cat"])) == 4 + 3  # each with a start and an end
-    assert runner.run(engine.count_tokens(["dog " * 5000])) == 16
+def test_tokens_are_counted_whether_or_not_a_text_is_known(runner, engine):
+    for _ in range(2):
+        assert runner.run(engine.embed_text(["a dog", "cat", "a dog"])).tokens == 4 + 3 + 4  # with a start and an end
+    assert runner.run(engine.embed_text(["dog " * 5000])).tokens == 16
 
 
 def test_two_workers_share_the_work(runner, engine, model):
@@ -246,7 +251,7 @@ def test_two_workers_share_the_work(runner, engine, model):
     stopped = engine.pids[0]
 
     async def call():
-        requests = [asyncio.create_task(engine.embed_text([f"shared {i}"])) for i in range(2)]
+        requests = [asyncio.create_task(points_of(engine, [f"shared {i}"])) for i in range(2)]
         done, waiting = await suspended([stopped], asyncio.wait(requests, return_when=asyncio.FIRST_COMPLETED))
         assert (len(done), len(waiting)) == (1, 1)
         return torch.cat(await asyncio.gather(*requests))
@@ -283,7 +288,6 @@ class FakeProcess:
         entailment=Cone(),
         image_size=32,
         text_cfg=TOWERS["text_cfg"],
-        overhead_tokens=32.0,
     )
     silence_s = 0.0
     pid = 1
@@ -399,14 +403,14 @@ def test_when_a_worker_dies_everything_fails_and_is_told_once(monkeypatch):
         engine = await processes.engine(workers=2)
         for process in processes.started:
             process.holding = True
-        requests = [asyncio.create_task(engine.embed_text([f"text {i}"])) for i in range(3)]
+        requests = [asyncio.create_task(points_of(engine, [f"text {i}"])) for i in range(3)]
         await turns()
         processes.started[1].on_death(WorkerFailed("gone"))
         outcomes = await asyncio.wait_for(asyncio.gather(*requests, return_exceptions=True), PATIENCE_S)
         assert [str(outcome) for outcome in outcomes] == ["gone"] * 3
         processes.started[0].on_death(WorkerFailed("gone too"))
         with pytest.raises(WorkerFailed):
-            await engine.embed_text(["later"])
+            await points_of(engine, ["later"])
         assert engine.silence_s == float("inf")
         await engine.aclose()
         return processes
@@ -419,7 +423,7 @@ def test_when_a_worker_dies_everything_fails_and_is_told_once(monkeypatch):
 def test_without_a_cache_every_text_is_computed(monkeypatch):
     async def call():
         engine = await Processes(monkeypatch).engine(text_cache=0)
-        first, again = await engine.embed_text(["a dog"]), await engine.embed_text(["a dog"])
+        first, again = await points_of(engine, ["a dog"]), await points_of(engine, ["a dog"])
         assert torch.equal(first, again)
         return engine._metrics
 
@@ -440,9 +444,9 @@ def test_a_text_that_failed_is_not_kept(monkeypatch):
 
         process.send = fail
         with pytest.raises(InputFailed):
-            await engine.embed_text(["a dog"])
+            await points_of(engine, ["a dog"])
         process.send = send
-        return await engine.embed_text(["a dog"])
+        return await points_of(engine, ["a dog"])
 
     assert asyncio.run(call()).shape == (1, 1)
 
@@ -451,7 +455,7 @@ def test_a_request_is_told_its_parts(monkeypatch):
     async def call():
         engine = await Processes(monkeypatch).engine()
         with timing.timings() as parts:
-            await engine.embed_text(["a dog"])
+            await points_of(engine, ["a dog"])
         return parts
 
     assert asyncio.run(call()).keys() == {"pre", "queue", "infer"}

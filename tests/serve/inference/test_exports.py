@@ -69,7 +69,7 @@ def start(place, precision="float32", cache=None):
     backend = load_backend(model, "onnx", precision, Exports(place, cache))
     pixels = pictures(3)
     tolerance = 0.2 if precision == "int8" else 1e-5
-    assert worst(backend.text(model.tokenizer(TEXTS)), model.embed_text(TEXTS)) < tolerance
+    assert worst(backend.text(model.tokenizer.encode(TEXTS)), model.embed_text(TEXTS)) < tolerance
     assert worst(backend.image(pixels), model.embed_image(pillow(pixels))) < tolerance
     return model
 

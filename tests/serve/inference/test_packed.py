@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from hypclip.towers.build import build_towers
 from hypclip.towers.text import Tokenizer
-from serve.inference.packed import PackedTower, can_be_packed, pack, unpadded
+from hypclip.towers.tokens import TokenRows
+from serve.inference.packed import PackedTower, can_be_packed, pack, read_packed
 from tests.support.training import tiny_model
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
@@ -36,17 +37,17 @@ def tower_of(**changes: Any) -> tuple[nn.Module, Tokenizer]:
 def test_packed_texts_have_the_features_of_each_alone(changes, count):
     tower, tokenizer = tower_of(**changes)
     assert can_be_packed(tower)
-    rows = tokenizer((TEXTS * 8)[:count])
+    rows = tokenizer.encode((TEXTS * 8)[:count])
     passes = []
 
     def packed(row: Tensor) -> Tensor:
         passes.append(row.shape[1])
         return PackedTower(tower)(row)
 
-    found = unpadded(packed)(rows)
+    found = read_packed(packed, rows)
     expected = torch.cat([tower(tokenizer([text])) for text in (TEXTS * 8)[:count]])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert sum(passes) == (rows.argmax(1) + 1).sum()
+    assert sum(passes) == sum(rows.lengths)
     assert max(passes) <= 128
     assert all(a + b > 128 for a, b in itertools.pairwise(passes))
 
@@ -54,15 +55,15 @@ def test_packed_texts_have_the_features_of_each_alone(changes, count):
 @torch.no_grad()
 def test_a_text_longer_than_a_pass_has_one_of_its_own():
     tower, tokenizer = tower_of(context_length=300)
-    rows = tokenizer(["dog " * 400, "a dog", "dog " * 400])
-    torch.testing.assert_close(unpadded(PackedTower(tower))(rows), tower(rows), rtol=1e-5, atol=1e-6)
+    texts = ["dog " * 400, "a dog", "dog " * 400]
+    found = read_packed(PackedTower(tower), tokenizer.encode(texts))
+    torch.testing.assert_close(found, tower(tokenizer(texts)), rtol=1e-5, atol=1e-6)
 
 
-def test_places_begin_anew_with_each_text_and_padding_is_left_out():
-    rows = torch.tensor([[7, 5, 9, 0, 0], [7, 9, 0, 0, 0], [7, 9, 4, 9, 0]])
-    packed, ends = pack(rows)
-    assert packed.tolist() == [[7, 5, 9, 7, 9, 7, 9], [0, 1, 2, 0, 1, 0, 1]]
-    assert ends.tolist() == [2, 4, 6]
+def test_positions_begin_anew_with_each_text():
+    packed, ends = pack(TokenRows(torch.tensor([7, 5, 9, 7, 9, 7, 4, 9]), [3, 2, 3]))
+    assert packed.tolist() == [[7, 5, 9, 7, 9, 7, 4, 9], [0, 1, 2, 0, 1, 0, 1, 2]]
+    assert ends.tolist() == [2, 4, 7]
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ async def test_a_request_over_the_bounds_runs_when_it_is_alone(limits):
 
 @on_clock
 async def test_what_would_wait_too_long_is_refused_with_the_time_it_takes_but_a_crowd_is_welcome():
-    batcher, _, worker = make(patience_s=10.0)
+    batcher, _, worker = make(max_expected_s=10.0)
     ask(batcher, 0, 1)
     await settle()
     worker.finish(seconds=6.0)  # three seconds an input

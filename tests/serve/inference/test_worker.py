@@ -130,15 +130,15 @@ def test_the_card_says_what_the_model_is(shared, model):
     assert card.logit_scale == pytest.approx(model.logit_scale.item())
     assert card.entailment == Plane(threshold=0.25)
     assert card.text_cfg["context_length"] == 16
-    assert card.overhead_tokens >= 32
 
 
 @pytest.mark.parametrize(("wide", "packs"), [(0, True), (65, False)])
-def test_the_cost_of_a_batch_is_measured_where_texts_are_padded(monkeypatch, model, wide, packs):
+def test_texts_are_packed_or_padded_as_the_backend_says(monkeypatch, model, wide, packs):
     monkeypatch.setattr(backends, "_WIDE", wide)
-    card, runs = _load(WorkerConfig(model.folder, "cpu", "torch", "float32", torch.get_num_threads(), "text"))
-    assert (card.overhead_tokens is None) is runs.backend.packs_texts is packs
-    rows = runs.embed("text", tokens(model, TEXTS))
+    _, runs = _load(WorkerConfig(model.folder, "cpu", "torch", "float32", torch.get_num_threads(), "text"))
+    assert runs.backend.packs_texts is packs
+    ids, lengths = model.tokenizer.encode(TEXTS)
+    rows = runs.embed((ids.numpy(), lengths))
     np.testing.assert_allclose(np.stack(rows), model.embed_text(TEXTS), rtol=0, atol=1e-5)
 
 
@@ -187,15 +187,15 @@ class FakeBackend:
     def __init__(self, error):
         self.error = error
 
-    def text(self, tokens):
-        if (tokens == 9).any():
+    def text(self, rows):
+        if (rows.ids == 9).any():
             raise self.error
-        return tokens.float()
+        return rows.padded(0).float()
 
 
 def test_memory_that_runs_out_on_a_gpu_fails_one_input_and_not_the_process():
-    model = _Model(FakeBackend(torch.OutOfMemoryError("too much")), pad_id=0)
-    first, failed, last = model.embed("text", [np.array([1, 2]), np.array([9]), np.array([3])])
+    model = _Model(FakeBackend(torch.OutOfMemoryError("too much")))
+    first, failed, last = model.embed((np.array([1, 2, 9, 3]), [2, 1, 1]))
     assert failed is None
     np.testing.assert_array_equal(first, [1, 2])
     np.testing.assert_array_equal(last, [3])
@@ -204,7 +204,7 @@ def test_memory_that_runs_out_on_a_gpu_fails_one_input_and_not_the_process():
 @pytest.mark.parametrize("error", [MemoryError(), torch.AcceleratorError("device-side assert triggered")], ids=repr)
 def test_what_only_a_new_process_gets_over_ends_this_one(error):
     with pytest.raises(type(error)):
-        _Model(FakeBackend(error), pad_id=0).embed("text", [np.array([1, 2]), np.array([9])])
+        _Model(FakeBackend(error)).embed((np.array([1, 2, 9]), [2, 1]))
 
 
 # Starting -------------------------------------------------------------------------------------------------------------
