@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 Role = Literal["image", "text", "box_image", "box_text", "concept"]
-"""Whole picture, its caption, the crop of one box, the phrase of that box; a phrase of a taxonomy, of no sample."""
+"""Whole image, its caption, the crop of one box, the phrase of that box; a phrase of a taxonomy, of no sample."""
 
 CONCEPT: Role = "concept"
 """The role whose rows belong to no sample: C phrases of a taxonomy beside the B samples of a batch."""
 
 SPOKEN: dict[Role, Role] = {"image": "text", "box_image": "box_text"}
-"""The text that says what a picture shows."""
+"""The text that says what an image shows."""
 
 BOX_ROLES: frozenset[Role] = frozenset({"box_image", "box_text"})
 """The roles of which a sample can have several."""
 
 MISSING = -1
-"""Content id of a part that a sample does not have, such as the box of a picture without boxes."""
+"""Content id of a part that a sample does not have, such as the box of an image without boxes."""

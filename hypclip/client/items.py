@@ -44,7 +44,7 @@ class File(Protocol):
 
 
 def image(source: str | os.PathLike[str] | bytes | bytearray | memoryview | File | Picture | Array) -> dict[str, str]:
-    """Return a picture as an item.
+    """Return an image as an item.
 
     Args:
         source: the path of a file, the bytes of one, or one that is open for reading bytes: the file goes as it is. Or

@@ -1,6 +1,6 @@
-"""Pictures of any mode as a person sees them: the one place where it is said what their numbers mean.
+"""Images of any mode as a person sees them: the one place where it is said what their numbers mean.
 
-The whole of hypclip reads pictures through here. It lies in this folder because the folder must work by itself: it
+The whole of hypclip reads images through here. It lies in this folder because the folder must work by itself: it
 imports Pillow and nothing else.
 """
 
@@ -29,16 +29,16 @@ _SIXTEEN_BIT_FILES = {"PNG", "PPM"}
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the picture as a person sees it, in RGB: turned by its EXIF tag, transparency on white.
+    """Return the image as a person sees it, in RGB: turned by its EXIF tag, transparency on white.
 
-    Of several frames it is the one that the picture stands at, the first where it was just opened.
+    Of several frames it is the one that the image stands at, the first where it was just opened.
 
     Every mode of Pillow is read. 16 bits are scaled to 8. Mode I is 8 bits where no pixel is over 255 and its file does
     not say that it has 16, else 16 bits. Mode F is 0 to 1 where no pixel is over 2, else 0 to 255 where none is over
     510, else 0 to 65535; what resizing adds at both ends is cut off. Nothing of the file but its pixels is kept.
 
     Raises:
-        ValueError: whole numbers or floats that are no picture, such as heights: negative, NaN or too large. No pixels
+        ValueError: whole numbers or floats that are no image, such as heights: negative, NaN or too large. No pixels
             at all. Or the file was closed before its pixels were read.
         Exception: almost any, where the file is damaged.
     """
@@ -59,7 +59,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def from_array(pixels: Any) -> Image.Image:
-    """Return an array of whole numbers as a picture in RGB, as `to_rgb` does.
+    """Return an array of whole numbers as an image in RGB, as `to_rgb` does.
 
     Shapes are (H, W, 3) and (H, W, 4) with uint8, (H, W) and (H, W, 1) with uint8, uint16 or bool.
 

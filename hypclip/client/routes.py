@@ -61,7 +61,7 @@ class Routes:
         """Embed items, in as many requests as it takes.
 
         Args:
-            inputs: items; texts and pictures may be mixed.
+            inputs: items; texts and images may be mixed.
             geometry: the coordinates: "space", which every other call takes back, "lorentz" with the time component
                 first, "tangent" or "poincare".
             collection: where the items given by `stored` are.

@@ -1,1 +1,1 @@
-"""From shards on disk to batches of pictures, captions, boxes and phrases."""
+"""From shards on disk to batches of images, captions, boxes and phrases."""

@@ -1,4 +1,4 @@
-"""Cutting boxes out of pictures, and the random changes that training makes to what it sees."""
+"""Cutting boxes out of images, and the random changes that training makes to what it sees."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class AugmentConfig:
-    """Random changes to pictures; each is off by default but the crop of the published recipes.
+    """Random changes to images; each is off by default but the crop of the published recipes.
 
     `crop_scale` and `crop_ratio` bound the area and the aspect of the random crop, `colour_jitter` is the strength of
     changes to brightness, contrast and saturation (hue turns by up to a quarter of it, in turns), `grey` and `flip` are
@@ -35,9 +35,9 @@ class AugmentConfig:
 
 
 class TrainingTransform:
-    """Pixels of a picture → (3, S, S) of 0 to 255: randomly cropped, resized, flipped, recoloured.
+    """Pixels of an image → (3, S, S) of 0 to 255: randomly cropped, resized, flipped, recoloured.
 
-    One resampling and one colour pass: cropping is a view, and all colour changes are one 3 × 4 matrix. Pictures stay
+    One resampling and one colour pass: cropping is a view, and all colour changes are one 3 × 4 matrix. Images stay
     whole numbers with colours last in memory, which torch resizes fastest, with the anti-aliasing of Pillow. It does
     what RandomResizedCrop, ColorJitter and RandomGrayscale of torchvision do in a fraction of their time
     (tests/benchmarks/bench_data.py), which on the CPU is time taken from training.
@@ -51,7 +51,7 @@ class TrainingTransform:
         self.image_size, self.config = image_size, config
 
     def __call__(self, pixels: UInt8[Tensor, "3 height width"], rng: random.Random) -> UInt8[Tensor, "3 s s"]:
-        """Return the changed pixels; a pure function of the picture and the state of `rng`."""
+        """Return the changed pixels; a pure function of the image and the state of `rng`."""
         left, top, right, bottom = self._crop((pixels.shape[2], pixels.shape[1]), rng)
         size = (self.image_size, self.image_size)
         cut = pixels[:, top:bottom, left:right].permute(1, 2, 0)[None].permute(0, 3, 1, 2)
@@ -94,9 +94,9 @@ class TrainingTransform:
 def crop_box(
     pixels: UInt8[Tensor, "3 height width"], box: Box, margin: float = 0.0
 ) -> UInt8[Tensor, "3 new_height new_width"]:
-    """Cut a box out of a picture: a square on its longer side, widened by `margin`, moved inside where it sticks out.
+    """Cut a box out of an image: a square on its longer side, widened by `margin`, moved inside where it sticks out.
 
-    A square keeps the proportions of what is in it; where the picture itself is narrower, the cut is as wide as it is.
+    A square keeps the proportions of what is in it; where the image itself is narrower, the cut is as wide as it is.
     """
     _, picture_height, picture_width = pixels.shape
     side = max(1, round(max((box.x1 - box.x0) * picture_width, (box.y1 - box.y0) * picture_height) * (1 + margin)))

@@ -1,4 +1,4 @@
-"""What callers hand in as texts and pictures: taken where the meaning is plain, refused by name and place elsewhere."""
+"""What callers hand in as texts and images: taken where the meaning is plain, refused by name and place elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypclip.errors import DataError, InputError
 T = TypeVar("T")
 
 Picture: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | NDArray[Any]
-"""A PIL picture, the path of a file, the bytes of one, or an array (H, W, 3) of uint8; see `from_array` for others."""
+"""A PIL image, the path of a file, the bytes of one, or an array (H, W, 3) of uint8; see `from_array` for others."""
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/=_\-\s]{200,}")
@@ -46,10 +46,10 @@ def texts_of(texts: Iterable[Any]) -> Iterator[str]:
 
 
 def pictures_of(images: Picture | Iterable[Any]) -> Iterator[Image.Image]:
-    """Yield pictures in RGB: one, those of a list or a generator, or of an array (N, H, W, 3) of uint8.
+    """Yield images in RGB: one, those of a list or a generator, or of an array (N, H, W, 3) of uint8.
 
     Raises:
-        InputError: something that is no picture, or whose meaning is not plain.
+        InputError: something that is no image, or whose meaning is not plain.
         DataError: a file, or the bytes of one, cannot be read.
     """
     if isinstance(images, Image.Image | str | os.PathLike | bytes | bytearray | memoryview | io.IOBase) or (

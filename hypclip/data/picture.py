@@ -1,4 +1,4 @@
-"""Pictures of any mode as a person sees them, and as numbers."""
+"""Images of any mode as a person sees them, and as numbers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from hypclip.client.picture import to_rgb
 
 
 def to_pixels(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
-    """Return the pixels of an RGB picture, colours last in memory, as decoders leave them."""
+    """Return the pixels of an RGB image, colours last in memory, as decoders leave them."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def decode(data: bytes) -> UInt8[Tensor, "3 height width"]:
-    """Return the pixels of a file as `to_rgb` shows its picture, colours last in memory.
+    """Return the pixels of a file as `to_rgb` shows its image, colours last in memory.
 
     A JPEG goes through torchcodec, which takes two thirds of Pillow's time to the same pixels and tells of slight
     damage on stderr; what it cannot decode, damaged or rare, is left to Pillow.
@@ -58,7 +58,7 @@ def orientation(data: bytes) -> tuple[int, tuple[int, int]]:
             turn, size = exif_orientation(image), image.size
     except Exception:  # damaged bytes make readers raise almost anything; decoding says what is wrong
         return 1, (0, 0)
-    # Of a TIFF Pillow gives the size of the picture as it is shown.
+    # Of a TIFF Pillow gives the size of the image as it is shown.
     return turn, size[::-1] if image.format == "TIFF" and turn >= 5 else size
 
 
@@ -66,7 +66,7 @@ _MARKS_OF_EXIF = (b"Exif", b"eXIf", b"EXIF", b"tiff:Orientation", b"II*\0", b"MM
 
 
 def upright(turn: int, x0: float, y0: float, x1: float, y1: float) -> tuple[float, float, float, float]:
-    """Return a box of the picture as it is stored as one of the picture as it is shown.
+    """Return a box of the image as it is stored as one of the image as it is shown.
 
     Args:
         turn: EXIF orientation, 1 to 8.
@@ -95,7 +95,7 @@ def _jpeg_decoder() -> Callable[[bytes], Tensor] | None:
 class Normaliser:
     """Pixels of 0 to 255 → float32 of mean 0 and standard deviation 1, in the same order in memory.
 
-    Training does this where the towers are: until there a picture takes a quarter of the memory, and of the way to it.
+    Training does this where the towers are: until there an image takes a quarter of the memory, and of the way to it.
 
     Args:
         mean: pixel statistics in [0, 1].

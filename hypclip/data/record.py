@@ -1,4 +1,4 @@
-"""One sample of a shard: a picture, its caption, and phrases of the caption tied to boxes.
+"""One sample of a shard: an image, its caption, and phrases of the caption tied to boxes.
 
 Reads raw GRIT (KEY.jpg + KEY.json with caption, noun_chunks, ref_exps) and plain pairs (KEY.jpg + KEY.txt).
 """
@@ -19,10 +19,10 @@ from torch import Tensor
 from hypclip.data.picture import decode, orientation, upright
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp", "jfif", "jpe", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm", "pgm")
-"""Extensions of pictures, of several in one sample the first."""
+"""Extensions of images, of several in one sample the first."""
 TEXT_KEYS = ("json", "txt")
 _EDGE_TOLERANCE = 0.01
-"""Published boxes leave the picture by a rounding error; that much is cut off, more makes the sample bad."""
+"""Published boxes leave the image by a rounding error; that much is cut off, more makes the sample bad."""
 BoxFrame: TypeAlias = Literal["shown", "stored"]
 
 
@@ -45,7 +45,7 @@ class Reading:
 
     Args:
         caption_field: of the .json, which holds the caption, or a list of captions.
-        boxes_are: found on pictures as they are "shown", turned by their EXIF tag, or as they are "stored", before it.
+        boxes_are: found on images as they are "shown", turned by their EXIF tag, or as they are "stored", before it.
             None asks the `width` and `height` of the .json, and where these do not tell takes "stored": boxes come
             from GRIT, whose detector saw pixels as OpenCV and Pillow give them, not turned.
     """
@@ -56,7 +56,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Box:
-    """A phrase of the caption and where it is in the picture: corners as fractions of width and height."""
+    """A phrase of the caption and where it is in the image: corners as fractions of width and height."""
 
     phrase: str
     x0: float
@@ -67,7 +67,7 @@ class Box:
 
     @property
     def area(self) -> float:
-        """Fraction of the picture that the box covers."""
+        """Fraction of the image that the box covers."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
 
 
@@ -75,7 +75,7 @@ class Box:
 class Record:
     """One usable sample: pixels (3, H, W) of 0 to 255, colours last in memory; keys are unique within a shard only.
 
-    `captions` has at least one; phrases are of the first. Boxes are of the picture as it is shown.
+    `captions` has at least one; phrases are of the first. Boxes are of the image as it is shown.
     """
 
     key: str
@@ -91,7 +91,7 @@ class Record:
 
     @property
     def image(self) -> Image.Image:
-        """A copy of the picture, in RGB."""
+        """A copy of the image, in RGB."""
         return Image.fromarray(self.pixels.permute(1, 2, 0).numpy())
 
 
@@ -106,7 +106,7 @@ def read_record(sample: Mapping[str, Any], reading: Reading = Reading()) -> Reco
         reading: see `Reading`.
 
     Raises:
-        BadSample: its files do not fit, no picture, unreadable picture or text, no caption, a box outside the picture,
+        BadSample: its files do not fit, no image, unreadable image or text, no caption, a box outside the image,
             a phrase outside the caption. The detail says which sample of which shard.
     """
     key, shard = str(sample["__key__"]), str(sample.get("__url__", ""))
@@ -217,11 +217,11 @@ def _turned_boxes(content: bytes, fields: Mapping[str, Any], boxes_are: BoxFrame
     if boxes_are is None and turn > 4 and width != height:
         wide, high = fields.get("width"), fields.get("height")
         if isinstance(wide, int) and isinstance(high, int) and wide != high and (wide > high) != (width > height):
-            return 1  # of the picture as it is shown
+            return 1  # of the image as it is shown
     return turn
 
 
-# Pictures -------------------------------------------------------------------------------------------------------------
+# Images ---------------------------------------------------------------------------------------------------------------
 
 
 def _pixels(content: bytes, extension: str) -> Tensor:

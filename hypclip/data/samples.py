@@ -2,7 +2,7 @@
 
 A file is called KEY.EXTENSION, and by the convention of WebDataset the key ends at the first dot. Names of people's
 files have more dots (shot.2024.0001.jpg), so a key ends at the last dot where that alone makes samples of the files:
-pictures with texts. Files that make none either way are bad samples that say so.
+images with texts. Files that make none either way are bad samples that say so.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def _by_last_dot(files: Iterable[_File]) -> list[tuple[str, list[_File]]]:
 
 
 def _is_whole(extensions: Iterable[str]) -> bool:
-    """Return whether there are a picture and a text."""
+    """Return whether there are an image and a text."""
     found = {*extensions}
     return not found.isdisjoint(IMAGE_KEYS) and not found.isdisjoint(TEXT_KEYS)
 
@@ -257,7 +257,7 @@ def _bad(shard: str, key: str, why: BadSample) -> dict[str, Any]:
 
 
 def _fitting(samples: Iterable[dict[str, Any]], damage: Sequence[BaseException]) -> Iterator[dict[str, Any]]:
-    """Yield samples whose key is new; those of a picture or a text alone last, since the rest may lie elsewhere.
+    """Yield samples whose key is new; those of an image or a text alone last, since the rest may lie elsewhere.
 
     The half at which a damaged shard breaks off belongs to the damage.
     """

@@ -1,4 +1,4 @@
-"""Folders of pictures as people have them: of every format, in folders of folders, with what systems leave in them."""
+"""Folders of images as people have them: of every format, in folders of folders, with what systems leave in them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def is_hidden(path: Path) -> bool:
 
 
 def find_files(folder: Path) -> Found:
-    """Find the pictures of a folder and of the folders in it, by their endings in either case; links are followed.
+    """Find the images of a folder and of the folders in it, by their endings in either case; links are followed.
 
     Returns:
         The files, sorted by path.

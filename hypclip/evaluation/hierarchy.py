@@ -59,7 +59,7 @@ def require_classes(graph: nx.DiGraph, classes: Iterable[str]) -> None:
 
 
 def hierarchy_scores(graph: nx.DiGraph, predicted: Sequence[str], true: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """Yield tie, lca, jaccard, hierarchical_precision and hierarchical_recall, averaged over pictures.
+    """Yield tie, lca, jaccard, hierarchical_precision and hierarchical_recall, averaged over images.
 
     With A(y) the ancestors of y and y itself: tie = edges on the shortest path from prediction to truth,
     lca = |A(ŷ)| − |A(ŷ)∩A(y)| + 1, jaccard = |A(ŷ)∩A(y)|/|A(ŷ)∪A(y)|, precision = |A(ŷ)∩A(y)|/|A(ŷ)|, recall the same
@@ -98,7 +98,7 @@ def hierarchy_scores(graph: nx.DiGraph, predicted: Sequence[str], true: Sequence
 
 
 def same_ancestor(graph: nx.DiGraph, predicted: Sequence[str], true: Sequence[str], depth: int) -> float:
-    """Return the fraction of pictures whose prediction and truth share an ancestor `depth` steps below the root."""
+    """Return the fraction of images whose prediction and truth share an ancestor `depth` steps below the root."""
     levels = {
         node: level
         for level, nodes in enumerate(nx.topological_generations(graph.reverse(copy=False)))

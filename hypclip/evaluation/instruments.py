@@ -31,12 +31,12 @@ class Captioned:
 
     pairs: Pairs
     captions: list[str]
-    picture: Tensor
+    image_of: Tensor
 
     @functools.cached_property
     def parts(self) -> list[tuple[str, int]]:
         """The phrases of boxes and the rows of the captions they are of; one that is its whole caption is no part."""
-        first = {image: row for row, image in reversed(list(enumerate(self.picture.tolist())))}
+        first = {image: row for row, image in reversed(list(enumerate(self.image_of.tolist())))}
         found = {(box.phrase, first[i]) for i, one in enumerate(self.pairs.records) for box in one.boxes}
         return sorted(part for part in found if same_phrase(part[0]) != same_phrase(self.captions[part[1]]))
 
@@ -149,8 +149,8 @@ def _of_radii(model: HypCLIP, phrases: Phrases, texts: Tensor, others: Mapping[s
 
 
 def _of_captions(model: HypCLIP, captions: Tensor, images: Tensor, data: Captioned) -> dict[str, int | float]:
-    nearer = radii(model, captions) < radii(model, images)[data.picture]
-    own, other = containment(model, captions, images, data.picture, data.captions)
+    nearer = radii(model, captions) < radii(model, images)[data.image_of]
+    own, other = containment(model, captions, images, data.image_of, data.captions)
     found = {
         "order/caption": nearer.double().mean().item(),
         "inside/own_image": own,

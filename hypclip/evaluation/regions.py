@@ -129,7 +129,7 @@ def containment(
     model: HypCLIP,
     texts: Float[Tensor, "m d"],
     images: Float[Tensor, "n d"],
-    picture: Int[Tensor, " m"],
+    image_of: Int[Tensor, " m"],
     captions: Sequence[str],
 ) -> tuple[float, float]:
     """Return the shares of captions whose region holds their own image, and of other pairs in which it holds another's.
@@ -139,19 +139,19 @@ def containment(
     Args:
         model: of the embeddings.
         texts: of the captions.
-        images: of the pictures.
-        picture: the row of each caption's image.
+        images: of the images.
+        image_of: the row of each caption's image.
         captions: as they are written.
     """
     own = 0
     for rows in torch.split(torch.arange(len(texts)), _OWN_ROWS):
-        some, theirs = texts[rows], images[picture[rows]]
+        some, theirs = texts[rows], images[image_of[rows]]
         own += int(asserted(model, scores(model, some, theirs), some, theirs).diagonal().sum())
     columns = _sample(len(images), max(1, MOST_PAIRS // len(texts)))
     numbers: dict[str, int] = {}
     wording = torch.tensor([numbers.setdefault(same_phrase(caption), len(numbers)) for caption in captions])
     has = torch.zeros(len(numbers), len(images), dtype=torch.bool)
-    has[wording, picture] = True
+    has[wording, image_of] = True
     other = ~has[:, columns][wording]
     held = asserted(model, scores(model, texts, images[columns]), texts, images[columns])
     return own / len(texts), held[other].double().mean().item()

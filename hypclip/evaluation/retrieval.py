@@ -1,4 +1,4 @@
-"""Retrieval between pictures and their captions."""
+"""Retrieval between images and their captions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypclip.model import HypCLIP
 
 
 class Pairs(NamedTuple):
-    """Pictures with their captions, and what was wrong with each sample that was passed over."""
+    """Images with their captions, and what was wrong with each sample that was passed over."""
 
     records: list[Record]
     bad: list[str]
@@ -44,7 +44,7 @@ def read_pairs(shards: Sequence[str], limit: int, reading: Reading = Reading()) 
 
 
 def retrieval(
-    model: HypCLIP, images: Float[Tensor, "n d"], texts: Float[Tensor, "m d"], picture: Int[Tensor, " m"] | None = None
+    model: HypCLIP, images: Float[Tensor, "n d"], texts: Float[Tensor, "m d"], image_of: Int[Tensor, " m"] | None = None
 ) -> Iterator[tuple[str, float]]:
     """Yield image_to_text_r1, _r5, _r10 and text_to_image_r1, _r5, _r10: how often a partner is that near.
 
@@ -56,15 +56,15 @@ def retrieval(
         model: of the embeddings.
         images: N of them, each with at least one caption.
         texts: all captions.
-        picture: the row of the image of each caption; without it row i of both belongs together.
+        image_of: the row of the image of each caption; without it row i of both belongs together.
     """
     similarity = model.similarity(images, texts)
-    if picture is None:
-        picture = torch.arange(len(texts))
-    picture = picture.to(similarity.device)
+    if image_of is None:
+        image_of = torch.arange(len(texts))
+    image_of = image_of.to(similarity.device)
     columns = torch.arange(len(texts), device=similarity.device)
-    own = similarity[picture, columns].nan_to_num(nan=-torch.inf)
-    best = similarity.new_full((len(images),), -torch.inf).scatter_reduce(0, picture, own, "amax")
+    own = similarity[image_of, columns].nan_to_num(nan=-torch.inf)
+    best = similarity.new_full((len(images),), -torch.inf).scatter_reduce(0, image_of, own, "amax")
     for name, partner, ahead in (
         # Not "greater": what is not a number counts as nearer, and as a partner it is not found.
         ("image_to_text", best, (~(similarity <= best.unsqueeze(1))).sum(1)),

@@ -30,7 +30,7 @@ Evaluation: TypeAlias = Callable[[HypCLIP], Mapping[str, int | float]]
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class ZeroShotTask:
-    """Pictures by class; see train/zero_shot.py. `ancestors` names depths of the taxonomy to score answers at."""
+    """Images by class; see train/zero_shot.py. `ancestors` names depths of the taxonomy to score answers at."""
 
     images: UserPath
     classes: UserPath
@@ -41,7 +41,7 @@ class ZeroShotTask:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class RetrievalTask:
-    """Pictures and captions of shards; `caption_field` as in data.caption_field of a run."""
+    """Images and captions of shards; `caption_field` as in data.caption_field of a run."""
 
     shards: UserPlaces
     samples: Annotated[int, Ge(2)] = 1_000
@@ -53,9 +53,9 @@ class HierarchyTask:
     """Whether is-a edges hold in the embedding; see hypclip/evaluation/instruments.py for what is measured.
 
     `taxonomy` and `held_out` are names or JSON files, as hypclip.taxonomy reads them; the edges that are held out
-    are those that no training term knew, and are measured apart too. `images` and `classes` are labelled pictures, as
+    are those that no training term knew, and are measured apart too. `images` and `classes` are labelled images, as
     of a zero-shot task, whose class names are phrases of the taxonomy as they are, with an article or in one of the
-    `templates`. `shards` have captions and their pictures, as those of retrieval.
+    `templates`. `shards` have captions and their images, as those of retrieval.
     """
 
     taxonomy: UserPlace
@@ -132,7 +132,7 @@ def _retrieval(name: str, task: RetrievalTask) -> Evaluation:
     def evaluate(model: HypCLIP) -> dict[str, int | float]:
         images, texts = data.embed(model)
         counts = {"n": len(images), "captions": len(texts), "skipped": len(data.pairs.bad)}
-        return {**counts, **dict(retrieval(model, images, texts, data.picture))}
+        return {**counts, **dict(retrieval(model, images, texts, data.image_of))}
 
     return evaluate
 

@@ -1,4 +1,4 @@
-"""Zero-shot classification: pictures against the names of classes."""
+"""Zero-shot classification: images against the names of classes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class LabelledImages:
 
     Args:
         root: the folder of the class folders.
-        files: pictures.
+        files: images.
         labels: the place of each one's class in `keys`.
         keys: of the classes.
         names: one or more a class.
-        passed_over: what in the folders is no picture, and why, or may be of another class, a line a kind.
+        passed_over: what in the folders is no image, and why, or may be of another class, a line a kind.
     """
 
     root: Path
@@ -91,12 +91,12 @@ class LabelledImages:
 def read_labelled_images(root: Path, classes: Path) -> LabelledImages:
     """Read ROOT/<class key>/* and a JSON file {"<class key>": "name" | ["name", "synonym"]}.
 
-    Pictures are files of all formats that Pillow reads, also in folders of the class folders. Hidden files and folders,
+    Images are files of all formats that Pillow reads, also in folders of the class folders. Hidden files and folders,
     and those that systems leave, are passed over; all else is counted in `passed_over`. A class of the JSON file
     without a folder takes part as a wrong answer.
 
     Raises:
-        DataError: the JSON file is not of that form, no picture at all, a folder that is empty or names no class.
+        DataError: the JSON file is not of that form, no image at all, a folder that is empty or names no class.
     """
     names = _read_classes(classes)
     if not root.is_dir():
@@ -229,7 +229,7 @@ def embed_classes(
 
 
 def embed_files(model: HypCLIP, files: Sequence[Path], batch_size: int = 256) -> Float[Tensor, "n d"]:
-    """Embed picture files.
+    """Embed image files.
 
     Raises:
         DataError: files cannot be read; the message counts them and names the first.
@@ -261,7 +261,7 @@ def rank_classes(
 
 
 def accuracy(ranked: Int[Tensor, "n k"], labels: Sequence[int]) -> Iterator[tuple[str, float]]:
-    """Yield n, top1, top5 (fractions of pictures) and mean_per_class (top-1 averaged over classes with pictures)."""
+    """Yield n, top1, top5 (fractions of images) and mean_per_class (top-1 averaged over classes with images)."""
     truth = torch.tensor(labels)
     hit = ranked == truth.unsqueeze(1)
     yield "n", len(labels)
@@ -275,7 +275,7 @@ def accuracy(ranked: Int[Tensor, "n k"], labels: Sequence[int]) -> Iterator[tupl
 def zero_shot(
     model: HypCLIP, data: LabelledImages, templates: Sequence[str] = DEFAULT_TEMPLATES
 ) -> tuple[Mapping[str, int | float], list[str]]:
-    """Classify every picture; return the scores and the predicted class key of each.
+    """Classify every image; return the scores and the predicted class key of each.
 
     Where classes have names that are another's too, `shared_names` among the scores says how many of them there are.
     """

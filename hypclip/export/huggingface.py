@@ -141,7 +141,7 @@ class HypCLIPForHub(PreTrainedModel):  # type: ignore[misc]
         """Embed normalised pixels; float32 space components.
 
         Raises:
-            InputError: the pictures have another size than the model's.
+            InputError: the images have another size than the model's.
         """
         size = self.hypclip.image_size
         if pixel_values.shape[-2:] != (size, size):
@@ -176,10 +176,10 @@ class HypCLIPForHub(PreTrainedModel):  # type: ignore[misc]
         attention_mask: Int[Tensor, "m length"] | None = None,
         return_dict: bool = True,
     ) -> HypCLIPOutput | tuple[Tensor, ...]:
-        """Embed texts and pictures and compare all with all; there is no loss (see hypclip.objective).
+        """Embed texts and images and compare all with all; there is no loss (see hypclip.objective).
 
         Raises:
-            InputError: texts or pictures are missing.
+            InputError: texts or images are missing.
         """
         if input_ids is None or pixel_values is None:
             missing = "input_ids" if input_ids is None else "pixel_values"
@@ -201,7 +201,7 @@ class HypCLIPForHub(PreTrainedModel):  # type: ignore[misc]
         """Return whether each of the first is more general than each of the second, by the rule in config.json.
 
         Args:
-            general: features (N, D) of texts or pictures.
+            general: features (N, D) of texts or images.
             specific: features (M, D).
             entailment: another rule, a Cone or a Plane of hypclip.geometry.entailment.
 

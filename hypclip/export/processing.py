@@ -1,4 +1,4 @@
-"""What turns texts and pictures into a model's inputs, in the form of transformers: tokenizer, image processor, both.
+"""What turns texts and images into a model's inputs, in the form of transformers: tokenizer, image processor, both.
 
 They give what `HypCLIP.tokenizer` and `HypCLIP.transform` give, with the arguments that CLIP's have in transformers.
 """
@@ -115,7 +115,7 @@ class HypCLIPImageProcessor(BaseImageProcessor):  # type: ignore[misc]
     """A model's image transform: shortest side resized, centre cropped, normalised.
 
     Args:
-        image_size: side of the pictures.
+        image_size: side of the images.
         image_mean: of pixel values in [0, 1], by channel.
         image_std: likewise.
         kwargs: those of transformers.
@@ -145,14 +145,14 @@ class HypCLIPImageProcessor(BaseImageProcessor):  # type: ignore[misc]
         """Return `pixel_values` (N, 3, S, S) float32.
 
         Args:
-            images: a picture or any number of them: PIL of any mode, or arrays and tensors (H, W), (H, W, C) or
+            images: an image or any number of them: PIL of any mode, or arrays and tensors (H, W), (H, W, C) or
                 (C, H, W), of bytes or of numbers in [0, 1].
             return_tensors: "pt", "np" or, for a list of arrays, None.
             device: where a tensor goes.
             kwargs: what the one transform of the model does anyway, such as do_resize=True.
 
         Raises:
-            InputError: something else than pictures, an argument that would change the transform.
+            InputError: something else than images, an argument that would change the transform.
         """
         own = {
             "size": self.size,
@@ -189,7 +189,7 @@ class HypCLIPProcessor(ProcessorMixin):  # type: ignore[misc]
     """The tokenizer and the image processor of a model.
 
     Args:
-        image_processor: for pictures.
+        image_processor: for images.
         tokenizer: for texts.
     """
 
@@ -207,7 +207,7 @@ class HypCLIPProcessor(ProcessorMixin):  # type: ignore[misc]
                 context is the context; `text_kwargs`, `images_kwargs` and `common_kwargs`.
 
         Raises:
-            InputError: neither texts nor pictures, something else than those, or tensors of another kind.
+            InputError: neither texts nor images, something else than those, or tensors of another kind.
         """
         if _holds_pictures(text):
             text, images = images, text

@@ -1,4 +1,4 @@
-"""Shards and picture files as points, a unit of work at a time: what of them becomes one Parquet file."""
+"""Shards and image files as points, a unit of work at a time: what of them becomes one Parquet file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from hypclip.search.where import Modality
 
 T = TypeVar("T")
 Transform = Callable[[Image.Image], Tensor]
-"""Picture → pixels, as `HypCLIP.transform`."""
+"""Image → pixels, as `HypCLIP.transform`."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def embed_unit(model: HypCLIP, unit: Unit, tally: Tally, batch_size: int = 128, 
         unit: what to embed.
         tally: counts here.
         batch_size: samples a forward pass, at least 1.
-        threads: which decode pictures, at least 1.
+        threads: which decode images, at least 1.
 
     Raises:
         DataError: the unit cannot be read.
@@ -229,11 +229,11 @@ def _sample_items(sample: dict[str, Any], transform: Transform, reading: Reading
 def picture_units(
     root: Path, files: Sequence[Path], metadata: Sequence[Mapping[str, Any]], transform: Transform, size: int = 4096
 ) -> list[Unit]:
-    """Return the work of picture files, `size` to a unit: a point of each, named by its path below the root.
+    """Return the work of image files, `size` to a unit: a point of each, named by its path below the root.
 
     Args:
         root: the folder of all.
-        files: the pictures.
+        files: the images.
         metadata: one a file.
         transform: of the model.
         size: at least 1.

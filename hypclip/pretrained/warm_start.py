@@ -139,7 +139,7 @@ def calibrate_scales(model: HypCLIP, pixels: Tensor | None = None, tokens: Tenso
 
     Args:
         model: its towers are measured in evaluation mode.
-        pixels: normalised, (B, 3, H, W); 8 pictures of normal noise where not given.
+        pixels: normalised, (B, 3, H, W); 8 images of normal noise where not given.
         tokens: of texts; 8 captions where not given.
 
     Raises:

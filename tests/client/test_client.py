@@ -436,7 +436,7 @@ def file_of(picture: Any, format: str = "PNG", **options: Any) -> bytes:
 
 
 def seen(item: dict[str, str]) -> Any:
-    """What the server sees of a picture."""
+    """What the server sees of an image."""
     return to_rgb(Image.open(io.BytesIO(base64.b64decode(item["image"]))))
 
 

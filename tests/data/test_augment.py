@@ -145,7 +145,7 @@ def test_a_cut_is_a_square_inside_the_picture_that_holds_the_box(
     if max(cut_width, cut_height) <= min(width, height):
         assert cut_width == cut_height
     (left, top, blue), (right, bottom, _) = cut[:, 0, 0].tolist(), cut[:, -1, -1].tolist()
-    assert blue == 7  # a pixel of the picture, not something outside
+    assert blue == 7  # a pixel of the image, not something outside
     assert (right - left + 1, bottom - top + 1) == (cut_width, cut_height)
     assert left <= x0 * width + 1
     assert right + 1 >= x1 * width - 1
@@ -163,7 +163,7 @@ def test_pictures_of_any_proportions_are_transformed(size: tuple[int, int]) -> N
 
 
 def test_the_crop_is_what_its_corners_say() -> None:
-    """Columns run from 0 to 99 in a picture of 100: those of the result run from corner to corner of the crop."""
+    """Columns run from 0 to 99 in an image of 100: those of the result run from corner to corner of the crop."""
     transform = TrainingTransform(10, AugmentConfig(crop_scale=(0.2, 0.5)))
     for seed in range(30):
         x0, y0, x1, y1 = transform._crop((100, 80), random.Random(seed))

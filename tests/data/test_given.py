@@ -1,4 +1,4 @@
-"""What a model takes for texts and pictures, and what it refuses by name and place."""
+"""What a model takes for texts and images, and what it refuses by name and place."""
 
 import base64
 import io
@@ -101,7 +101,7 @@ def test_what_is_no_list_of_texts_is_refused(model, wrong, message):
         model.embed_text(wrong)
 
 
-# Pictures -------------------------------------------------------------------------------------------------------------
+# Images ---------------------------------------------------------------------------------------------------------------
 
 
 def test_one_picture_in_every_form(model, arrays, files):
@@ -203,7 +203,7 @@ def test_a_closed_picture_is_refused(model, files):
 
 
 def test_pictures_are_read_a_batch_at_a_time(model, files):
-    """A generator of a million pictures must not be in memory at once."""
+    """A generator of a million images must not be in memory at once."""
     model_calls: list[int] = []
     read: list[Path] = []
 

@@ -165,7 +165,7 @@ def test_phrases_are_of_the_first_of_several_captions():
     assert read_record(sample(json=fields)).boxes[0].phrase == "a dog"
 
 
-# Boxes and turned pictures ------------------------------------------------------------------------------------------
+# Boxes and turned images ----------------------------------------------------------------------------------------------
 
 LEFT_TOP = (0.0, 0.0, 0.5, 0.5)
 
@@ -178,7 +178,7 @@ def turned(turn, form="JPEG"):
 
 
 def colour_in_box(record):
-    """Return the colour in the middle of the first box of the picture that training sees."""
+    """Return the colour in the middle of the first box of the image that training sees."""
     box, (width, height) = record.boxes[0], record.image.size
     return record.image.getpixel((int((box.x0 + box.x1) / 2 * width), int((box.y0 + box.y1) / 2 * height)))
 

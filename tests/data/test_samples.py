@@ -134,7 +134,7 @@ def test_a_sample_without_a_text_among_names_with_dots_costs_itself_alone(tmp_pa
     names = [f"shot.2024.{i:04}" for i in range(200)]
     files = [file for n in names for file in pair(n) if file[0] not in ("shot.2024.0003.txt", "shot.2024.0150.png")]
     good, bad = read(write_tar(tmp_path / "0.tar", files))
-    assert good.keys() == set(names)  # that a text or a picture is missing is for the record to say
+    assert good.keys() == set(names)  # that a text or an image is missing is for the record to say
     assert bad == {}
     samples = {sample["__key__"]: sample for sample in samples_of(str(tmp_path / "0.tar"))}
     assert "txt" not in samples["shot.2024.0003"]
@@ -240,7 +240,7 @@ def test_links_are_explained(tmp_path, kind, word):
 @pytest.mark.parametrize("share", [2, 3, 5, 10])
 @pytest.mark.parametrize("pairs", [40, 41])
 def test_a_shard_cut_anywhere_is_damaged(tmp_path, share, pairs):
-    """Also where a cut falls between two files, or between a picture and its text."""
+    """Also where a cut falls between two files, or between an image and its text."""
     path = Path(write_pairs(tmp_path, [pairs])[0])
     size = path.stat().st_size // share
     os.truncate(path, size)

@@ -54,7 +54,7 @@ def some_bad(tmp_path_factory):
     """Six shards of together 40 samples, three of which are bad, and one of the shards is truncated."""
     folder = tmp_path_factory.mktemp("some_bad")
     shards = write_pairs(folder, SIZES, {3: "", 13: b"\xff", 30: " "})
-    os.truncate(shards[4], 1024 * 12 + 520)  # in the picture of its seventh sample, number 0033
+    os.truncate(shards[4], 1024 * 12 + 520)  # in the image of its seventh sample, number 0033
     return shards
 
 
@@ -280,7 +280,7 @@ def test_bad_samples_are_skipped_and_counted_by_reason(some_bad, workers):
 
 
 def test_the_last_sample_of_a_truncated_shard_does_not_take_the_text_of_the_next_shard(tmp_path):
-    """Shards whose keys begin anew, as plain pairs often have them; one is cut between a picture and its text."""
+    """Shards whose keys begin anew, as plain pairs often have them; one is cut between an image and its text."""
     for number, colour in enumerate((RED, BLUE)):
         picture = encoded(Image.new("RGB", (90, 90), colour), "BMP")
         write_tar(tmp_path / f"{number}.tar", pair("0000", f"number {number}", picture))

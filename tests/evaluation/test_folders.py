@@ -34,7 +34,7 @@ def save(path: Path, colour: tuple[int, int, int] = RED, format: str | None = No
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two classes with a picture each."""
+    """Two classes with an image each."""
     save(tmp_path / "images" / "r" / "1.png")
     save(tmp_path / "images" / "b" / "1.png", BLUE)
     (tmp_path / "classes.json").write_text('{"r": "red", "b": "blue"}')
@@ -226,7 +226,7 @@ def test_a_folder_that_may_not_be_read_is_named(root: Path) -> None:
 
 
 def test_a_class_folder_in_that_of_another_class_is_named(root: Path) -> None:
-    """As a tree of animal/dog has it: the pictures of the dog count as animals."""
+    """As a tree of animal/dog has it: the images of the dog count as animals."""
     save(root / "r" / "b" / "2.png", BLUE)
     save(root / "r" / "r" / "3.png")
     save(root / "r" / "other" / "4.png")

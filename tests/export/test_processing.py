@@ -180,7 +180,7 @@ def test_a_tower_that_looks_at_its_padding_always_gets_full_rows() -> None:
         assert torch.equal(rows, model.tokenizer(["a dog", "x"]))
 
 
-# Pictures -------------------------------------------------------------------------------------------------------------
+# Images ---------------------------------------------------------------------------------------------------------------
 
 
 def as_array(image: Image.Image) -> np.ndarray:

@@ -62,7 +62,7 @@ _NO_ARTICLE = re.compile(
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, its caption, and phrases of the caption tied to boxes, as GRIT has them."""
+    """An image, its caption, and phrases of the caption tied to boxes, as GRIT has them."""
 
     image: Image.Image
     caption: str
@@ -172,7 +172,7 @@ def _covered(below: tuple[int, int, int, int], above: tuple[int, int, int, int])
 
 
 def _relation(rng: random.Random, items: list[_Item], first: int, second: int) -> str:
-    """Say where the first item is, seen from the second; always true of the picture."""
+    """Say where the first item is, seen from the second; always true of the image."""
     a, b = items[first], items[second]
     if max(_covered(a.box, b.box), _covered(b.box, a.box)) > 0.08:
         return "in front of" if first > second else "behind"

@@ -123,7 +123,7 @@ def write_zero_shot(root: Path, styles: tuple[str, ...] = HELD_OUT_STYLES, side:
     Layout: `root`/images/<code>/<style>.png, `root`/classes.json, `root`/taxonomy.json.
 
     Returns:
-        How many pictures were written.
+        How many images were written.
     """
     written = 0
     for style in styles:
@@ -142,7 +142,7 @@ def write_zero_shot(root: Path, styles: tuple[str, ...] = HELD_OUT_STYLES, side:
 
 
 def zero_shot_is_written(root: Path, styles: tuple[str, ...] = HELD_OUT_STYLES) -> bool:
-    """Tell whether a folder holds the names, the hierarchy and every picture that `write_zero_shot` would write."""
+    """Tell whether a folder holds the names, the hierarchy and every image that `write_zero_shot` would write."""
     try:
         labels = all((root / name).read_text(encoding="utf-8") == text for name, text in _labels().items())
     except (OSError, ValueError):
