@@ -67,7 +67,6 @@ from hypclip.training.runtime.signals import StopSignals
 from hypclip.training.settings import RunConfig, RunPlan, WarmStartConfig, configure, read_source
 from hypclip.training.sizes import check_sizes
 from hypclip.training.step import Embedded, forward_backward
-from hypclip.training.tables import RowsToTable, use_row_gradients
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -215,8 +214,6 @@ class Run:
         settings, tune = self.settings, self.config.tune
         if self.sharded:
             parallel.shard(self.model)
-        elif self._has_row_gradients():
-            use_row_gradients(self.model)
         self.averaged = AveragedWeights(self.model, settings.ema_decay) if settings.ema_decay else None
         self.optimizer = adamw(
             self.model,
@@ -229,14 +226,7 @@ class Run:
         )
         if self.sharded:
             parallel.separate_groups(self.optimizer)
-        RowsToTable(self.optimizer)
         self.scaler = precision.loss_scaler(self.precision, self.device)
-
-    def _has_row_gradients(self) -> bool:
-        """Whether gradients are on a CPU, exchanged by gloo if at all, and of texts too: DDP waits for every table."""
-        plain = self.device.type == "cpu" and not self.settings.compile
-        alone_or_gloo = self.processes == 1 or torch.distributed.get_backend() == "gloo"
-        return plain and alone_or_gloo and bool(self.objective.recipe.roles & {"text", "box_text"})
 
     def _make_state(self, found: Path | None) -> None:
         lasting = self.plan.lasting()

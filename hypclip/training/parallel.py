@@ -22,7 +22,6 @@ from hypclip.model import HypCLIP, ModelConfig
 from hypclip.towers.layout import blocks, layout
 from hypclip.training import tuning
 from hypclip.training.ema import AveragedWeights
-from hypclip.training.tables import dense_gradients
 
 
 def wrap(model: HypCLIP, device: torch.device, parts: int = 1) -> nn.Module:
@@ -134,10 +133,7 @@ def unsynchronised(wrapped: nn.Module, model: HypCLIP) -> Iterator[None]:
 
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     """Scale gradients down to a norm of `max_norm`; return the norm that they had."""
-    for parameter in model.parameters():
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
-    gradients = dense_gradients([p.grad for p in model.parameters() if p.grad is not None])
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
     cut = [distributed.part(gradient) for gradient in gradients if distributed.is_sharded(gradient)]
     entire = [gradient for gradient in gradients if not distributed.is_sharded(gradient)]
     norm = nn.utils.get_total_norm(entire)

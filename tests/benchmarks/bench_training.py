@@ -43,7 +43,6 @@ from hypclip.towers.passes import TextPasses
 from hypclip.towers.tokens import TokenRows
 from hypclip.training import precision
 from hypclip.training.settings import configure
-from hypclip.training.tables import use_row_gradients
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -204,7 +203,6 @@ def bench_texts(options: argparse.Namespace, _: Path) -> None:
         if options.towers not in (None, towers):
             continue
         model = HypCLIP(configure(settings(Path("-"), Path("-"), towers, batch_size)).config.model)
-        use_row_gradients(model)  # as a run does on a CPU
         generator = torch.Generator().manual_seed(0)
         for name, words in (("captions", {"text": 17}), ("and phrases", {"text": 17, "box_text": 3})):
 

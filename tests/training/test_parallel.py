@@ -21,12 +21,11 @@ from hypclip.towers.tokens import TokenRows
 from hypclip.training import parallel
 from hypclip.training.optim import adamw
 from hypclip.training.step import forward_backward
-from hypclip.training.tables import RowsToTable, use_row_gradients
 from tests.hypclip.test_distributed import PROCESSES, in_two, join
 from tests.support.training import make_batch, passes_of, stand_in, tiny_model, tokens_of
 
 STEPS = 20
-WAYS = [(way, parts) for way in ("ddp", "ddp, gradients by row", "ddp, texts by length", "fsdp") for parts in (1, 2)]
+WAYS = [(way, parts) for way in ("ddp", "ddp, texts by length", "fsdp") for parts in (1, 2)]
 
 
 def objective_of(name: str) -> Objective:
@@ -80,12 +79,9 @@ def curve(name: str, way: str, parts: int, rank: int, processes: int) -> list[fl
         parallel.shard(model)
         wrapped = model
     else:
-        if way.endswith("row"):
-            use_row_gradients(model)
         wrapped = parallel.wrap(model, torch.device("cpu"), parts)
     optimizer = adamw(model, learning_rate=1e-3, weight_decay=0.2, betas=(0.9, 0.98))
     parallel.separate_groups(optimizer)
-    RowsToTable(optimizer)
     losses, calls = [], []
     model.text_tower.register_forward_hook(lambda *_: calls.append(step))
     for step in range(STEPS):

@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 import hypclip
-from hypclip.config import build, read
+from hypclip.config import build
 from hypclip.data.batch import Batch
 from hypclip.evaluation.suite import RetrievalTask, prepare
 from hypclip.objective import Loss, Objective
-from hypclip.training.settings import EvaluateConfig, configure
+from hypclip.training.settings import EvaluateConfig
 from tests.support.pretraining import (
     after,
     assert_refused,
@@ -123,24 +122,6 @@ def test_spikes_in_a_row_end_the_run(tmp_path, shards, monkeypatch, capfd):
 def test_gradient_checkpointing_computes_the_same(tmp_path, shards, plain):
     output_dir = assert_resumes(config_of(tmp_path, shards, train__gradient_checkpointing=True), tmp_path)
     assert losses(output_dir) == pytest.approx(losses(plain), abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("changes", "by_row"),
-    [
-        ({}, True),
-        ({"train__compile": True}, False),
-        ({"objective": {"geometry": "lorentz", "contrast": [{"query": "image", "key": "box_image"}]}}, False),
-    ],
-    ids=["usual", "compiled", "pictures alone"],
-)
-def test_the_token_table_has_gradients_by_row(tmp_path, shards, changes, by_row):
-    plan = configure(read(config_of(tmp_path, shards, **changes), []))
-    made = pretrain.Run(plan, resume=False)
-    try:
-        assert made.model.text_tower.token_embedding.sparse is by_row
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.slow
