@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 # Read when torch is loaded: its threads wait for each other for some microseconds only before they make room for the
@@ -24,49 +22,41 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 import torch
-from accelerate import Accelerator, DistributedType
-from accelerate.tracking import get_available_trackers
 from torch import Tensor
 
 from hypclip import distributed, shipped
 from hypclip.config import read
 from hypclip.console import escape_unprintable
-from hypclip.data.batch import Batch, ExampleMaker, collate
+from hypclip.data.batch import Batch
 from hypclip.data.picture import Normaliser
-from hypclip.data.record import Reading
-from hypclip.data.shards import bad_shards_allowed, find_shards
-from hypclip.data.stream import BatchStream, StreamConfig, StreamState
 from hypclip.data.tally import Tally
-from hypclip.errors import ConfigError, HypclipError, TrainingError
+from hypclip.errors import HypclipError, TrainingError
 from hypclip.evaluation.suite import prepare
-from hypclip.model import HypCLIP
 from hypclip.objective import Loss
 from hypclip.training import calibration, parallel, precision, tuning
 from hypclip.training.checkpointing import output_dir
-from hypclip.training.checkpointing.state import (
-    TrainState,
-    generators,
-    load_weights,
-    restore,
-    same_settings,
-    set_generators,
-    snapshot,
-)
-from hypclip.training.checkpointing.writer import Saver
+from hypclip.training.checkpointing.state import generators, snapshot
 from hypclip.training.ema import AveragedWeights
 from hypclip.training.monitoring import report
 from hypclip.training.monitoring.health import find_trouble
-from hypclip.training.monitoring.log import MetricsLog
 from hypclip.training.monitoring.progress import RunProgress
 from hypclip.training.monitoring.spikes import is_spike
 from hypclip.training.monitoring.throughput import Throughput, model_flops
-from hypclip.training.optim import adamw, learning_rate_at, set_learning_rate
-from hypclip.training.runtime.launch import check_launch, precision_notice
-from hypclip.training.runtime.memory import keep_freed_memory
+from hypclip.training.optim import learning_rate_at, set_learning_rate
+from hypclip.training.runtime.launch import precision_notice
 from hypclip.training.runtime.signals import StopSignals
-from hypclip.training.settings import RunConfig, RunPlan, WarmStartConfig, configure, read_source
-from hypclip.training.sizes import check_sizes
+from hypclip.training.settings import RunConfig, RunPlan, configure
 from hypclip.training.step import Embedded, forward_backward
+from train.parts import (
+    build_model,
+    build_optimizer,
+    build_state,
+    build_stream,
+    find_checkpoint,
+    open_output,
+    set_random_state,
+    start_processes,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,7 +109,7 @@ def train(plan: RunPlan, *, resume: bool = False, overwrite: bool = False) -> No
 
 
 class Run:
-    """What a run is made of, and what happens in each of its steps.
+    """The parts of a run, and what happens in each of its steps.
 
     Args:
         plan: the settings, the objective, and the weights to start from.
@@ -129,181 +119,39 @@ class Run:
 
     def __init__(self, plan: RunPlan, *, resume: bool, overwrite: bool = False):
         self.plan, self.config, self.objective = plan, plan.config, plan.objective
-        self.settings = plan.config.train
-        self._start_processes()
-        found = self._look(resume, overwrite)
-        for part in (self._make_model, self._make_optimizer, self._make_state, self._make_stream, self._open_log):
-            distributed.together(functools.partial(part, found), self.device)
-        self._begin(found)
-        if resume and found is None:
-            self.progress.say(f"nothing to resume in {self.config.output_dir}: this run begins anew")
-
-    # ------------------------------------------------------------------ set up
-    def _start_processes(self) -> None:
-        config, settings = self.config, self.settings
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        torch.use_deterministic_algorithms(settings.deterministic)
-        if settings.deterministic:  # without it torch refuses matrix products on a GPU
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        _check_trackers(settings.trackers)
-        check_launch(os.environ)
-        self.accelerator = Accelerator(
-            # Unless told, accelerate takes each of several processes without a GPU for the only one.
-            cpu=not torch.accelerator.is_available(),
-            mixed_precision="no",  # which is our own affair
-            log_with=list(settings.trackers) or None,
-            project_dir=config.output_dir,
-        )
-        self.device = self.accelerator.device
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
-        self.is_first = self.accelerator.is_main_process
-        self.progress = RunProgress(settings.steps, quiet=not self.is_first)
-        if settings.batch_size % self.processes:
-            raise ConfigError(
-                f"train.batch_size {settings.batch_size} does not divide among {self.processes} processes"
-            )
-        self.precision = precision.choose(settings.precision, self.device)
-        if self.is_first and (notice := precision_notice(os.environ, self.precision)):
-            self.progress.warn(notice)
-        wanted = settings.parallel == "fsdp" or self.accelerator.distributed_type == DistributedType.FSDP
-        self.sharded = wanted and self.processes > 1
-
-    def _look(self, resume: bool, overwrite: bool) -> Path | None:
-        """Return the checkpoint to go on from; the first process looks, before anything is made."""
-
-        def look() -> Path | None:
-            if not self.is_first:
-                return None
-            return output_dir.look(self.config.output_dir, resume=resume, overwrite=overwrite, warn=self.progress.warn)
-
-        found: Path | None = distributed.gather_plain(distributed.together(look, self.device))[0]
-        return found
-
-    def _make_model(self, found: Path | None) -> None:
-        settings = self.settings
-        torch.manual_seed(settings.seed)
-        self.model = HypCLIP(self.config.model)
-        check_sizes(self.model, self.config.data.box_size)
-        if self.config.warm_start is not None and found is None:
-            self._start_warm(self.config.warm_start)
-        tuning.apply(self.model, self.config.tune)
-        if found is not None:
-            load_weights(self.model, found)
-        order = torch.preserve_format if self.sharded else torch.channels_last  # which FSDP does not cut
-        self.model.to(self.device).to(memory_format=order)
-        if settings.gradient_checkpointing:
-            self.model.set_grad_checkpointing()
-        if settings.compile:
-            self.model.image_tower.compile()
-            self.model.text_tower.compile()
-            self.model.passes_are_fixed = True
-
-    def _start_warm(self, start: WarmStartConfig) -> None:
-        from hypclip.pretrained.warm_start import load_towers  # which takes seconds to import
-
-        # Not in the plan where there were checkpoints to resume from, of which none is whole.
-        towers = self.config.model.towers if Path(start.source).is_file() else None
-        source = self.plan.warm_start or read_source(start, towers)
-        new = load_towers(self.model, source, keep_logit_scale=start.keep_logit_scale, calibrate=start.calibrate)
-        self.progress.say(f"towers of {start.source}" + (f"; new: {', '.join(new)}" if new else ""))
-
-    def _make_optimizer(self, _: Path | None) -> None:
-        settings, tune = self.settings, self.config.tune
-        if self.sharded:
-            parallel.shard(self.model)
+        self.settings = settings = plan.config.train
+        self.group = group = start_processes(plan.config)
+        self.device, self.precision, self.is_first = group.device, group.precision, group.is_first
+        self.progress = RunProgress(settings.steps, quiet=not group.is_first)
+        say, warn = self.progress.say, self.progress.warn
+        if group.is_first and (notice := precision_notice(os.environ, group.precision)):
+            warn(notice)
+        found = find_checkpoint(plan.config.output_dir, group, resume, overwrite, warn)
+        self.model = group.together(lambda: build_model(plan, group, found, say))
         self.averaged = AveragedWeights(self.model, settings.ema_decay) if settings.ema_decay else None
-        self.optimizer = adamw(
-            self.model,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            betas=settings.betas,
-            decay_norms=settings.decay_norms,
-            image_layer_decay=tune.image_layer_decay,
-            text_layer_decay=tune.text_layer_decay,
+        self.optimizer = group.together(lambda: build_optimizer(self.model, plan.config, sharded=group.sharded))
+        self.scaler = precision.loss_scaler(group.precision, group.device)
+        self.state = group.together(
+            lambda: build_state(plan, group, found, self.model, self.optimizer, self.averaged, self.scaler)
         )
-        if self.sharded:
-            parallel.separate_groups(self.optimizer)
-        self.scaler = precision.loss_scaler(self.precision, self.device)
-
-    def _make_state(self, found: Path | None) -> None:
-        lasting = self.plan.lasting()
-        self.state = TrainState(precision=self.precision, settings=lasting)
-        if found is None:
-            return
-        averages = self.averaged.tensors if self.averaged else None
-        self.state = restore(found, self.model, self.optimizer, self.processes, averages)
-        same_settings(self.state.settings, lasting, found)
-        if self.state.precision != self.precision:
-            raise ConfigError(f"the run began in {self.state.precision} and this machine would go on in "
-                              f"{self.precision}: set train.precision={self.state.precision}")  # fmt: skip
-        self.scaler.load_state_dict(self.state.scaler)
-
-    def _make_stream(self, _: Path | None) -> None:
-        config, recipe, model = self.config, self.objective.recipe, self.model
-        shards, allowed = find_shards(config.data.shards), config.data.max_bad_shards
-        self.stream = BatchStream(
-            StreamConfig(
-                shards,
-                self.settings.batch_size // self.processes,
-                seed=self.settings.seed,
-                workers=config.data.workers,
-                shuffle_buffer=config.data.shuffle_buffer,
-                max_bad_fraction=config.data.max_bad_fraction,
-                max_bad_shards=bad_shards_allowed(shards) if allowed is None else allowed,
-                reading=Reading(config.data.caption_field, config.data.boxes_are),
-                rank=self.rank,
-                world_size=self.processes,
-            ),
-            ExampleMaker(
-                recipe.roles,
-                model.image_size,
-                config.data.augment,
-                config.data.box_margin,
-                recipe.max_boxes,
-                config.data.box_size,
-                self.plan.taxonomy,
-            ),
-            functools.partial(
-                collate,
-                tokenizer=model.tokenizer,
-                max_boxes=recipe.max_boxes,
-                pass_tokens=None if model.passes_are_fixed else model.pass_tokens,
-                **self.plan.phrases(),
-            ),
-            StreamState.from_plain(self.state.streams[self.rank]) if self.state.streams else None,
+        self.stream = group.together(lambda: build_stream(plan, group, self.model, self.state))
+        self.normalise = Normaliser(plan.config.model.image_mean, plan.config.model.image_std, group.device)
+        self.evaluations = group.together(lambda: prepare(plan.config.evaluate, warn) if group.is_first else {})
+        self.saver, self.log = group.together(
+            lambda: open_output(plan.config, group, self.state.step, begins=found is None, say=say, warn=warn)
         )
-        self.normalise = Normaliser(config.model.image_mean, config.model.image_std, self.device)
-
-    def _open_log(self, found: Path | None) -> None:
-        config, settings = self.config, self.settings
-        self.evaluations = prepare(config.evaluate, self.progress.warn) if self.is_first else {}
+        group.accelerator.init_trackers(plan.config.name if "wandb" in settings.trackers else "tensorboard")
+        self.wrapped = self.model if group.sharded else parallel.wrap(self.model, group.device, settings.accumulate)
+        set_random_state(self.state, group, settings.seed)
         self.progress.start_at(self.state.step)
+        if found is not None:
+            say(f"resuming from {found}")
+        elif resume:
+            say(f"nothing to resume in {plan.config.output_dir}: this run begins anew")
+        self.throughput, self.began = Throughput(group.device), time.perf_counter()
         self.warned: set[str] = set()
         self.told = Tally()
-        self.throughput = Throughput(self.device)
-        self.began = time.perf_counter()
-        self.saver = Saver(
-            config.output_dir, settings.keep_checkpoints, settings.keep_every, settings.upload_to, self.progress.warn
-        )
-        if found is None and self.is_first:
-            self.saver.check_no_copies()
-            if aside := output_dir.move_aside(config.output_dir):
-                self.progress.say(f"beginning anew: what was there of an earlier run is now in {aside}")
         self.saved_at: int | None = None
-        self.log = MetricsLog(config.output_dir / output_dir.LOG, self.state.step) if self.is_first else None
-
-    def _begin(self, found: Path | None) -> None:
-        trackers = "wandb" in self.settings.trackers
-        self.accelerator.init_trackers(self.config.name if trackers else "tensorboard")
-        self.wrapped = self.model if self.sharded else parallel.wrap(self.model, self.device, self.settings.accumulate)
-        if found is None:
-            torch.manual_seed(self.settings.seed + 1 + self.rank)
-        else:
-            set_generators(self.state.generators[self.rank], self.device)
-            self.progress.say(f"resuming from {found}")
         self.training_mode()
 
     def training_mode(self) -> None:
@@ -395,10 +243,10 @@ class Run:
             self.progress.warn(f"step {state.step}: {trouble[name]}")
         self.warned |= trouble.keys()
         self.log.write(values | {"warnings": sorted(trouble)})
-        self.accelerator.log({k: v for k, v in values.items() if isinstance(v, float)}, step=state.step)
+        self.group.accelerator.log({k: v for k, v in values.items() if isinstance(v, float)}, step=state.step)
         if evaluating:
             picture = report.radius_histogram(seen.features, model.metric, seen.curv)
-            for tracker in self.accelerator.trackers:
+            for tracker in self.group.accelerator.trackers:
                 order = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
                 tracker.log_images({"radius": picture}, step=state.step, **order)
         self.progress.tell(values)
@@ -443,7 +291,7 @@ class Run:
         self.saved_at = state.step
         failure: Exception | None = None
         try:
-            if self.is_first or self.sharded:  # the others hold the same, and need not copy it
+            if self.is_first or self.group.sharded:  # the others hold the same, and need not copy it
                 averages = self.averaged.tensors if self.averaged else None
                 taken = snapshot(self.model, self.optimizer, state, self._notes(), averages)
                 if self.is_first:
@@ -473,18 +321,11 @@ class Run:
             self.progress.say(f"stopped by {by} at step {self.state.step}: saved, go on with --resume")
         elif self.is_first:
             self.progress.say(report.summary(self.config.output_dir, self.state.step, time.perf_counter() - self.began))
-        self.accelerator.end_training()
+        self.group.accelerator.end_training()
 
     def _notes(self) -> dict[str, Any]:
         notes = {"name": self.config.name, "step": self.state.step, "objective": asdict(self.objective.recipe)}
         return notes | ({"ema_decay": self.settings.ema_decay} if self.averaged else {})
-
-
-def _check_trackers(wanted: Sequence[str]) -> None:
-    """Refuse a tracker whose library is missing, which accelerate would leave out without a word."""
-    available = {str(tracker) for tracker in get_available_trackers()}
-    if missing := [name for name in wanted if name not in available]:
-        raise ConfigError(f"train.trackers: {missing[0]} is not installed: pip install {missing[0]}, or leave it out")
 
 
 def program() -> None:

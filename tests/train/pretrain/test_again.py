@@ -9,7 +9,7 @@ import pytest
 import hypclip
 from tests.support.pretraining import assert_refused, assert_same_run, config_of, rewind, run, step_of, steps_in
 from tests.support.training import read_log, state_bits
-from train import pretrain
+from train import parts
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_each_part_of_a_run_is_worth_keeping(config, finished, capsys, gone, hel
 
 
 def test_it_is_refused_before_a_model_is_built(config, finished, capsys, monkeypatch):
-    monkeypatch.setattr(pretrain, "HypCLIP", None)
+    monkeypatch.setattr(parts, "HypCLIP", None)
     assert_refused(config, capsys, "holds a run already")
 
 

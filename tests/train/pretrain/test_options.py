@@ -31,7 +31,7 @@ from tests.support.pretraining import (
     steps_in,
 )
 from tests.support.training import TOWERS, read_log, started
-from train import pretrain
+from train import parts, pretrain
 
 # Averaged weights -----------------------------------------------------------------------------------------------------
 
@@ -142,8 +142,8 @@ def test_deterministic_operations_are_asked_for(tmp_path, shards, plain, monkeyp
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     asked: list[bool] = []
-    note = after(pretrain.adamw, lambda *_, **__: asked.append(torch.are_deterministic_algorithms_enabled()))
-    monkeypatch.setattr(pretrain, "adamw", note)
+    note = after(parts.adamw, lambda *_, **__: asked.append(torch.are_deterministic_algorithms_enabled()))
+    monkeypatch.setattr(parts, "adamw", note)
     assert run(config_of(tmp_path, shards, train__deterministic=True)) == 0
     assert asked == [True]
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

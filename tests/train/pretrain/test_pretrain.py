@@ -22,7 +22,7 @@ from hypclip.training.monitoring.log import MetricsLog
 from hypclip.training.optim import learning_rate_at
 from tests.support.pretraining import CLOCK, after, assert_refused, assert_same_run, rewind, run, steps_in
 from tests.support.training import ROLES, read_log, run_config, write_config, write_shards
-from train import pretrain
+from train import parts, pretrain
 
 PARTS = {
     "contrast/image-text",
@@ -245,7 +245,7 @@ def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(step, config, tmp_path, wh
     """Before the first step, and between two checkpoints."""
     with monkeypatch.context() as patch:
         if step == 0:
-            patch.setattr(pretrain, "MetricsLog", after(MetricsLog, lambda *_: os.kill(os.getpid(), signal.SIGTERM)))
+            patch.setattr(parts, "MetricsLog", after(MetricsLog, lambda *_: os.kill(os.getpid(), signal.SIGTERM)))
         else:
             patch.setattr(MetricsLog, "write", after(MetricsLog.write, lambda _, values: terminate_at(values, step)))
         assert run(config) == 0
@@ -365,7 +365,7 @@ def test_what_the_data_workers_find_ends_in_one_line_too(config, capfd, tmp_path
 def test_a_non_finite_loss_stops_before_the_update(config, tmp_path, monkeypatch, capfd):
     """The first update, of an absurd size, ruins the model; the second must not be made."""
     models: list[hypclip.HypCLIP] = []
-    monkeypatch.setattr(pretrain, "adamw", after(pretrain.adamw, lambda model, **_: models.append(model)))
+    monkeypatch.setattr(parts, "adamw", after(parts.adamw, lambda model, **_: models.append(model)))
     assert run(config, "train.learning_rate=1e30", "train.checkpoint_every=1") == 1
     captured = capfd.readouterr()
     (line,) = error_lines(captured.err)
@@ -389,7 +389,7 @@ def test_a_non_finite_gradient_stops_before_the_update(config, tmp_path, monkeyp
         root = (0 * features["image"].sum()).sqrt() if len(read_log(tmp_path / "run")) == 2 else 0
         return Loss(loss.loss + root, loss.parts)
 
-    monkeypatch.setattr(pretrain, "adamw", after(pretrain.adamw, lambda model, **_: models.append(model)))
+    monkeypatch.setattr(parts, "adamw", after(parts.adamw, lambda model, **_: models.append(model)))
     monkeypatch.setattr(Objective, "__call__", with_root)
     assert run(config) == 1
     captured = capfd.readouterr()

@@ -26,7 +26,7 @@ from tests.support.pretraining import (
     steps_in,
 )
 from tests.support.training import read_log, state_bits
-from train import pretrain
+from train import parts, pretrain
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_what_is_not_the_nature_of_a_run_may_change(config, killed):
 
 def test_a_tracker_that_is_not_installed_is_refused_by_name(config, tmp_path, capsys, monkeypatch):
     available = [tracker for tracker in pretrain.get_available_trackers() if str(tracker) != "wandb"]
-    monkeypatch.setattr(pretrain, "get_available_trackers", lambda: available)
+    monkeypatch.setattr(parts, "get_available_trackers", lambda: available)
     wanted = "train.trackers=[tensorboard,wandb]"
     assert_refused(config, capsys, "train.trackers: wandb is not installed: pip install wandb, or leave it out", wanted)
     assert not (tmp_path / "run").exists()
