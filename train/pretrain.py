@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 import time
@@ -40,7 +41,7 @@ from hypclip.training.ema import AveragedWeights
 from hypclip.training.monitoring import report
 from hypclip.training.monitoring.health import find_trouble
 from hypclip.training.monitoring.progress import RunProgress
-from hypclip.training.monitoring.spikes import is_spike
+from hypclip.training.monitoring.spikes import check_spike
 from hypclip.training.monitoring.throughput import Throughput, model_flops
 from hypclip.training.optim import learning_rate_at, set_learning_rate
 from hypclip.training.runtime.launch import precision_notice
@@ -189,13 +190,8 @@ class Run:
             self.wrapped, self.model, self.objective, batch, settings.accumulate,
             precision=self.precision, scaler=self.scaler,
         )  # fmt: skip
-        if not seen.finite:
-            raise TrainingError(self._non_finite(loss, seen))
-        if settings.spike is not None and is_spike(loss.loss.item(), state, settings.spike):
-            self.progress.warn(f"step {state.step + 1}: a spike of the loss, {loss.loss.item():.4g}: no update")
-            norm = torch.tensor(float("nan"))
-        else:
-            norm = self._update(loss, seen)
+        self.scaler.unscale_(self.optimizer)
+        norm = self._update(loss, seen, parallel.clip_gradients(self.model, settings.clip_norm))
         state.step += 1
         self.throughput.done(settings.batch_size)
         self.progress.advance()
@@ -205,19 +201,29 @@ class Run:
         if state.step % settings.log_every == 0 or last or evaluating:
             self._log(loss, seen, rate, norm, evaluating)
 
-    def _update(self, loss: Loss, seen: Embedded) -> Tensor:
-        self.scaler.unscale_(self.optimizer)
-        norm = parallel.clip_gradients(self.model, self.settings.clip_norm)
-        if not bool(norm.isfinite()) and not self.scaler.is_enabled():
+    def _update(self, loss: Loss, seen: Embedded, norm: Tensor) -> float:
+        """Make the update if the numbers of the step allow it; return the gradient norm, NaN where there is no update.
+
+        This is where a step waits for the device, once: for the loss and the norm, which all processes share.
+        """
+        spike, state = self.settings.spike, self.state
+        value, length = torch.stack([loss.loss, norm.to(loss.loss)]).tolist()
+        if not math.isfinite(value):
+            raise TrainingError(self._non_finite(loss, seen))
+        if spike is not None and check_spike(value, state, spike):
+            self.progress.warn(f"step {state.step + 1}: a spike of the loss, {value:.4g}: no update")
+            self.scaler.update()
+            return math.nan
+        if not math.isfinite(length) and not self.scaler.is_enabled():
             raise TrainingError(self._non_finite(loss, seen, norm))
-        self.scaler.step(self.optimizer)  # which passes over gradients that overflow in fp16
+        self.scaler.step(self.optimizer)  # which skips gradients that overflow in fp16
         self.scaler.update()
         self.model.clamp_scalars()
         if self.averaged is not None:
-            self.averaged.update(self.model, self.state.step)
-        return norm
+            self.averaged.update(self.model, state.step)
+        return float(length)
 
-    def _log(self, loss: Loss, seen: Embedded, rate: float, norm: Tensor, evaluating: bool) -> None:
+    def _log(self, loss: Loss, seen: Embedded, rate: float, norm: float, evaluating: bool) -> None:
         scores = self._evaluate() if evaluating else {}
         seen_data = self._tell_of_data()
         if self.log is None:
@@ -232,7 +238,7 @@ class Run:
             "curv": model.curv.mean().item(),
             **{name: value.item() for name, value in model.scales.items()},
             "logit_scale_per_rho": (model.logit_scale / model.curv.mean().sqrt()).item(),
-            "grad_norm": norm.item(),
+            "grad_norm": norm,
             **{name: value.item() for name, value in described.items()},
             **self.throughput.lap(),
             **seen_data,

@@ -25,7 +25,7 @@ from hypclip.errors import InputError
 from hypclip.geometry._pairwise import pairwise_lorentz_dist
 from hypclip.geometry._quotients import asinhc, sinh_ratio, sinhc
 from hypclip.geometry._row_distance import chord_squared, lorentz_dist
-from hypclip.geometry.precision import Curv, as_curv, full_precision, safe_sqrt
+from hypclip.geometry.precision import Curv, as_curv, full_precision, is_readable, safe_sqrt
 
 
 @full_precision
@@ -122,7 +122,7 @@ def exp_map0(v: Float[Tensor, "*batch d"], curv: Curv) -> Float[Tensor, "*batch 
     Numerics: relative error ≤ 2e-6 in float32 for √c|v| up to 15 and 5e-6 up to 32.
     """
     squared = as_curv(curv, v) * torch.linalg.vector_norm(v, dim=-1, keepdim=True).square()
-    if v.device.type == "cpu" and not torch.compiler.is_compiling():
+    if is_readable(v):
         limit = 88.0 if v.dtype == torch.float32 else 709.0
         far = squared.detach() > limit**2
         if bool(far.any()) and bool((far & v.detach().isfinite().all(-1, keepdim=True)).any()):

@@ -59,21 +59,29 @@ def as_number(value: object, what: str) -> float:
     return float(value)
 
 
+READABLE_DEVICES = frozenset({"cpu"})
+"""Devices whose values are there as soon as an operation returns; on others, reading one waits for all work."""
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Return whether the values of a tensor can be read without waiting: on a CPU, and not under torch.compile."""
+    return tensor.device.type in READABLE_DEVICES and not torch.compiler.is_compiling()
+
+
 def as_curv(curv: Curv, like: Tensor) -> Tensor:
     """Return `curv` as a tensor of the dtype and device of `like`; refuse values that are not positive and finite.
 
-    The values of a tensor are checked on the CPU only, and not under torch.compile: on other devices each check would
-    wait for the device.
+    The values of a tensor are checked where that waits for nothing, see `is_readable`.
     """
     if isinstance(curv, Tensor):
-        if curv.device.type == "cpu" and not torch.compiler.is_compiling():
+        if is_readable(curv):
             value = curv.detach()
             if not bool(((value > 0) & value.isfinite()).all()):
                 raise InputError(f"curv must be positive and finite (the sectional curvature is −curv), got {value}")
         return curv.to(like)
     if not 0 < curv < math.inf:
         raise InputError(f"curv must be positive and finite (the sectional curvature is −curv), got {curv}")
-    return torch.tensor(curv, dtype=like.dtype, device=like.device)
+    return like.new_full((), curv)
 
 
 def gap(p: Tensor, c: Tensor) -> Tensor:

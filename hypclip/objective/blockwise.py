@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from hypclip.geometry.acosh import acosh1p_
+from hypclip.geometry.precision import is_readable
 
 Form = Literal["dot", "squared", "euclidean", "lorentz"]
 Reduce = Literal["sum", "l2"]
@@ -36,6 +37,13 @@ BLOCK = 1 << 22
 """Similarities held at once, of all factors together: 16 MiB in float32."""
 CHUNK = 1 << 18
 """Similarities worked on at once: small enough to stay in the cache from one elementwise pass to the next."""
+GPU_BLOCK = 1 << 24
+"""Both on a GPU, where each operation is a launch: all pairs of 4,096 samples, five tensors of 64 MiB in float32."""
+
+
+def block_sizes(device: torch.device) -> tuple[int, int]:
+    """Return how many similarities are held, and how many are worked on, at once on a device."""
+    return (BLOCK, CHUNK) if device.type == "cpu" else (GPU_BLOCK, GPU_BLOCK)
 
 
 class Points(NamedTuple):
@@ -166,9 +174,10 @@ def _contrast(
     d_factor_weight, d_curv = torch.zeros_like(factor_weight), torch.zeros_like(curv)
     values = own[0].new_zeros(len(own), 2)
     if form == "lorentz":
-        # d = acosh(1 + h_q + h_k + h_q h_k − c q·k): one number for a matmul, or scaled rows for one a factor.
-        alpha = -1.0 if len(curv) > 1 else -float(curv)
-        scaled = [x * curv.view(-1, 1, 1) for x in rows] if len(curv) > 1 else rows
+        # d = acosh(1 + h_q + h_k + h_q h_k − c q·k): one number for a matmul, or scaled rows for one per factor, and
+        # where the number would have to be waited for.
+        one = len(curv) == 1 and is_readable(curv)
+        alpha, scaled = (-float(curv), rows) if one else (-1.0, [x * curv.view(-1, 1, 1) for x in rows])
     else:
         alpha, scaled = -1.0 if form == "dot" else -2.0, rows
     work = _Work(rows[0], max(rows[q].shape[1] for q in query), max(rows[k].shape[1] for k in key))
@@ -215,7 +224,7 @@ def _multiply(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Any, ...]:
     traced = torch.compiler.is_compiling() or type(upstream) is not Tensor
     if not traced and torch.is_grad_enabled():
         raise NotImplementedError("the gradient of contrast cannot be differentiated again")
-    if traced or upstream.device.type != "cpu" or float(upstream) != 1:
+    if traced or not is_readable(upstream) or float(upstream) != 1:
         found = tuple(upstream * part for part in found)
     lists = [_split(whole, shapes) for whole, shapes in zip(found[:4], ctx.shapes, strict=True)]
     constant = [[None] * len(ctx.shapes[2]) for _ in range(7)]
@@ -247,12 +256,13 @@ class Gradients(NamedTuple):
 
 
 class _Work:
-    """The memory that terms work in, for blocks of at most BLOCK similarities and chunks of CHUNK."""
+    """The memory that terms work in, for blocks and chunks of at most `block_sizes`."""
 
     def __init__(self, like: Tensor, most_queries: int, most_keys: int):
         self.factors = like.shape[0]
-        block = min(most_queries * most_keys, max(BLOCK // self.factors, most_keys))
-        chunk = min(block, max(CHUNK // self.factors, most_keys))
+        largest = block_sizes(like.device)
+        block = min(most_queries * most_keys, max(largest[0] // self.factors, most_keys))
+        chunk = min(block, max(largest[1] // self.factors, most_keys))
         self.sim, self.slope = (like.new_empty(self.factors * block) for _ in range(2))
         self.spare = [like.new_empty(self.factors * chunk) for _ in range(2 if self.factors == 1 else 3)]
         self.logits = like.new_empty(block) if self.factors > 1 else self.sim
@@ -289,8 +299,9 @@ class _Sweep:
         self.barred = any(part.numel() > 0 for part in bars)
         self.factors, self.n, _ = query.rows.shape
         self.m = key.rows.shape[1]
-        self.rows = max(1, min(self.n, BLOCK // (self.factors * self.m)))
-        self.chunk = max(1, min(self.rows, CHUNK // (self.factors * self.m)))
+        block_size, chunk_size = block_sizes(own.device)
+        self.rows = max(1, min(self.n, block_size // (self.factors * self.m)))
+        self.chunk = max(1, min(self.rows, chunk_size // (self.factors * self.m)))
         block, chunk = (self.factors, self.rows, self.m), (self.factors, self.chunk, self.m)
         self.sim, self.slope = (_view(part, block) for part in (work.sim, work.slope))
         self.work = [_view(part, chunk) for part in work.spare]

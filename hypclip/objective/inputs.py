@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hypclip.errors import InputError
-from hypclip.geometry.precision import as_curv
+from hypclip.geometry.precision import as_curv, is_readable
 from hypclip.objective.recipe import Recipe
 from hypclip.roles import BOX_ROLES, CONCEPT, MISSING, Role
 
@@ -55,7 +56,7 @@ class Inputs(NamedTuple):
         ancestors: Mapping[str, Tensor] | None = None,
         levels: Tensor | None = None,
     ) -> Inputs:
-        """Check the arguments of `Objective.__call__`, which see.
+        """Validate and normalise the arguments of `Objective.__call__`.
 
         Raises:
             InputError: one is missing, of the wrong shape or type, or out of range.
@@ -95,7 +96,7 @@ class Inputs(NamedTuple):
             if tuple(box_weight.shape) != (size, count):
                 raise InputError(f"box_weight must have shape {(size, count)}, got {tuple(box_weight.shape)}")
             box_weight = box_weight.to(like)
-            if not torch.compiler.is_compiling() and not bool(((box_weight >= 0) & box_weight.isfinite()).all()):
+            if is_readable(box_weight) and not bool(((box_weight >= 0) & box_weight.isfinite()).all()):
                 raise InputError("box_weight must be finite and not negative")
             held = (box_weight > 0).unsqueeze(-1)
             points = {r: torch.where(held, x, 0) if r in BOX_ROLES else x for r, x in points.items()}
@@ -224,10 +225,10 @@ def _concepts(
 
 def _positive(value: Scale, like: Tensor, name: str) -> Tensor:
     """Return a scale as a tensor of the dtype and device of `like`; refuse what is not positive and finite."""
-    scale = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    if scale.numel() != 1:
-        raise InputError(f"{name} must be one number, got shape {tuple(scale.shape)}")
-    scale = scale.view(())
-    if not torch.compiler.is_compiling() and not 0 < float(scale.detach()) < torch.inf:
-        raise InputError(f"{name} must be positive and finite, got {float(scale.detach())}")
-    return scale
+    if isinstance(value, Tensor) and value.numel() != 1:
+        raise InputError(f"{name} must be one number, got shape {tuple(value.shape)}")
+    if not isinstance(value, Tensor) or is_readable(value):
+        number = float(value.detach() if isinstance(value, Tensor) else value)
+        if not torch.compiler.is_compiling() and not 0 < number < math.inf:
+            raise InputError(f"{name} must be positive and finite, got {number}")
+    return value.to(like).view(()) if isinstance(value, Tensor) else like.new_full((), value)

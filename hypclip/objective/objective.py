@@ -82,8 +82,8 @@ class Objective:
 
         Raises:
             InputError: a role or a scale of the recipe is missing, shapes differ, points are half precision or beyond
-                what their precision holds, or `curv` or a scale is not positive. Values are not looked at under
-                torch.compile.
+                what their precision holds, or `curv` or a scale is not positive. Values of
+                tensors are looked at on the CPU only, and not under torch.compile.
         """
         batch = Inputs.of(self.recipe, features, curv, logit_scale, content or {}, box_weight, local, ancestors, levels)
         with torch.autocast(batch.device.type, enabled=False):
@@ -148,7 +148,7 @@ def _contrasts(recipe: Recipe, batch: Inputs, relations: Relations | None, parts
     if relations is None or not recipe.metric.is_hyperbolic or recipe.contrast_of == "directions":
         factors, curv = torch.ones_like(batch.curv).expand(1).contiguous(), None
     else:
-        factors, curv = 1 / relations.root, relations.curv.contiguous()
+        factors, curv = 1 / relations.sqrt_c, relations.curv.contiguous()
         factors = factors / len(factors) if recipe.metric.distance == "l1_mean" else factors
     loss, values = blockwise.contrast(
         terms,
@@ -319,7 +319,7 @@ def _edges(recipe: Recipe, batch: Inputs, relations: Relations | None, parts: di
     boxes = penalties.shape[-1]
     padded = torch.stack([torch.nn.functional.pad(share, (0, boxes - share.shape[1])) for share in shares])
     values = (penalties.mean(1) * padded).sum((1, 2))
-    total = (values * values.new_tensor([edge.weight for edge in recipe.edges])).sum()
+    total = (values * _numbers([edge.weight for edge in recipe.edges], values)).sum()
     for edge, share, value, found in zip(
         recipe.edges, shares, values.detach().to(padded.dtype), penalties.detach(), strict=True
     ):
@@ -331,11 +331,16 @@ def _edges(recipe: Recipe, batch: Inputs, relations: Relations | None, parts: di
     return total.to(padded.dtype)
 
 
+def _numbers(values: Sequence[float], like: Tensor) -> Tensor:
+    """Return numbers as a tensor beside `like`, filled there: a copy from the host would wait for the device."""
+    return torch.stack([like.new_full((), value) for value in values])
+
+
 def _penalties(edges: Sequence[Edge], angles: Tensor, apertures: Tensor, relations: Relations) -> Tensor:
     """Return what each pair of each edge costs, (E, F, B', N)."""
 
     def column(values: list[float]) -> Tensor:
-        return angles.new_tensor(values).view(-1, 1, 1, 1)
+        return _numbers(values, angles).view(-1, 1, 1, 1)
 
     excess = angles - column([edge.eta for edge in edges]) * apertures
     penalties = torch.where(excess <= 0, 0, excess)  # a NaN stays one
@@ -373,7 +378,7 @@ def _regularisers(recipe: Recipe, batch: Inputs, relations: Relations | None, pa
     total: list[Tensor] = []
     for term in recipe.regularisers:
         n = relations.lengths(term.role).clamp(min=1e-6)
-        lowest = 0.5 + 0.5 * torch.log(torch.tensor(2.0, dtype=n.dtype, device=n.device))
+        lowest = 0.5 + 0.5 * torch.log(n.new_full((), 2.0))
         value = batch.total(n.square() - n.log() - lowest, batch.shares(term.role))
         parts[f"{term.kind}/{term.role}"] = value.detach().to(batch.curv.dtype)
         total.append(term.weight * value)

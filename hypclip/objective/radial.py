@@ -43,7 +43,7 @@ def entail(term: Entail, recipe: Recipe, batch: Inputs, relations: Relations, ba
         sides[1][places],
         form=form,
         offset=offset[own],
-        scale=shares.new_tensor(term.scale),
+        scale=shares.new_full((), term.scale),
         weight=shares.flatten(),
         target=target,
         bars=some,

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hypclip.objective.blockwise import CHUNK, Bars
+from hypclip.objective.blockwise import Bars, block_sizes
 
 Form = Literal["plane", "flat_plane", "cone", "flat_cone"]
 
@@ -94,7 +94,7 @@ def _outside(
     d_general, d_specific, d_x, d_y, d_offset, d_scale = found
     value = torch.zeros_like(scale)
     n, m = len(general), len(specific)
-    rows = max(1, min(n, CHUNK // m))
+    rows = max(1, min(n, block_sizes(general.device)[1] // m))
     bars = Bars(query_ids, key_ids, absent, absent_query)
     for a in range(0, n, rows):
         b = min(a + rows, n)

@@ -18,6 +18,7 @@ from hypclip.errors import InputError
 from hypclip.geometry import entailment, polar, product
 from hypclip.geometry.entailment import Entailment
 from hypclip.geometry.metric import Metric
+from hypclip.geometry.precision import is_readable
 from hypclip.roles import Role
 
 Pair = tuple[Role, Role]
@@ -59,7 +60,7 @@ class Relations:
         factors = next(iter(self.points.values())).shape[0]
         self.curv = product.curv_of_factors(curv, factors) if metric.is_hyperbolic else curv.new_ones(1)
         """(F,)."""
-        self.root = self.curv.sqrt()
+        self.sqrt_c = self.curv.sqrt()
         self._roles = {role: place for place, role in enumerate(points)}
         related = list(edges)
         self._pairs = {frozenset(pair): place for place, pair in enumerate(related)}
@@ -69,12 +70,10 @@ class Relations:
                 related.append(pair)
         places = [(self._roles[a], self._roles[b]) for a, b in related]
         lengths, self._gaps = polar.norms_and_gaps(list(self.points.values()), places, local)
-        self.norms = lengths * self.root.view(-1, 1, 1)
+        self.norms = lengths * self.sqrt_c.view(-1, 1, 1)
         self._refuse_far()
-        here, device = self.norms[:, :, local], self.norms.device
-        self._first, self._second = (
-            here.index_select(0, torch.tensor(side, device=device)) for side in zip(*places, strict=True)
-        )
+        here = self.norms[:, :, local].unbind(0)
+        self._first, self._second = (torch.stack([here[role] for role in side]) for side in zip(*places, strict=True))
         self._edges = len(edges)
         dtype = next(iter(points.values())).dtype
         spreads = polar.cosh_minus_one(self.norms) if metric.is_hyperbolic else self.norms.square()
@@ -130,7 +129,7 @@ class Relations:
 
     def uncertainty(self, role: Role) -> Tensor:
         """Return u = softplus(−|x|) of all rows, (B, n), |x| the length of all space components."""
-        norms = self.norms[self._roles[role]][..., : self.points[role].shape[2]] / self.root.view(-1, 1, 1)
+        norms = self.norms[self._roles[role]][..., : self.points[role].shape[2]] / self.sqrt_c.view(-1, 1, 1)
         return torch.nn.functional.softplus(-torch.linalg.vector_norm(norms, dim=0))
 
     def _in_metric(self) -> Tensor:
@@ -138,14 +137,14 @@ class Relations:
         if not self.metric.is_hyperbolic:
             d = polar.euclidean_distance(self._first, self._second, self._gaps)[:, 0]
             return d.square() if self.metric.distance == "squared" else d
-        d = polar.distance(self._first, self._second, self._gaps) / self.root.view(-1, 1, 1)
+        d = polar.distance(self._first, self._second, self._gaps) / self.sqrt_c.view(-1, 1, 1)
         if self.metric.geometry == "lorentz":
             return d[:, 0]
         assert self.metric.distance in ("l1", "l1_mean", "l2")
         return product.combine_distances(d.movedim(1, -1), self.metric.distance)
 
     def _refuse_far(self) -> None:
-        if not self.metric.is_hyperbolic or torch.compiler.is_compiling():
+        if not self.metric.is_hyperbolic or not is_readable(self.norms):
             return
         float32 = next(iter(self.points.values())).dtype == torch.float32
         highest = self.norms.detach().amax((1, 2, 3))

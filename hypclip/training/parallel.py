@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hypclip import distributed
 from hypclip.errors import ConfigError
+from hypclip.geometry.precision import is_readable
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.towers.layout import blocks, layout
 from hypclip.training import tuning
@@ -142,7 +143,7 @@ def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
         dist.all_reduce(squares)
         norm = (squares + norm.square()).sqrt()
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    if factor.device.type != "cpu" or factor < 1:  # a GPU need not wait for the answer
+    if not is_readable(factor) or factor < 1:
         torch._foreach_mul_([*cut, *entire], factor)
     return norm
 

@@ -27,15 +27,11 @@ from hypclip.training.precision import Precision, towers_in
 
 @dataclass(frozen=True)
 class Embedded:
-    """What the objective saw of all processes, detached: features, curvature, and what is `known` of the samples.
-
-    `finite` says whether the loss is a finite number in every process.
-    """
+    """What the objective saw of all processes, detached: features, curvature, and what is `known` of the samples."""
 
     features: dict[str, Tensor]
     curv: Tensor
     known: dict[str, Any]
-    finite: bool
 
 
 def forward_backward(
@@ -60,14 +56,13 @@ def forward_backward(
         precision: what the towers compute in.
         scaler: multiplies the gradients, for fp16.
 
-    Gradients are left out in every process where the loss is not finite in one.
+    Nothing waits for the device: whether loss and gradients are finite is for the caller to look at, before the update.
     """
     if parts == 1:
         output = embed(wrapped, batch, objective, precision)
         own, loss, seen = _loss(output, objective, batch)
-        if seen.finite:
-            torch.autograd.backward(_scaled(own, scaler))
-            _exchange(model)
+        torch.autograd.backward(_scaled(own, scaler))
+        _exchange(model)
         return loss, seen
     chunks = batch.split(parts)
     states: list[list[Tensor]] = []
@@ -83,8 +78,6 @@ def forward_backward(
     curv = cached[0].curv.clone().requires_grad_()
     scales = {name: scale.clone().requires_grad_() for name, scale in cached[0].scales.items()}
     own, loss, seen = _loss(Output(features, curv, scales), objective, batch)
-    if not seen.finite:
-        return loss, seen
     torch.autograd.backward(_scaled(own, scaler))
     done = dict.fromkeys(features, 0)
     for place, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
@@ -149,10 +142,9 @@ def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Tensor, L
     every_scale = torch.stack(list(output.scales.values())).sum()
     whole = loss.loss + 0 * every_scale
     values = torch.stack([whole, *loss.parts.values()]).detach().unsqueeze(0)
-    # All processes agree on whether it is finite before the backward pass, in which they wait for each other.
     mean, *parts = distributed.gather_rows(values).mean(0)
     detached = {role: x.detach() for role, x in features.items()}
-    seen = Embedded(detached, output.curv.detach(), known, bool(mean.isfinite()))
+    seen = Embedded(detached, output.curv.detach(), known)
     return whole, Loss(mean, dict(zip(loss.parts, parts, strict=True))), seen
 
 

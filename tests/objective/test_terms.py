@@ -347,7 +347,7 @@ def test_a_loss_does_not_depend_on_the_size_of_blocks(form, monkeypatch):
     inputs = leaves(samples(9), CURV, {"logit_scale": 3.0})
     terms = recipe(entailment=FORMS[form], entail=[{"general": "text", "specific": "image"}])
     whole = call(terms, inputs)
-    monkeypatch.setattr("hypclip.objective.regions.CHUNK", 20)
+    monkeypatch.setattr("hypclip.objective.blockwise.CHUNK", 20)
     blocks = call(terms, inputs)
     assert blocks.loss.item() == pytest.approx(whole.loss.item(), rel=1e-12)
     assert_same(gradients(blocks.loss, inputs), gradients(whole.loss, inputs), rtol=1e-10, atol=1e-13)

@@ -30,8 +30,8 @@ class SpikeConfig:
 _LEAST = 0.01
 
 
-def is_spike(loss: float, state: TrainState, config: SpikeConfig) -> bool:
-    """Judge the loss of a step, and note it in the state; every process has to ask with the same number.
+def check_spike(loss: float, state: TrainState, config: SpikeConfig) -> bool:
+    """Return whether the loss of a step is a spike, and note it in the state; all processes pass the same number.
 
     Raises:
         TrainingError: too many spikes in a row.

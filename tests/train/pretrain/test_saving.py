@@ -211,7 +211,7 @@ def test_what_is_not_the_nature_of_a_run_may_change(config, killed):
 
 
 def test_a_tracker_that_is_not_installed_is_refused_by_name(config, tmp_path, capsys, monkeypatch):
-    available = [tracker for tracker in pretrain.get_available_trackers() if str(tracker) != "wandb"]
+    available = [tracker for tracker in parts.get_available_trackers() if str(tracker) != "wandb"]
     monkeypatch.setattr(parts, "get_available_trackers", lambda: available)
     wanted = "train.trackers=[tensorboard,wandb]"
     assert_refused(config, capsys, "train.trackers: wandb is not installed: pip install wandb, or leave it out", wanted)
