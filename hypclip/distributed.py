@@ -160,21 +160,21 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Return whether each process holds a part of a tensor only."""
+    """Return whether a tensor is sharded over the processes."""
     return isinstance(tensor, DTensor)
 
 
-def part(tensor: Tensor) -> Tensor:
-    """Return what this process holds of a tensor, which shares its memory."""
+def local_shard(tensor: Tensor) -> Tensor:
+    """Return this process's shard of a tensor, which shares its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor with all its parts; every process has to ask for it."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return the full tensor of a sharded one; every process has to ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def sharded_like(like: Tensor, tensor: Tensor) -> Tensor:
-    """Return this process's part of a whole tensor that every process has, cut as `like` is."""
+    """Return this process's shard of a full tensor that every process has, sharded as `like` is."""
     assert isinstance(like, DTensor)
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)

@@ -168,7 +168,7 @@ def build_state(
         CheckpointError: the checkpoint is of a run with other settings.
         ConfigError: it is of another precision.
     """
-    invariants = plan.lasting()
+    invariants = plan.resume_invariants()
     if found is None:
         return TrainState(precision=group.precision, settings=invariants)
     state = restore(found, model, optimizer, group.size, averaged.tensors if averaged else None)

@@ -297,10 +297,10 @@ class Run:
         self.saved_at = state.step
         failure: Exception | None = None
         try:
-            if self.is_first or self.group.sharded:  # the others hold the same, and need not copy it
+            if self.is_first or self.group.sharded:  # the others hold the same, or gather and keep nothing
                 averages = self.averaged.tensors if self.averaged else None
-                taken = snapshot(self.model, self.optimizer, state, self._notes(), averages)
-                if self.is_first:
+                taken = snapshot(self.model, self.optimizer, state, self._notes(), averages, keep=self.is_first)
+                if taken is not None:
                     self.saver.save(taken)
         except HypclipError as error:
             failure = error

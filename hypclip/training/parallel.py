@@ -1,4 +1,4 @@
-"""A model in several processes: whole in each (DistributedDataParallel), or each weight in parts (FSDP2)."""
+"""A model in several processes: replicated (DistributedDataParallel), or each weight sharded (FSDP2)."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def wrap(model: HypCLIP, device: torch.device, parts: int = 1) -> nn.Module:
 
 
 def shard(model: HypCLIP) -> None:
-    """Leave each process a part of every weight of the towers, gathered block by block as they are needed.
+    """Shard every weight of the towers over the processes; it is gathered block by block as it is needed.
 
-    The model's own scalars stay whole: they cannot be cut. Their gradients are for `average_whole_gradients`.
+    The model's own scalars cannot be sharded. Their gradients are for `average_unsharded_gradients`.
 
     Raises:
         ConfigError: adapters in the towers, whose weights are computed from others.
     """
     if any("parametrizations" in name for name, _ in model.named_parameters()):
-        raise ConfigError("FSDP cannot cut weights with adapters: leave out tune.lora or train.parallel=fsdp")
+        raise ConfigError("FSDP cannot shard weights with adapters: leave out tune.lora or train.parallel=fsdp")
     model.passes_are_fixed = True
     for tower in (model.image_tower, model.text_tower):
         if layout(tower) is not None:
@@ -59,8 +59,8 @@ def shard(model: HypCLIP) -> None:
         fully_shard(tower)
 
 
-def average_whole_gradients(model: nn.Module) -> None:
-    """Average the gradients of what FSDP has not cut over all processes."""
+def average_unsharded_gradients(model: nn.Module) -> None:
+    """Average the gradients of parameters that FSDP has not sharded over all processes."""
     whole = [p.grad for p in model.parameters() if p.grad is not None and not distributed.is_sharded(p)]
     if whole and distributed.world_size() > 1:
         flat = torch.cat([gradient.flatten() for gradient in whole])
@@ -97,14 +97,14 @@ def untrained(config: ModelConfig) -> HypCLIP:
 
 @contextlib.contextmanager
 def whole_model(model: HypCLIP, averaged: AveragedWeights | None) -> Iterator[HypCLIP]:
-    """Yield a model with every weight whole, and the averages if there are any; all processes take part.
+    """Yield a model with unsharded weights, the averages if there are any; all processes take part.
 
-    It is `model` itself where that is so already; of a model in parts it is a copy.
+    It is `model` itself where that is unsharded already; of a sharded model it is a copy.
     """
     if is_sharded(model):
         state = model.state_dict() if averaged is None else averaged.tensors
         copy = untrained(model.config)
-        copy.load_state_dict({name: distributed.whole(tensor).cpu() for name, tensor in state.items()})
+        copy.load_state_dict({name: distributed.full_tensor(tensor).cpu() for name, tensor in state.items()})
         yield copy
     elif averaged is not None:
         with averaged.swapped_into(model):
@@ -135,7 +135,7 @@ def unsynchronised(wrapped: nn.Module, model: HypCLIP) -> Iterator[None]:
 def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     """Scale gradients down to a norm of `max_norm`; return the norm that they had."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    cut = [distributed.part(gradient) for gradient in gradients if distributed.is_sharded(gradient)]
+    cut = [distributed.local_shard(gradient) for gradient in gradients if distributed.is_sharded(gradient)]
     entire = [gradient for gradient in gradients if not distributed.is_sharded(gradient)]
     norm = nn.utils.get_total_norm(entire)
     if cut:
@@ -149,7 +149,7 @@ def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
 
 
 def separate_groups(optimizer: torch.optim.Optimizer) -> None:
-    """Give weights in parts and whole ones groups of their own, since an update takes one kind at a time."""
+    """Give sharded weights and others parameter groups of their own, since an update takes one kind at a time."""
     groups = []
     for group in optimizer.param_groups:
         for wanted in (True, False):

@@ -158,7 +158,7 @@ class RunPlan:
         wanted = self.config.data.concepts if self.objective.recipe.uses_taxonomy else 0
         return {"taxonomy": self.taxonomy, "concepts": wanted}
 
-    def lasting(self) -> dict[str, Any]:
+    def resume_invariants(self) -> dict[str, Any]:
         """Return what a run must keep when it is resumed, by dotted name: else it would be another run."""
         config = asdict(self.config)
         kept = {
@@ -166,7 +166,7 @@ class RunPlan:
             "tune": config["tune"],
             "objective": asdict(self.objective.recipe),
             "data": {
-                **{name: config["data"][name] for name in _LASTING_DATA},
+                **{name: config["data"][name] for name in _INVARIANT_DATA},
                 "augment": config["data"]["augment"],
                 "shards": [shard.rpartition("/")[2] for shard in find_shards(self.config.data.shards)],
             },
@@ -247,7 +247,7 @@ def read_source(start: WarmStartConfig, towers: str | Mapping[str, Any] | None =
     return clip if start.text_model is None else with_text_model(clip, start.text_model)
 
 
-_LASTING_DATA = (
+_INVARIANT_DATA = (
     "workers", "shuffle_buffer", "caption_field", "boxes_are", "box_margin", "box_size", "taxonomy", "concepts"
 )  # fmt: skip
 _OF_SOURCE = ("towers", "image_mean", "image_std")

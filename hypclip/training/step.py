@@ -21,7 +21,7 @@ from hypclip.data.batch import Batch
 from hypclip.model import HypCLIP, Output
 from hypclip.objective import Loss, Objective
 from hypclip.roles import CONCEPT
-from hypclip.training.parallel import average_whole_gradients, is_sharded, unsynchronised
+from hypclip.training.parallel import average_unsharded_gradients, is_sharded, unsynchronised
 from hypclip.training.precision import Precision, towers_in
 
 
@@ -99,7 +99,7 @@ def forward_backward(
 
 def _exchange(model: HypCLIP) -> None:
     if is_sharded(model):
-        average_whole_gradients(model)
+        average_unsharded_gradients(model)
 
 
 def embed(wrapped: nn.Module, batch: Batch, objective: Objective, precision: Precision) -> Output:

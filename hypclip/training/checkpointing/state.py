@@ -28,10 +28,10 @@ COUNTERS = "state.json"
 
 @dataclass
 class TrainState:
-    """Counters and positions of a run; `streams` and `generators` have one entry a process.
+    """Counters and positions of a run; `streams` and `generators` have one entry per process.
 
     `settings` are those a run must not change when it goes on, by dotted name. `losses` are the latest that the guard
-    against spikes compares with, `passed_over` how many updates in a row it has left out.
+    against spikes compares with, `skipped_updates` how many updates in a row it has skipped.
     """
 
     step: int = 0
@@ -40,11 +40,11 @@ class TrainState:
     generators: list[dict[str, Tensor]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
-    passed_over: int = 0
+    skipped_updates: int = 0
     scaler: dict[str, Any] = field(default_factory=dict)
 
 
-_PLAIN = ("step", "precision", "streams", "settings", "losses", "passed_over", "scaler")
+_PLAIN = ("step", "precision", "streams", "settings", "losses", "skipped_updates", "scaler")
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,10 @@ def snapshot(
     state: TrainState,
     notes: Mapping[str, Any],
     averaged: Mapping[str, Tensor] | None = None,
-) -> Snapshot:
-    """Copy a run to the memory of the host; all processes take part, since each may hold a part of a tensor.
+    *,
+    keep: bool = True,
+) -> Snapshot | None:
+    """Copy a run to the memory of the host; all processes take part where tensors are sharded.
 
     Args:
         model: the model that is trained.
@@ -79,9 +81,21 @@ def snapshot(
         state: counters, with what every process has handed in.
         notes: plain data for config.yaml.
         averaged: the averaged weights of a run that has them.
+        keep: whether this process wants the copy; else it gathers with the others, tensor by tensor, keeps nothing,
+            and the result is None.
     """
-    whole = {name: _copied(tensor) for name, tensor in model.state_dict().items()}
     adapted = tuning.is_adapted(model)
+    moments = {
+        f"optimizer.{name}.{moment}": value
+        for name, parameter in _trained(model, optimizer).items()
+        for moment, value in optimizer.state.get(parameter, {}).items()
+    }
+    means = {f"averaged.{name}": tensor for name, tensor in (averaged or {}).items()}
+    if not keep:
+        for tensor in (*model.state_dict().values(), *moments.values(), *means.values()):
+            distributed.full_tensor(tensor.detach())
+        return None
+    whole = {name: _copied(tensor) for name, tensor in model.state_dict().items()}
     weights = {name: _copied(tensor) for name, tensor in tuning.merged_state_dict(model).items()} if adapted else whole
     tensors = {f"weight.{name}": tensor for name, tensor in whole.items()} if adapted else {}
     tensors |= {
@@ -89,10 +103,7 @@ def snapshot(
         for process, devices in enumerate(state.generators)
         for device, content in devices.items()
     }
-    for name, parameter in _trained(model, optimizer).items():
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{name}.{moment}"] = _copied(value)
-    tensors |= {f"averaged.{name}": _copied(tensor) for name, tensor in (averaged or {}).items()}
+    tensors |= {name: _copied(tensor) for name, tensor in (moments | means).items()}
     counters = json.loads(json.dumps({name: getattr(state, name) for name in _PLAIN}))
     return Snapshot(state.step, weights, checkpoint.describe(model, notes), tensors, counters)
 
@@ -227,5 +238,5 @@ def _laid_out_like(parameter: Tensor, moment: Tensor) -> Tensor:
 
 def _copied(tensor: Tensor) -> Tensor:
     """Return a whole copy of a tensor in the memory of the host, rows one after the other."""
-    whole = distributed.whole(tensor.detach())
+    whole = distributed.full_tensor(tensor.detach())
     return torch.empty(whole.shape, dtype=whole.dtype).copy_(whole)

@@ -1,4 +1,4 @@
-"""A guard against spikes of the loss: an update that would follow one is left out."""
+"""A guard against spikes of the loss: an update that would follow one is skipped."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def check_spike(loss: float, state: TrainState, config: SpikeConfig) -> bool:
         mean = fmean(state.losses)
         limit = mean + max(config.deviations * stdev(state.losses), _LEAST * abs(mean))
         if loss > limit:
-            state.passed_over += 1
-            if state.passed_over >= config.stop_after:
+            state.skipped_updates += 1
+            if state.skipped_updates >= config.stop_after:
                 raise TrainingError(
-                    f"{state.passed_over} losses in a row were spikes, the last {loss:.4g} where {limit:.4g} is the "
-                    f"limit (mean {mean:.4g}), and their updates were left out: the data has changed, or the model "
+                    f"{state.skipped_updates} losses in a row were spikes, the last {loss:.4g} where {limit:.4g} is "
+                    f"the limit (mean {mean:.4g}), and their updates were left out: the data has changed, or the model "
                     "is lost. Resume from an earlier checkpoint, with a lower train.learning_rate, or raise "
                     "train.spike.deviations"
                 )
             return True
-    state.passed_over = 0
+    state.skipped_updates = 0
     state.losses = [*state.losses, loss][-config.window :]
     return False

@@ -1,4 +1,4 @@
-"""Stopping in order when the system asks for it."""
+"""Graceful shutdown on SIGTERM and SIGUSR1."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_a_spike_is_passed_over_logged_and_resumed_from(tmp_path, shards, monkey
     ours, theirs = load_file(before / "state.safetensors"), load_file(spike / "state.safetensors")
     assert all(torch.equal(ours[name], x) for name, x in theirs.items() if name.startswith("optimizer."))
     counted = [json.loads((folder / "state.json").read_text()) for folder in (before, spike, later)]
-    assert [state["passed_over"] for state in counted] == [0, 1, 0]
+    assert [state["skipped_updates"] for state in counted] == [0, 1, 0]
     assert counted[0]["losses"] == counted[1]["losses"]
     assert counted[1]["streams"][0]["seen"]["read"] == counted[0]["streams"][0]["seen"]["read"] + 4
 

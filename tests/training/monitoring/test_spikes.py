@@ -41,10 +41,10 @@ def test_a_spike_does_not_count_in_the_window():
     state = filled()
     assert check_spike(50.0, state, CONFIG)
     assert state.losses == WINDOW
-    assert state.passed_over == 1
+    assert state.skipped_updates == 1
     assert not check_spike(2.2, state, CONFIG)
     assert state.losses == [*WINDOW[1:], 2.2]
-    assert state.passed_over == 0
+    assert state.skipped_updates == 0
 
 
 def test_the_window_follows_a_loss_that_falls():
@@ -84,10 +84,10 @@ def test_it_goes_on_after_a_checkpoint_as_it_would_have(tmp_path):
     optimizer = adamw(model, learning_rate=0.1, weight_decay=0.0, betas=(0.9, 0.98))
     snapshot(model, optimizer, state, {}).write(tmp_path)
     again = restore(tmp_path, model, optimizer, 1)
-    assert (again.losses, again.passed_over) == (WINDOW, 1)
+    assert (again.losses, again.skipped_updates) == (WINDOW, 1)
     for loss in (50.0, 2.3, 2.4, 2.44, 2.6, 2.2, 9.0):
         assert check_spike(loss, again, CONFIG) == check_spike(loss, state, CONFIG)
-    assert (again.losses, again.passed_over) == (state.losses, state.passed_over)
+    assert (again.losses, again.skipped_updates) == (state.losses, state.skipped_updates)
 
 
 def test_a_shorter_window_takes_over_the_latest():
