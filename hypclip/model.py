@@ -39,11 +39,19 @@ LOG_CURV_RANGE = (math.log(0.1), math.log(10.0))
 class ModelConfig:
     """What it takes to build a model.
 
-    `towers` is the name of an open_clip model config ("ViT-B-32") or such a config written out: {"embed_dim",
-    "vision_cfg", "text_cfg"}. `image_mean` and `image_std` are the statistics of pixel values in [0, 1]. `geometry`,
-    `distance` and `factor_dim` say where the features live (see `Metric`); `other_scales` has the initial values of the
-    inverse temperatures that the objective names besides logit_scale. `entailment` is what makes one embedding more
-    general than another: the cone of a point, or the half-space beyond it (see hypclip.geometry.entailment).
+    Args:
+        towers: name of an open_clip model config, "ViT-B-32", or such a config written out: {"embed_dim", "vision_cfg",
+            "text_cfg"}.
+        geometry: where the features live; in a run it follows the objective.
+        distance: what similarities are made of, see `Metric`; it follows the objective too.
+        factor_dim: dimensions of a factor, of a product.
+        image_mean: of pixel values in [0, 1], by channel.
+        image_std: their standard deviation.
+        curv_init: c to begin with; the curvature is −c.
+        learn_curv: whether c is learned.
+        logit_scale_init: inverse temperature of the contrast to begin with.
+        other_scales: those of the other inverse temperatures that the objective names.
+        entailment: what makes one point more general than another: its cone, or the half-space beyond it.
     """
 
     towers: str | dict[str, Any]

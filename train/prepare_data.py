@@ -38,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     quickstart.add_argument("--scenes", type=int, default=40_000, help="training scenes (%(default)s)")
     quickstart.add_argument("--validation-scenes", type=int, default=1_000, help="held-out scenes (%(default)s)")
-    quickstart.add_argument("--seed", type=int, default=0)
+    quickstart.add_argument("--seed", type=int, default=0, help="of what is drawn (%(default)s)")
     quickstart.add_argument("--styles", nargs="+", default=list(TRAIN_STYLES), help="training artwork (%(default)s)")
-    quickstart.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    quickstart.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (one a core)")
     quickstart.add_argument(
         "--overwrite", action="store_true", help="move other data that is there to a dated name beside it"
     )

@@ -22,9 +22,13 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 class AugmentConfig:
     """Random changes to images; each is off by default but the crop of the published recipes.
 
-    `crop_scale` and `crop_ratio` bound the area and the aspect of the random crop, `colour_jitter` is the strength of
-    changes to brightness, contrast and saturation (hue turns by up to a quarter of it, in turns), `grey` and `flip` are
-    probabilities.
+    Args:
+        crop_scale: bounds of the area of the crop, as a share of the picture's.
+        crop_ratio: bounds of its width over its height.
+        colour_jitter: strength of changes to brightness, contrast and saturation; hue turns by up to a quarter of it,
+            in turns.
+        grey: probability of a picture without colours.
+        flip: probability of a mirrored one.
     """
 
     crop_scale: tuple[float, float] = (0.5, 1.0)

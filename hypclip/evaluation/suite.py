@@ -30,7 +30,15 @@ Evaluation: TypeAlias = Callable[[HypCLIP], Mapping[str, int | float]]
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class ZeroShotTask:
-    """Images by class; see train/zero_shot.py. `ancestors` names depths of the taxonomy to score answers at."""
+    """Images by class; see train/zero_shot.py.
+
+    Args:
+        images: folder with one folder of images per class key.
+        classes: JSON, class key to its name or names.
+        taxonomy: JSON, is-a edges over class keys and inner nodes.
+        templates: prompts, with {} for the name.
+        ancestors: by the name of a score, the depth of the taxonomy at which answers are right.
+    """
 
     images: UserPath
     classes: UserPath
@@ -41,7 +49,13 @@ class ZeroShotTask:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class RetrievalTask:
-    """Images and captions of shards; `caption_field` as in data.caption_field of a run."""
+    """Images and captions of shards, each to be found by the other.
+
+    Args:
+        shards: as data.shards of a run.
+        samples: how many, the first of them.
+        caption_field: as data.caption_field of a run.
+    """
 
     shards: UserPlaces
     samples: Annotated[int, Ge(2)] = 1_000
@@ -52,10 +66,16 @@ class RetrievalTask:
 class HierarchyTask:
     """Whether is-a edges hold in the embedding; see hypclip/evaluation/instruments.py for what is measured.
 
-    `taxonomy` and `held_out` are names or JSON files, as hypclip.taxonomy reads them; the edges that are held out
-    are those that no training term knew, and are measured apart too. `images` and `classes` are labelled images, as
-    of a zero-shot task, whose class names are phrases of the taxonomy as they are, with an article or in one of the
-    `templates`. `shards` have captions and their images, as those of retrieval.
+    Args:
+        taxonomy: its name or a JSON file, as hypclip.taxonomy reads them.
+        held_out: edges that no training term knew, which are measured apart too.
+        images: labelled images, in a folder per class; class names are phrases of the taxonomy as they are, with an
+            article or in one of the `templates`.
+        classes: JSON, class key to its name or names.
+        templates: prompts, with {} for the name.
+        shards: captions and their images.
+        samples: how many of them.
+        caption_field: as data.caption_field of a run.
     """
 
     taxonomy: UserPlace
@@ -70,7 +90,13 @@ class HierarchyTask:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class EvaluationConfig:
-    """Evaluations by name."""
+    """Evaluations by name.
+
+    Args:
+        zero_shot: images named without training on their classes.
+        retrieval: images and captions, each found by the other.
+        hierarchy: whether is-a edges hold.
+    """
 
     zero_shot: dict[str, ZeroShotTask] = field(default_factory=dict)
     retrieval: dict[str, RetrievalTask] = field(default_factory=dict)

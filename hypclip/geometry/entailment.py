@@ -32,6 +32,7 @@ class Cone:
         eta: η > 0, the factor on the half aperture ω.
         min_radius: K of the half aperture asin(2K/√c|x|), > 0.
         strict: a point does not entail points equal to it, which are inside its cone.
+        form: what tells this rule from the other one.
 
     Raises:
         InputError: eta or min_radius is not positive and finite.
@@ -59,6 +60,7 @@ class Plane:
     Args:
         threshold: √c times a signed distance; 0 is the hyperplane through x, more is stricter.
         strict: a point does not entail points equal to it, which are on its hyperplane.
+        form: what tells this rule from the other one.
 
     Raises:
         InputError: the threshold is not finite.

@@ -30,18 +30,31 @@ from hypclip.roles import BOX_ROLES, CONCEPT, SPOKEN, Role
 class Recipe:
     """A training objective.
 
-    With `skip_duplicates`, rows that show or say the same as the right answer are no negatives of it: a batch of short
-    phrases has many ("a dog" and "a dog"). The published recipes count them as negatives. With `skip_related`, neither
-    are those that a taxonomy puts above or below it ("an animal" is no wrong name of a dog). With `contrast_of`
-    directions, logits are −s · |u_query − u_key|, the chord between the directions from the origin, in place of the
-    distance: the contrast then turns points about the origin, and radii are left to the other terms.
-
-    `entailment` is the rule that `entail` and `lineage` train, and the one the model answers by; absent, it is the cone
-    of the `edges`. `learn_curv` is what the model does unless its config says otherwise.
-
-    `max_boxes` is how many boxes of an image take part: 1 is drawn by score, more are the best by score, and weigh in
-    proportion to it. `scales` has the initial value of every inverse temperature that a contrast names. For `geometry`,
-    `distance` and `factor_dim` see `Metric`; for `min_radius`, the K of the cones, `hypclip.geometry.cones`.
+    Args:
+        geometry: where the features live, see `Metric`.
+        contrast: pairs of roles that are contrasted.
+        edges: pairs of which one entails the other, by a hinge on true pairs.
+        entail: the same by logistic terms, with negatives.
+        order: pairs of which one lies nearer to the root.
+        lineage: what a taxonomy puts above a phrase entails it.
+        anchors: roles that lie at a radius.
+        regularisers: of the norms of a role.
+        distance: what similarities are made of, see `Metric`.
+        factor_dim: dimensions of a factor, of a product.
+        scales: initial value of every inverse temperature that a contrast names.
+        max_boxes: how many boxes of an image take part: 1 is drawn by score, more are the best by score, and weigh in
+            proportion to it.
+        min_radius: K of the cones, see hypclip.geometry.cones.
+        entailment: the rule that `entail` and `lineage` train, and the one the model answers by; absent, the cone of
+            the `edges`.
+        contrast_of: with directions, logits are −s · |u_query − u_key|, the chord between the directions from the
+            origin, in place of the distance: the contrast turns points about the origin, and radii are left to the
+            other terms.
+        learn_curv: what the model does unless its config says otherwise.
+        skip_duplicates: whether rows that show or say the same as the right answer are no negatives of it: a batch of
+            short phrases has many ("a dog" and "a dog"). The published recipes count them as negatives.
+        skip_related: whether neither are those that a taxonomy puts above or below it ("an animal" is no wrong name of
+            a dog).
     """
 
     geometry: Geometry

@@ -20,8 +20,13 @@ LOGIT_SCALE = "logit_scale"
 class Contrast:
     """Cross-entropy of each query over all keys of the batch, its own sample's key being right.
 
-    `scale` names the learned inverse temperature. With `soften`, each query's logits are multiplied by exp(−u/2) of its
-    uncertainty u = softplus(−|x|), which is not differentiated (arXiv:2603.22042).
+    Args:
+        query: role of the queries.
+        key: role of the keys.
+        weight: of the term.
+        scale: name of the learned inverse temperature.
+        soften: whether each query's logits are multiplied by exp(−u/2) of its uncertainty u = softplus(−|x|), which is
+            not differentiated (arXiv:2603.22042).
     """
 
     query: Role
@@ -39,10 +44,17 @@ class Contrast:
 class Edge:
     """`general` entails `specific`, with φ the exterior angle at the general point and ω its half aperture.
 
-    The penalty p of a pair is max(0, φ − eta · ω) + angle_weight · φ for `cone`, φ for `angle`, and (1 − exp(−d)) φ for
-    `adaptive_angle`; the latter two have no use for eta. With `huber` β it becomes p²/2 up to β, and β (p − β/2) then.
-    `calibration`, which `weight` does not multiply, adds that much of ½ sg(penalty) exp(−u) + ½ u, with
-    u = softplus(−|x|) of the general point, and of the entropy of softmax(u) over the batch (arXiv:2603.22042).
+    Args:
+        general: role of the general points.
+        specific: role of the specific ones.
+        eta: η, the factor on the half aperture.
+        weight: of the term.
+        penalty: of a pair: max(0, φ − eta · ω) + angle_weight · φ for `cone`, φ for `angle`, and (1 − exp(−d)) φ for
+            `adaptive_angle`; the latter two have no use for eta.
+        angle_weight: see penalty.
+        huber: β; a penalty p becomes p²/2 up to β, and β (p − β/2) then.
+        calibration: how much, whatever `weight` is, of ½ sg(penalty) exp(−u) + ½ u, with u = softplus(−|x|) of the
+            general point, and of the entropy of softmax(u) over the batch (arXiv:2603.22042).
     """
 
     general: Role
@@ -68,6 +80,13 @@ class Entail:
     point together `negatives` times the mean of softplus(scale · z); of a large batch a part of them. Equal contents
     are no negatives of each other, nor is what the taxonomy puts below the general point. Without `negatives` a region
     is only asked to hold its own, which is right of parts, that other wholes have too.
+
+    Args:
+        general: role of the general points.
+        specific: role of the specific ones.
+        weight: of the term.
+        scale: how steep the border is.
+        negatives: how much the points of other samples count.
     """
 
     general: Role
@@ -86,6 +105,12 @@ class Order:
     """`general` lies nearer to the origin: max(0, ρ_general − ρ_specific + margin), ρ = √c · radius, pair by pair.
 
     Of the role `concept`, a phrase of the taxonomy with each of its parents. Source: He et al. 2024, arXiv:2401.11374.
+
+    Args:
+        general: role of the general points.
+        specific: role of the specific ones.
+        margin: by how much, at least.
+        weight: of the term.
     """
 
     general: Role
@@ -100,7 +125,13 @@ class Order:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class Anchor:
-    """Mean of (ρ − radius)² over a role, ρ = √c · radius: it holds a level at one radius, whatever else pulls at it."""
+    """Mean of (ρ − radius)² over a role, ρ = √c · radius: it holds a level at one radius, whatever else pulls at it.
+
+    Args:
+        role: whose points.
+        radius: their √c · radius.
+        weight: of the term.
+    """
 
     role: Role
     radius: PositiveFloat
@@ -116,6 +147,14 @@ class Lineage:
     and the mean of softplus(−scale · z) of its ancestors, plus `negatives` times the sum of softplus(scale · z) of all
     others: with 1 the border lies where both are as likely. Levels weigh alike. A picture also counts as entailed by
     its own phrase.
+
+    Args:
+        specific: role of the specific points.
+        weight: of the term.
+        scale: how steep the border is.
+        contrast_scale: inverse temperature of the cross-entropy.
+        contrast: how much the cross-entropy counts.
+        negatives: how much phrases that are no ancestors count.
     """
 
     specific: Role
@@ -128,7 +167,13 @@ class Lineage:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class Regulariser:
-    """`norm`: mean of n² − ln n above its minimum at n = 1/√2, n = √c|x|; it keeps cones from opening or closing."""
+    """`norm`: mean of n² − ln n above its minimum at n = 1/√2, n = √c|x|; it keeps cones from opening or closing.
+
+    Args:
+        kind: which; there is one.
+        role: whose points.
+        weight: of the term.
+    """
 
     kind: Literal["norm"]
     role: Role

@@ -35,6 +35,10 @@ class FirstRadii:
 
     Towers begin with features of other lengths each, so that texts may lie further out than their pictures, and what is
     general further out than what is specific.
+
+    Args:
+        image: that of pictures.
+        text: that of texts.
     """
 
     image: PositiveFloat

@@ -33,16 +33,23 @@ from hypclip.training.tuning import TuneConfig
 class DataConfig:
     """Where samples come from.
 
-    `shards` is a file, folder, pattern or list of these; `workers` are loader processes a training process. A run ends
-    when more than `max_bad_fraction` of samples are bad, or more than `max_bad_shards` shards are damaged: by default
-    none that is a file, and of others one in a hundred. `caption_field` is the field of a .json that holds the caption
-    or captions; `boxes_are` says whether boxes were found on pictures as they are "shown" or as they are "stored",
-    before their EXIF turn (see `Reading`). `box_margin` lets a crop be up to that fraction wider than its box;
-    `box_size` is the side of its pixels, that of the towers' pictures where it is not given, and needs an image tower
-    that takes pictures of several sizes.
-
-    `taxonomy` has the is-a edges over phrases that an objective's `lineage` learns, by name or as a JSON file (see
-    `load_taxonomy`); `concepts` of its phrases join the batch of each process. Without it these terms are 0.
+    Args:
+        shards: a file, folder, pattern or URL of WebDataset tars, or a list of these.
+        workers: loader processes per training process.
+        shuffle_buffer: samples that each loader draws from at random.
+        max_bad_fraction: a run ends when more than this share of its samples is bad.
+        max_bad_shards: a run ends when more shards than this are damaged; by default none that is a file, and of others
+            one in a hundred.
+        caption_field: field of a .json that holds the caption or captions.
+        boxes_are: whether boxes were found on pictures as they are "shown" or as they are "stored", before their EXIF
+            turn; by default as `width` and `height` of the .json tell.
+        box_margin: up to which fraction of a box its crop may be wider.
+        box_size: side of a crop in pixels, that of the towers' images when not given; another one needs an image
+            tower that takes images of several sizes.
+        taxonomy: is-a edges over phrases that the objective's `lineage` learns, by name or as a JSON file
+            `[[child, parent], ...]`; without it those terms are 0.
+        concepts: how many of the taxonomy's phrases join the batch of each process.
+        augment: random changes to images.
     """
 
     shards: UserPlaces
@@ -63,19 +70,35 @@ class DataConfig:
 class TrainConfig:
     """How to optimise.
 
-    `batch_size` counts samples of all processes together. `precision` auto is bf16 where the machine has instructions
-    for it and fp32 elsewhere; geometry runs in fp32 in any case. `threads` is torch's, 0 leaves its default. With
-    `accumulate` > 1 each process runs its towers over that many parts of its batch, one after the other; the loss, over
-    the whole batch, and its gradient stay the same (see hypclip/training/step.py). `gradient_checkpointing` computes
-    activations again in the backward pass, `compile` compiles the towers; with `parallel` fsdp each process keeps a
-    part of every weight of the towers only. `first_radii` sets the scales of the lift on the first batch;
-    `calibrate_threshold` sets the threshold of half-spaces on the taxonomy when training ends.
-    `deterministic` refuses operations whose result depends on the order of threads. `decay_norms` gives norms and
-    biases weight decay, as the published code does against its papers. `ema_decay` averages weights over time; the
-    finished model then has the averages.
-
-    Every `checkpoint_every` steps the run is saved in the background. The newest `keep_checkpoints` stay, and those of
-    multiples of `keep_every`; each is copied to `upload_to`, a folder as fsspec names it (s3://bucket/x).
+    Args:
+        steps: updates of the weights.
+        batch_size: samples per step, of all processes together.
+        learning_rate: at its highest, behind the warm-up; it falls to 0 as a cosine.
+        betas: AdamW's two decay rates.
+        weight_decay: AdamW's.
+        decay_norms: whether norms and biases decay too, as in the published code and against its papers.
+        warmup_steps: steps over which the learning rate rises from 0.
+        clip_norm: largest norm of a gradient; a longer one is scaled down to it.
+        first_radii: the mean radii to begin with; the first batch sets the scales of the lift so.
+        calibrate_threshold: whether the threshold of half-spaces is set on the taxonomy when training ends.
+        accumulate: parts of a process's batch that go through the towers one after the other; the loss, over the whole
+            batch, and its gradient stay the same.
+        precision: of the towers; auto is bf16 where the machine has instructions for it and fp32 elsewhere. Geometry
+            and losses are fp32 in any case.
+        gradient_checkpointing: whether activations are computed again in the backward pass, to save memory.
+        compile: whether the towers are compiled.
+        parallel: how processes share the work; with fsdp each keeps a part of every weight of the towers only.
+        deterministic: whether operations are refused whose result depends on the order of threads.
+        ema_decay: of weights averaged over time, which the finished model then has; none when not given.
+        spike: a guard against spikes of the loss; none when not given.
+        seed: of weights, order and augmentation.
+        threads: torch's, per process; 0 leaves its default.
+        log_every: steps per line of the log.
+        trackers: what gets the log besides metrics.jsonl.
+        checkpoint_every: steps from one saved state of the run to the next, written in the background.
+        keep_checkpoints: how many of the newest stay.
+        keep_every: those of multiples of so many steps stay too.
+        upload_to: a folder that each is copied to, as fsspec names it: s3://bucket/x.
     """
 
     steps: PositiveInt
@@ -108,7 +131,11 @@ class TrainConfig:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class EvaluateConfig(EvaluationConfig):
-    """Evaluations of the model as it is every so many steps, and after the last one."""
+    """Evaluations of the model as it is every so many steps, and after the last one.
+
+    Args:
+        every: steps from one to the next.
+    """
 
     every: PositiveInt = 1_000
 
@@ -117,10 +144,14 @@ class EvaluateConfig(EvaluationConfig):
 class WarmStartConfig:
     """A trained CLIP whose towers a run begins with, see hypclip/pretrained/warm_start.py.
 
-    `source` is an open_clip model and tag ("ViT-B-32/laion2b_s34b_b79k"), a checkpoint file of open_clip, for which
-    model.towers says of what towers, or a directory that transformers saved. `text_model` is a directory in which
-    transformers saved a text model, such as BERT: it takes the place of the source's text tower. The finished model
-    reads the config and the tokenizer of such a model where they are, from that directory.
+    The finished model reads the config and the tokenizer of a `text_model` where they are, from that directory.
+
+    Args:
+        source: an open_clip model and tag, "ViT-B-32/laion2b_s34b_b79k"; a checkpoint file of open_clip, for which
+            model.towers says of what towers; or a directory that transformers saved.
+        text_model: directory in which transformers saved a text model, such as BERT, for the source's text tower.
+        keep_logit_scale: whether the temperature is the source's too.
+        calibrate: whether the scales of the lift are set so that tangent vectors have a mean length of 1.
     """
 
     source: UserPlace
@@ -131,7 +162,19 @@ class WarmStartConfig:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class RunConfig:
-    """A whole run. `objective` is a recipe's name or a recipe written out (see hypclip/objective/recipe.py)."""
+    """A whole run.
+
+    Args:
+        output_dir: folder of the run.
+        model: what to build.
+        data: what to train on.
+        train: how to optimise.
+        objective: a recipe's name, its YAML file, or a recipe written out.
+        evaluate: scores on the way.
+        warm_start: the trained CLIP to begin with, in place of model.towers.
+        tune: what is trained.
+        name: of the run, in its log and in the finished model.
+    """
 
     output_dir: UserPath
     model: ModelConfig

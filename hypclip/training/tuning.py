@@ -29,10 +29,16 @@ LayerDecay = Annotated[float, Interval(gt=0, le=1)]
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class LoraSettings:
-    """Adapters of the query, key, value and output weights, each of rank `rank`, in the last blocks of the towers.
+    """Adapters of the query, key, value and output weights in the last blocks of the towers.
 
-    They are multiplied by `alpha` / `rank`; `alpha` is `rank` where it is not given. Besides them the last norm, the
-    pooling and the projection of each tower and the model's scalars are trained. The defaults are those of HAC.
+    Besides them the last norm, the pooling and the projection of each tower and the model's scalars are trained. The
+    defaults are those of HAC.
+
+    Args:
+        rank: of each adapter.
+        alpha: adapters are multiplied by alpha / rank; `rank` when not given.
+        image_blocks: how many blocks of the image tower have them, the last ones.
+        text_blocks: how many of the text tower.
     """
 
     rank: PositiveInt = 128
@@ -45,9 +51,17 @@ class LoraSettings:
 class TuneConfig:
     """What is trained; by default everything.
 
-    A locked tower keeps its weights but for its projection to the embedding and its last `unlocked_…_blocks` blocks;
-    with at least one of these, its last norm and pooling are trained too. `…_layer_decay` is by how much the learning
-    rate falls from one layer to the layer below it (see hypclip/training/optim.py).
+    With at least one unlocked block, the last norm and the pooling of a locked tower are trained too.
+
+    Args:
+        lock_image: whether the image tower keeps its weights but for its projection to the embedding.
+        lock_text: whether the text tower does.
+        unlocked_image_blocks: how many of the last blocks of a locked image tower are trained all the same.
+        unlocked_text_blocks: how many of a locked text tower.
+        lora: low-rank adapters, in place of locked towers; none when not given.
+        image_layer_decay: by how much the learning rate falls from one layer to the layer below it, see
+            hypclip/training/optim.py.
+        text_layer_decay: the same of the text tower.
     """
 
     lock_image: bool = False

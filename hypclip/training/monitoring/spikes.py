@@ -16,10 +16,14 @@ from hypclip.training.checkpointing.state import TrainState
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class SpikeConfig:
-    """What a spike is: a loss over the mean of the last `window` by more than `deviations` standard deviations.
+    """What a spike is: a loss far over the mean of those before it.
 
     It has to be over the mean by a hundredth of it too, since a loss that hardly moves has no deviation to speak of.
-    The run ends when `stop_after` updates in a row were left out.
+
+    Args:
+        deviations: how many standard deviations over the mean.
+        window: how many losses before it.
+        stop_after: the run ends when so many updates in a row were left out.
     """
 
     deviations: PositiveFloat = 6.0
