@@ -20,6 +20,9 @@ os.environ.setdefault("HYPCLIP_BACKEND", "torch")
 # One thread: sums come out in the same order on every machine, and parallel test processes do not crowd each other.
 torch.set_num_threads(1)
 
+# Cases that are drawn at import are the same in every process of pytest-xdist.
+torch.manual_seed(0)
+
 hypothesis.settings.register_profile("hypclip", deadline=None, derandomize=True, database=None, max_examples=50)
 hypothesis.settings.load_profile("hypclip")
 

@@ -136,7 +136,7 @@ def test_what_is_no_vector_is_refused(wrong, message):
         ("ids", [1, 2, 3, 4, 5], "valid Unicode, got 1: write it as '1'"),
         ("ids", [*IDS[:4], None], "valid Unicode, got None"),
         ("ids", [*IDS[:4], "p0"], "'p0' comes twice"),
-        ("ids", set(IDS), "ids must be in the order of the vectors, got a set"),
+        pytest.param("ids", set(IDS), "ids must be in the order of the vectors, got a set", id="ids-set"),
         ("ids", IDS[:4], "'ids': 4, 'vectors': 5, 'modality': 5, 'metadata': 5"),
         ("vectors", ROWS[0], r"vectors must have shape \(N, D\), got \(4,\)"),
         ("vectors", ROWS[:, None], r"vectors must have shape \(N, D\), got \(5, 1, 4\)"),
