@@ -111,7 +111,8 @@ def pairwise_score(
     """Score the depth of each specific point in the region of each general one: ≥ 0 inside.
 
     The score is η ω − φ in radians for a cone, and height − threshold, √c times a distance, for a half-space.
-    Flat space has the same regions in Euclidean geometry; a product has the mean score of its factors.
+    Flat space has the same regions in Euclidean geometry; a product has the mean score of its factors. A point lies in
+    its own cone, at angle 0.
 
     Numerics: as `cones.pairwise_oxy_angle` and `planes.pairwise_height`, in the dtype of the points.
 
@@ -131,7 +132,12 @@ def pairwise_score(
     c = as_curv(curv, general) if metric.is_hyperbolic else general.new_ones(())
     _, norm_x, unit_x = lorentz.polar(general, c)
     _, norm_y, unit_y = lorentz.polar(specific, c)
-    return score(entailment, norm_x, norm_y.T, 1 - unit_x @ unit_y.T, hyperbolic=metric.is_hyperbolic)
+    om = 1 - unit_x @ unit_y.T
+    if isinstance(
+        entailment, Cone
+    ):  # the angle at the apex itself is 0, which rounding in the product would leave open
+        om = om.masked_fill(coincident(general, specific), 0)
+    return score(entailment, norm_x, norm_y.T, om, hyperbolic=metric.is_hyperbolic)
 
 
 def coincident(general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]) -> Bool[Tensor, "n m"]:

@@ -125,6 +125,16 @@ def test_what_is_asserted_is_what_the_model_entails(space, rule, monkeypatch):
     torch.testing.assert_close(scores(model, x, y), whole, rtol=1e-12, atol=1e-12)
 
 
+@each_space
+def test_a_point_lies_in_its_own_cone(space):
+    rule = Cone(min_radius=0.05)
+    model = KnownModel({"x": (1.0,) * 4}, {}, **space, entailment=rule)
+    x = random_points(40, 3)
+    assert (scores(model, x, x).diagonal() > 0).all()
+    assert model.entails(x, x, Cone(min_radius=0.05, strict=False)).diagonal().all()
+    assert not model.entails(x, x, Cone(min_radius=0.05, strict=True)).diagonal().any()
+
+
 @pytest.mark.parametrize("curv", [0.25, 1.0, 4.0])
 def test_radii_are_those_that_geometry_sees(curv):
     model = model_at(PERFECT, curv=curv)
