@@ -5,6 +5,7 @@ RUN := runs/quickstart
 # What the demo's training does where a run is: go on with it, or begin anew and move it aside (make demo START=--overwrite).
 START ?= --resume
 THREADS ?= $(or $(OMP_NUM_THREADS),$(shell $(BIN)/python -c 'import psutil; print(psutil.cpu_count(logical=False) or 1)'))
+BENCHES := geometry peers objective hierarchy gromov search scenes data attention training backends start hostile serve
 
 .PHONY: install demo serve test lint format bench gpu-check clean
 .DEFAULT_GOAL := help
@@ -49,21 +50,9 @@ format: install  ## format the code and sort imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## measured errors, speeds and memory, beside peers; about an hour
-	$(BIN)/python tests/benchmarks/bench_geometry.py
-	$(BIN)/python tests/benchmarks/bench_peers.py
-	$(BIN)/python tests/benchmarks/bench_objective.py
-	$(BIN)/python tests/benchmarks/bench_hierarchy.py
-	$(BIN)/python tests/benchmarks/bench_gromov.py
-	$(BIN)/python tests/benchmarks/bench_search.py
-	$(BIN)/python tests/benchmarks/bench_scenes.py
-	$(BIN)/python tests/benchmarks/bench_data.py
-	$(BIN)/python tests/benchmarks/bench_attention.py
-	$(BIN)/python tests/benchmarks/bench_training.py
-	$(BIN)/python tests/benchmarks/bench_backends.py
-	$(BIN)/python tests/benchmarks/bench_start.py
-	$(BIN)/python tests/benchmarks/bench_hostile.py
-	$(BIN)/python tests/benchmarks/bench_serve.py
+bench: install  ## measured errors, speeds and memory, beside peers, into docs/benchmarks.json and the pages; about an hour
+	$(BIN)/python tests/benchmarks/record.py $(BENCHES)
+	$(BIN)/python docs/generate.py
 
 gpu-check: install  ## on one GPU, at most 8 minutes: the same numbers as on a CPU, speeds, memory, resuming, NCCL; FILE=x.json keeps them
 	$(BIN)/python tests/gpu_check.py $(if $(FILE),--output $(FILE))

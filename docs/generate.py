@@ -4,13 +4,14 @@ python docs/generate.py            writes them
 python docs/generate.py --check    writes nothing; exit code 1 where a page is not what the code says
 
 settings-training.md comes from the dataclasses that the config of a run fills, settings-server.md from the fields of
-serve.settings.Settings, commands.md from the programs' parsers. In every page what stands between
-`<!-- bench: NAME -->` and `<!-- /bench -->` is replaced by what docs/benchmarks.json has of that benchmark.
+serve.settings.Settings, commands.md from the programs' parsers, benchmarks.md from benchmarks.json. In every page what
+stands between `<!-- bench: NAME -->` and `<!-- /bench -->` is replaced by what docs/benchmarks.json has of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -58,13 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def pages() -> dict[Path, str]:
     """Return the text that each page must have: those that are generated, and those with figures in them."""
+    docs = ROOT / "docs"
+    measured = json.loads((docs / "benchmarks.json").read_text("utf-8"))
     made = {
         "settings-training.md": settings_of_a_run(),
         "settings-server.md": settings_of_the_server(),
         "commands.md": commands(),
+        "benchmarks.md": benchmarks(measured),
     }
-    docs = ROOT / "docs"
-    measured = json.loads((docs / "benchmarks.json").read_text("utf-8"))
     found = {docs / name: text for name, text in made.items()}
     for page in (ROOT / "README.md", *sorted(docs.glob("*.md"))):
         if page.name not in made:
@@ -84,6 +86,23 @@ def with_figures(text: str, measured: Mapping[str, Mapping[str, Any]]) -> str:
 def _figures(one: Mapping[str, Any]) -> str:
     rows = "\n".join(one["rows"])
     return f"```text\n{rows}\n```\n\n`{one['command']}`, {one['date']}, commit {one['commit']}, {one['machine']}.\n"
+
+
+def benchmarks(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the page of all benchmarks, with the figures of those that were recorded."""
+    parts = [
+        "# Benchmarks",
+        MADE,
+        "`make bench` runs them all, writes `docs/benchmarks.json` and this page; `python "
+        "tests/benchmarks/record.py NAME` runs one. Figures on other pages that are not in this file have the command "
+        "that prints them beside them.",
+    ]
+    for file in sorted((ROOT / "tests" / "benchmarks").glob("bench_*.py")):
+        name = file.stem.removeprefix("bench_")
+        about = (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").split("\n\n")[0].replace("\n", " ")
+        figures = _figures(measured[name]).rstrip("\n") if name in measured else "Not recorded yet."
+        parts += [f"## {name}", about, figures]
+    return "\n\n".join(parts) + "\n"
 
 
 # Settings of a run ----------------------------------------------------------------------------------------------------

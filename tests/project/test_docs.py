@@ -1,30 +1,43 @@
-"""README and docs: what they link to and name is there, and their code is code."""
+"""README and docs: what they link to and name is there, and their settings are settings."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.support.training import ROOT
+from hypclip.config import build
+from hypclip.evaluation.suite import EvaluationConfig
+from hypclip.objective.recipe import recipe_from
+from hypclip.training.settings import WarmStartConfig
+from hypclip.training.tuning import TuneConfig
+from tests.support.docs import PAGES, ROOT, blocks
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 SETTINGS = (ROOT / "serve" / "settings.py").read_text(encoding="utf-8")
 FOLDERS = ("hypclip", "train", "serve", "configs", "tests", "docker", "docs")
 
 
-def blocks(page: Path, *languages: str) -> list[str]:
-    """Return the code blocks of a page that are marked as one of these languages."""
-    found = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [code for language, code in found if language in languages]
-
-
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\]\((\S+?\.md)\)", index)) == {p.name for p in (ROOT / "docs").glob("*.md")} - {"index.md"}
+
+
+def test_every_page_is_in_the_navigation_of_the_site_once():
+    def leaves(nav):
+        values = nav.values() if isinstance(nav, dict) else nav
+        return [nav] if isinstance(nav, str) else [page for one in values for page in leaves(one)]
+
+    config = ROOT / "docs" / "site" / "mkdocs.yml"
+    site = yaml.safe_load(config.read_text(encoding="utf-8"))
+    assert sorted(leaves(site["nav"])) == sorted(p.name for p in (ROOT / "docs").glob("*.md"))
+    assert (config.parent / site["docs_dir"]).resolve() == ROOT / "docs"
+
+
+def test_the_changelog_only_adds():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^#+ .*", text, re.MULTILINE) == ["# Changelog", "## Unreleased", "### Added"]
 
 
 def test_the_readme_is_short():
@@ -47,8 +60,8 @@ def test_files_that_are_named_are_there(page):
 
 @each_page
 def test_options_in_commands_are_those_of_the_program(page):
-    for block in blocks(page, "bash"):
-        for command in re.split(r"\n(?!\s)", block.replace("\\\n", " ")):
+    for block in blocks(page, "bash", "console"):
+        for command in re.split(r"\n(?!\s)", block.code.replace("\\\n", " ")):
             command = command.split("#")[0]
             script = re.search(r"\b(train/\w+\.py|-m serve)\b", command)
             if script is None:
@@ -63,12 +76,12 @@ def test_options_in_commands_are_those_of_the_program(page):
 
 
 @each_page
-def test_python_blocks_compile(page):
-    for code in blocks(page, "python"):
-        compile(code, str(page), "exec")
-
-
-@each_page
-def test_yaml_blocks_are_mappings(page):
-    for code in blocks(page, "yaml"):
-        assert isinstance(yaml.safe_load(code), dict)
+def test_yaml_blocks_are_settings(page):
+    for block in blocks(page, "yaml"):
+        for key, value in yaml.safe_load(block.code).items():
+            if key == "objective":
+                recipe_from(value)
+            elif key in ("warm_start", "tune"):
+                build(WarmStartConfig if key == "warm_start" else TuneConfig, value)
+            else:
+                build(EvaluationConfig, {key: value})

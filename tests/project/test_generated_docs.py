@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -59,6 +60,17 @@ def test_commands_have_the_options_of_their_parsers():
     assert "| `--to` `huggingface`, `onnx` (required) |" in page
     files = {f"train/{file.stem}.py" for file in (ROOT / "train").glob("*.py") if "def main(" in file.read_text()}
     assert [file for file in files if f"## python {file}\n" not in page] == []
+
+
+def test_the_drawing_of_a_cone_is_what_its_program_draws():
+    drawn = program("draw_cone").drawing()
+    number = r"-?\d+\.\d"
+    kept = (DOCS / "cone.svg").read_text(encoding="utf-8")
+    assert re.sub(number, "#", kept) == re.sub(number, "#", drawn)
+    # To a tenth and a bit: another processor may round the last digit another way.
+    assert [float(x) for x in re.findall(number, kept)] == pytest.approx(
+        [float(x) for x in re.findall(number, drawn)], abs=0.2
+    )
 
 
 def test_figures_come_from_what_was_recorded():

@@ -153,12 +153,12 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def start_module(arguments: Sequence[str], log: Path, port: int, **settings: str) -> Server:
-    """Start `python -m serve`, as users do at a terminal."""
+def start_module(arguments: Sequence[str], log: Path, port: int, cwd: Path = ROOT, **settings: str) -> Server:
+    """Start `python -m serve` in a folder, as users do at a terminal."""
     with log.open("wb") as output, _interruptible():
         process = subprocess.Popen(
             [sys.executable, "-m", "serve", *arguments, "--port", str(port)],
-            cwd=ROOT,
+            cwd=cwd,
             env=environment(**settings),
             stdin=subprocess.DEVNULL,
             stdout=output,
