@@ -1,4 +1,4 @@
-"""The two clients: how requests are sent and waited for, and nothing of what is in them."""
+"""The two clients: sending requests and waiting for answers, without knowledge of their content."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _raised(error: OSError, request: httpx2.Request) -> httpx2.RequestError:
 
 
 def _connection(kind: type[_Transport], url: httpx2.URL) -> tuple[_Transport, str | None]:
-    """Return what connects to a server, and the proxy through which, for messages."""
+    """Return the transport for a server, and the proxy it goes through, for messages."""
     proxy = proxy_for(url)
     if proxy is None:
         return kind(), None

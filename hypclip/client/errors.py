@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a server, by what a program can do about it."""
+"""Errors between a client and a server, by what a program can do about them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import httpx2
 
 
 class HypclipServerError(Exception):
-    """The server did not do what was asked.
+    """The server refused or failed a request.
 
     Attributes:
         status: of HTTP.
-        type: what went wrong, for programs; "http_error" when it was not the server that answered, but a proxy.
-        message: the same for people.
+        type: the kind of error, for programs; "http_error" when it was not the server that answered, but a proxy.
+        message: the error, for people.
         request_id: finds the request in the log of the server; "" if there is none.
     """
 
@@ -28,7 +28,7 @@ class HypclipServerError(Exception):
 
 
 class InvalidRequest(HypclipServerError):
-    """4xx: a field is wrong, or there is more than a limit allows. The message names it; to repeat it is no use."""
+    """4xx: a field is wrong, or there is more than a limit allows. The message names it; do not retry."""
 
 
 class Unauthorized(InvalidRequest):
@@ -82,7 +82,7 @@ def server_error(response: httpx2.Response, type: str, message: str) -> HypclipS
 
 
 def refusal(response: httpx2.Response, proxy: str | None = None) -> HypclipServerError:
-    """Return the error that a response without success tells of; `proxy` is what it went through."""
+    """Return the error of an unsuccessful response; `proxy` is the proxy it came through, without a password."""
     try:
         error = response.json()["error"]
         return server_error(response, error["type"], error["message"])
@@ -98,8 +98,8 @@ def no_answer(error: httpx2.RequestError, proxy: str | None = None) -> NoAnswer:
     """Return the error of a request that came to nothing, without the password that its URL may have.
 
     Args:
-        error: what came of it.
-        proxy: what it went through, without a password.
+        error: of the request.
+        proxy: the proxy it went through, without a password.
     """
     request = error.request
     place = f"{request.method} {request.url.path} at {request.url.netloc.decode()}"
@@ -110,12 +110,12 @@ def no_answer(error: httpx2.RequestError, proxy: str | None = None) -> NoAnswer:
 
 
 def is_about_tls(error: BaseException | None) -> bool:
-    """Tell whether TLS failed, which it will again."""
+    """Tell whether TLS failed, so that to retry is no use."""
     return _cause(error, ssl.SSLError) is not None
 
 
 def _likely(error: httpx2.RequestError, url: httpx2.URL, proxy: str | None) -> str:
-    """Return what is likely to be the matter."""
+    """Return the likely cause, and a remedy where there is one."""
     tls = _cause(error, ssl.SSLError)
     if isinstance(tls, ssl.SSLCertVerificationError):
         return "its certificate is not trusted here: name that of its authority in SSL_CERT_FILE, or give a transport"

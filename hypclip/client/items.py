@@ -1,4 +1,4 @@
-"""What can be asked about, and what to search."""
+"""Items to ask about, and filters of a search."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/=_\-\s]{200,}")
 
 @runtime_checkable
 class Picture(Protocol):
-    """A PIL image, by what nothing else has."""
+    """A PIL image, recognised by a method that nothing else has."""
 
     def getexif(self) -> Any:
         """Return its EXIF data, which may say that it must be turned."""
@@ -28,11 +28,11 @@ class Picture(Protocol):
 
 @runtime_checkable
 class Array(Protocol):
-    """An array of numpy's, by what is read of it."""
+    """A numpy array, recognised by its array interface."""
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """Return where its numbers are."""
+        """Return the address, shape and dtype of the data."""
 
 
 @runtime_checkable
@@ -40,7 +40,7 @@ class File(Protocol):
     """An open file."""
 
     def read(self) -> bytes:
-        """Return what is in it."""
+        """Return the content."""
 
 
 def image(source: str | os.PathLike[str] | bytes | bytearray | memoryview | File | Picture | Array) -> dict[str, str]:
@@ -107,10 +107,10 @@ def point(embedding: Iterable[SupportsFloat]) -> dict[str, list[float]]:
 
 
 class Where(TypedDict, total=False):
-    """What to search; what is absent does not restrict.
+    """Filters of a search; an absent field does not restrict it.
 
-    `collection` is "default" if absent. Radii are distances from the root. `filter` has a condition a metadata field: a
-    value to equal, a list of values of which one is equalled, or bounds such as {"gte": 2020, "lt": 2024}.
+    `collection` is "default" if absent. Radii are distances from the origin. `filter` has a condition per metadata
+    field: a value to equal, a list of values of which one must be equal, or bounds such as {"gte": 2020, "lt": 2024}.
     """
 
     collection: str
@@ -142,16 +142,16 @@ class PlaneRule(TypedDict):
 
 
 Rule: TypeAlias = ConeRule | PlaneRule
-"""What makes one point more general than another."""
+"""The rule by which one point is more general than another."""
 
 
 class Cone(Where, total=False):
-    """Which ancestors or descendants to return.
+    """Filters and order of a search for ancestors or descendants.
 
-    `offset` is how many to pass over, for the next page. `rule` is in place of that of the model, such as
-    {"form": "plane", "threshold": 0.2} or {"form": "cone", "eta": 0.8}. `aperture_scale`, 1 if absent, makes cones so
-    much wider: below 1 is stricter. `reflexive` lets a point be its own ancestor. `order_by` puts first what is deepest
-    inside (the default), nearest, or most general.
+    `offset` is the number of hits to skip, for the next page. `rule` replaces the model's own, such as
+    {"form": "plane", "threshold": 0.2} or {"form": "cone", "eta": 0.8}. `aperture_scale`, 1 if absent, multiplies the
+    aperture of cones: below 1 is stricter. `reflexive` lets a point be its own ancestor. `order_by` puts the hits
+    first that are deepest inside (the default), nearest, or most general.
     """
 
     offset: int

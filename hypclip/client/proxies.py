@@ -1,4 +1,4 @@
-"""Which proxy a server is asked through, by the settings of the environment: none where the server is this machine."""
+"""The proxy for a server, by the settings of the environment: none where the server is this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 class Proxy(NamedTuple):
-    """A proxy: where it is, with its password, and what to call it in messages, without."""
+    """A proxy: its URL, with its password, and its name in messages, without."""
 
     url: str
     named: str
@@ -24,8 +24,8 @@ class Proxy(NamedTuple):
 def proxy_for(url: httpx2.URL) -> Proxy | None:
     """Return the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or the system, name for a server.
 
-    None where there is none, NO_PROXY excepts the server, or the server is this machine: a proxy knows another one by
-    that name.
+    None where there is none, NO_PROXY excepts the server, or the server is this machine: to a proxy, localhost is the
+    proxy itself.
 
     Raises:
         UnusableProxy: it is none of http, https, socks5 and socks5h, or no address.
@@ -53,7 +53,7 @@ def proxy_for(url: httpx2.URL) -> Proxy | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine by its name or address, 0.0.0.0 included, which leads there."""
+    """Tell whether a host is this machine by its name or address; 0.0.0.0 counts, since it connects there."""
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -77,7 +77,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _is_excepted(url: httpx2.URL, no_proxy: str) -> bool:
-    """Tell whether a server is on a list as NO_PROXY has it: names, with all below them, addresses and networks."""
+    """Tell whether a server matches NO_PROXY: names with all their subdomains, addresses and networks."""
     host, address = url.host.rstrip(".").lower(), _address(url.host)
     port = url.port or {"http": 80, "https": 443}[url.scheme]
     for entry in (entry.strip().lower() for entry in no_proxy.split(",")):

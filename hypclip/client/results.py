@@ -1,4 +1,4 @@
-"""What the methods of a client return, read from JSON."""
+"""Results of the methods of a client, read from JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .items import Rule
 
 @dataclass(frozen=True)
 class Result:
-    """Base of what is read from an object of JSON."""
+    """Base of results that are read from a JSON object."""
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> Self:
@@ -25,7 +25,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Embedding(Result):
-    """A point of hyperbolic space. `radius` is its distance from the root: small is general, large is specific."""
+    """A point of hyperbolic space. `radius` is its distance from the origin: small is general, large is specific."""
 
     embedding: list[float]
     radius: float
@@ -61,10 +61,9 @@ HitT = TypeVar("HitT", bound=Hit)
 
 @dataclass(frozen=True)
 class Page(Generic[HitT]):
-    """A page of what a search found.
+    """A page of the hits of a search.
 
-    `total` counts all there is, None where the search did not count; `exact` is False where an index may have missed
-    something.
+    `total` counts all hits, None where the search did not count; `exact` is False where an index may have missed some.
     """
 
     hits: list[HitT]
@@ -79,7 +78,7 @@ class Page(Generic[HitT]):
 
 @dataclass(frozen=True)
 class Stop(Result):
-    """A stored point on a way, the nearest from the fraction `t` of it on. The root is "[ROOT]", of no modality."""
+    """A stored point on a way, the nearest from the fraction `t` of it on. The origin is "[ROOT]", of no modality."""
 
     t: float
     id: str
@@ -118,7 +117,7 @@ class ClassResult(Result):
 
 @dataclass(frozen=True)
 class Ordering(Result):
-    """What the first point is to the second: "general", "specific", "neither" or "same".
+    """Relation of the first point to the second: "general", "specific", "neither" or "same".
 
     The first entails the second where `first_over_second` ≤ 0. The margins are those of `Related`.
     """
@@ -131,7 +130,7 @@ class Ordering(Result):
 
 @dataclass(frozen=True)
 class Written(Result):
-    """How many points were written, and what the collection held after the last of them."""
+    """Number of points that were written, and of points in the collection after the last of them."""
 
     upserted: int
     count: int
@@ -139,7 +138,7 @@ class Written(Result):
 
 @dataclass(frozen=True)
 class Deleted(Result):
-    """How many of the ids were stored, and what the collection held after the last of them."""
+    """Number of the ids that were stored, and of points in the collection after the last removal."""
 
     deleted: int
     count: int
@@ -147,7 +146,7 @@ class Deleted(Result):
 
 @dataclass(frozen=True)
 class IndexInfo(Result):
-    """How the approximate search of a collection was built, and the recall measured then."""
+    """Parameters of the approximate index of a collection, and the recall measured when it was built."""
 
     cells: int
     probes: int
@@ -159,7 +158,7 @@ class IndexInfo(Result):
 class CollectionInfo(Result):
     """A collection, and the model its points belong to. Without an `index` every search of it is exact.
 
-    `entailment` is what makes one point more general than another: see ModelInfo.
+    `entailment` is the rule by which one point is more general than another: see ModelInfo.
     """
 
     name: str
@@ -182,8 +181,8 @@ class CollectionInfo(Result):
 class ModelInfo(Result):
     """The model: its space has curvature −curv, and its points have `dim` space components.
 
-    `entailment` is what makes one of them more general than another, in the form of a `rule` of a request:
-    {"form": "plane", "threshold": …} or {"form": "cone", "eta": …, "min_radius": …}; None where the server is older.
+    `entailment` is the rule by which one of them is more general than another, in the form of a `rule` of a request:
+    {"form": "plane", "threshold": …} or {"form": "cone", "eta": …, "min_radius": …}; None if the server sends none.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""When to try again, and after how long."""
+"""Retries: whether to try again, and the pause before."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _FIRST_PAUSE_S = 0.25
 
 
 def pause_s(outcome: httpx2.Response | httpx2.RequestError, attempt: int) -> float | None:
-    """Return how long to wait before trying again, or None where that is of no use.
+    """Return the seconds to wait before a retry, or None where a retry is of no use.
 
     Args:
-        outcome: what came of the request.
-        attempt: 0 the first time. Pauses double where the server does not say how long it wants.
+        outcome: the response or the error.
+        attempt: 0 the first time. Pauses double where the server gives no Retry-After.
     """
     asked = None
     if isinstance(outcome, httpx2.Response):

@@ -118,7 +118,7 @@ class Routes:
         return self._ask("POST", "/classify", _json(body), _rows(ClassResult, "data"))
 
     def ancestors(self, of: Item, k: int = 10, **cone: Unpack[Cone]) -> Returning[Page[Related]]:
-        """Find the first `k` of the stored points that entail an item: what it is an instance of."""
+        """Find the first `k` stored points that entail an item, that is, the concepts it is an instance of."""
         return self._ask("POST", "/hierarchy/ancestors", _json({"of": of, "k": k, **cone}), partial(Page.of, Related))
 
     def descendants(self, of: Item, k: int = 10, **cone: Unpack[Cone]) -> Returning[Page[Related]]:
@@ -165,7 +165,7 @@ class Routes:
 
         Args:
             source: from where.
-            target: to where; None is the root.
+            target: the end of the way; None is the origin.
             steps: how many places to look at; None looks at all of the geodesic.
             entailment: only points that entail the place; else simply the nearest.
             rule: what makes one point more general than another; None is the rule of the model.
@@ -183,7 +183,7 @@ class Routes:
 
         Args:
             inputs: items.
-            weights: one an item, 0 or more; None weighs them alike.
+            weights: one per item, 0 or more; None weighs them alike.
             collection: where the items given by `stored` are.
         """
         weighed = None if weights is None else [float(weight) for weight in weights]
@@ -232,7 +232,7 @@ class Routes:
         return Written(upserted, last.count)
 
     def delete_points(self, ids: Iterable[str], collection: str = "default", batch: int = 1000) -> Returning[Deleted]:
-        """Remove points by id, at most `batch` a request; ids that are not stored are passed over."""
+        """Remove points by id, at most `batch` per request; ids that are not stored are skipped."""
         deleted, path = 0, f"{_collection(collection)}/points"
         for content in _batches("ids", ids, batch):
             last = yield from self._ask("DELETE", path, content, Deleted.of)
@@ -307,7 +307,7 @@ def _collection(name: str) -> str:
 
 
 def _cones(rule: Rule | None, aperture_scale: float) -> dict[str, Any]:
-    """Return the fields of what entails what; servers of before know no `rule`."""
+    """Return the fields of a request that set the rule of entailment; without a rule the server takes its model's."""
     return {"aperture_scale": aperture_scale, **({} if rule is None else {"rule": rule})}
 
 
@@ -321,7 +321,7 @@ def _json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a number of numpy's as Python's, and say of anything else that JSON does not know what it should be."""
+    """Convert a numpy scalar to a Python number; refuse any other type that JSON does not know."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         return value.item()
     raise TypeError(
@@ -339,7 +339,7 @@ def _several(name: str, values: Iterable[T]) -> Iterable[T]:
 
 
 def _batches(name: str, items: Iterable[Any], batch: int, **rest: Any) -> Iterator[str]:
-    """Write bodies of at most `batch` items and _MAX_CHARS each; of no items one, which the server will refuse."""
+    """Yield bodies of at most `batch` items and _MAX_CHARS each; without items one, which the server refuses."""
     start = _json({**rest, name: []}).removesuffix("]}")
     part: list[str] = []
     chars = 0

@@ -1,4 +1,4 @@
-"""Cutting boxes out of images, and the random changes that training makes to what it sees."""
+"""Cutting boxes out of images, and the random augmentation of training images."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class TrainingTransform:
     """Pixels of an image → (3, S, S) of 0 to 255: randomly cropped, resized, flipped, recoloured.
 
     One resampling and one colour pass: cropping is a view, and all colour changes are one 3 × 4 matrix. Images stay
-    whole numbers with colours last in memory, which torch resizes fastest, with the anti-aliasing of Pillow. It does
-    what RandomResizedCrop, ColorJitter and RandomGrayscale of torchvision do in a fraction of their time
+    uint8 and channels-last, which torch resizes fastest, with the anti-aliasing of Pillow. It replaces
+    RandomResizedCrop, ColorJitter and RandomGrayscale of torchvision in a fraction of their time
     (tests/benchmarks/bench_data.py), which on the CPU is time taken from training.
 
     Args:
@@ -82,7 +82,7 @@ class TrainingTransform:
         return 0, 0, width, height
 
     def _colours(self, rng: random.Random) -> tuple[Tensor, Tensor]:
-        """Draw a matrix (3, 3) and what to add (3,) that change brightness, contrast, saturation and hue at once."""
+        """Draw a matrix (3, 3) and an offset (3,) that change brightness, contrast, saturation and hue at once."""
         strength = self.config.colour_jitter
         brightness, contrast, saturation = (rng.uniform(max(0.0, 1 - strength), 1 + strength) for _ in range(3))
         turn = 2 * math.pi * rng.uniform(-strength / 4, strength / 4)

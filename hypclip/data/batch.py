@@ -296,12 +296,12 @@ def _ids_above(above: Sequence[tuple[str, ...]], taxonomy: Taxonomy) -> Tensor:
 
 
 def _stack(pictures: Sequence[Tensor]) -> Tensor:
-    """Stack pictures (3, H, W), colours last in memory as they are there."""
+    """Stack pictures (3, H, W) that are channels-last, and keep them so."""
     return torch.stack([x.permute(1, 2, 0) for x in pictures]).permute(0, 3, 1, 2)
 
 
 def _cat(pictures: Sequence[Tensor]) -> Tensor:
-    """Put pictures (N, 3, H, W) one after the other, colours last in memory as they are there."""
+    """Concatenate pictures (N, 3, H, W) that are channels-last, and keep them so."""
     return torch.cat([x.permute(0, 2, 3, 1) for x in pictures]).permute(0, 3, 1, 2)
 
 

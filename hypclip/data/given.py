@@ -1,4 +1,4 @@
-"""What callers hand in as texts and images: taken where the meaning is plain, refused by name and place elsewhere."""
+"""Validation of texts and images from callers: taken where the meaning is plain, else refused by type and position."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def pictures_of(images: Picture | Iterable[Any]) -> Iterator[Image.Image]:
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield `size` items at a time, the last time what is left.
+    """Yield `size` items at a time, the last time the rest.
 
     Raises:
         InputError: a size below 1.
@@ -141,7 +141,7 @@ def _opened(stream: Any, named: str) -> Image.Image:
 
 
 def shown(value: object) -> str:
-    """Return a value for a message: its type, and what it begins with."""
+    """Return a value for a message: its type, and its beginning."""
     if value is None:
         return "None"
     written = repr(value)

@@ -18,12 +18,12 @@ from hypclip.client.picture import to_rgb
 
 
 def to_pixels(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
-    """Return the pixels of an RGB image, colours last in memory, as decoders leave them."""
+    """Return the pixels of an RGB image, channels-last, as decoders leave them."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def decode(data: bytes) -> UInt8[Tensor, "3 height width"]:
-    """Return the pixels of a file as `to_rgb` shows its image, colours last in memory.
+    """Return the pixels of a file as `to_rgb` shows its image, channels-last.
 
     A JPEG goes through torchcodec, which takes two thirds of Pillow's time to the same pixels and tells of slight
     damage on stderr; what it cannot decode, damaged or rare, is left to Pillow.
@@ -95,7 +95,8 @@ def _jpeg_decoder() -> Callable[[bytes], Tensor] | None:
 class Normaliser:
     """Pixels of 0 to 255 → float32 of mean 0 and standard deviation 1, in the same order in memory.
 
-    Training does this where the towers are: until there an image takes a quarter of the memory, and of the way to it.
+    Training does this on the device of the towers: an image is uint8 until there, which takes a quarter of the memory
+    and of the transfer.
 
     Args:
         mean: pixel statistics in [0, 1].

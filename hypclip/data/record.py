@@ -41,7 +41,7 @@ class BadSample(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """What in a sample is what.
+    """The meaning of the fields of a sample.
 
     Args:
         caption_field: of the .json, which holds the caption, or a list of captions.
@@ -73,7 +73,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Record:
-    """One usable sample: pixels (3, H, W) of 0 to 255, colours last in memory; keys are unique within a shard only.
+    """One usable sample: pixels (3, H, W) uint8, channels-last; keys are unique within a shard only.
 
     `captions` has at least one; phrases are of the first. Boxes are of the image as it is shown.
     """
@@ -98,8 +98,8 @@ class Record:
 def read_record(sample: Mapping[str, Any], reading: Reading = Reading()) -> Record:
     """Turn a raw sample (see `samples_of`) into a record.
 
-    A .txt has one caption a line. Where there is a .json too, the .txt is read if that holds no caption; but a field
-    that was named must be in it, or a name with a slip of the pen would be all captions of the .txt.
+    A .txt has one caption per line. Where there is a .json too, the .txt is read if that holds no caption; but a field
+    that was named must be in the .json: its absence is usually a typo, and would turn to the captions of the .txt.
 
     Args:
         sample: extension → bytes.

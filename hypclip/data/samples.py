@@ -96,7 +96,7 @@ class _File(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """What follows the last dot, in lower case."""
+        """The part after the last dot, in lower case."""
         return self.extension.rpartition(".")[2]
 
 
@@ -235,7 +235,7 @@ def _by_last_dot(files: Iterable[_File]) -> list[tuple[str, list[_File]]]:
 
 
 def _is_whole(extensions: Iterable[str]) -> bool:
-    """Return whether there are an image and a text."""
+    """Return whether a sample has an image and a text."""
     found = {*extensions}
     return not found.isdisjoint(IMAGE_KEYS) and not found.isdisjoint(TEXT_KEYS)
 
@@ -257,7 +257,7 @@ def _bad(shard: str, key: str, why: BadSample) -> dict[str, Any]:
 
 
 def _fitting(samples: Iterable[dict[str, Any]], damage: Sequence[BaseException]) -> Iterator[dict[str, Any]]:
-    """Yield samples whose key is new; those of an image or a text alone last, since the rest may lie elsewhere.
+    """Yield samples whose key is new; samples of an image or a text alone come last, since the rest may lie elsewhere.
 
     The half at which a damaged shard breaks off belongs to the damage.
     """

@@ -1,4 +1,4 @@
-"""Which shards there are, and who reads them in which order."""
+"""Finding shards, and sharing them out to readers in a fixed order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def find_shards(spec: str | Sequence[str], name: str = "data.shards") -> list[st
     Args:
         spec: a tar file, a folder of them (.tar, .tar.gz and the like), a pattern with * or {000..099}, a URL that
             webdataset opens, or a list.
-        name: what messages call the setting that holds it.
+        name: the name in messages of the setting that holds it.
 
     Raises:
         DataError: a shard is missing or a link to nothing, the spec is empty or matches none, its braces do not match
@@ -67,7 +67,7 @@ def find_shards(spec: str | Sequence[str], name: str = "data.shards") -> list[st
 
 
 def _files(paths: Iterable[Path], pattern: str, name: str) -> list[str]:
-    """Return the files among paths; those that systems hide, such as ._0.tar of macOS, only if the pattern does so."""
+    """Return the files among paths; hidden ones, such as ._0.tar of macOS, only if the pattern begins with a dot."""
     files = [path for path in paths if not path.is_dir() and (pattern.startswith(".") or path.name[0] != ".")]
     if broken := [path for path in files if path.is_symlink() and not path.exists()]:
         raise DataError(f"{name}: {broken[0]} is a link to {broken[0].readlink()}, which is not there")
@@ -75,12 +75,12 @@ def _files(paths: Iterable[Path], pattern: str, name: str) -> list[str]:
 
 
 def is_local(shard: str) -> bool:
-    """Return whether a shard is a file, and not the address of one or a command."""
+    """Return whether a shard is a local file, and not a URL or a command."""
     return "://" not in shard and not shard.startswith("pipe:")
 
 
 def bad_shards_allowed(shards: Sequence[str]) -> int:
-    """Return how many shards may be damaged where nothing is said: no file, of others one a hundred, never all."""
+    """Return the default number of shards that may be damaged: no local file, 1 % of others rounded up, never all."""
     remote = sum(not is_local(shard) for shard in shards)
     return min(math.ceil(remote / 100), len(shards) - 1)
 

@@ -2,7 +2,8 @@
 
 Each worker of each process reads its own share of the shards (`shards.share_of`), shuffles raw samples in a buffer,
 decodes, and makes whole batches, epoch after epoch. What it yields is a pure function of (seed, epoch, rank, world
-size, worker), so the position of a stream is two numbers a worker: its epoch, and how many raw samples of it are used.
+size, worker), so the position of a stream is two numbers per worker: its epoch, and the number of its raw samples that
+are used.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from hypclip.data.tally import Tally
 from hypclip.errors import DataError
 
 _JUDGE_AFTER = 200
-"""Samples a worker reads before it judges its share of bad ones; at the end of an epoch it judges in any case."""
+"""Samples that a worker reads before it checks its share of bad ones; at the end of an epoch it checks in any case."""
 
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """What to read and how; `rank` and `world_size` say which process this is.
+    """Settings of a stream of batches; `rank` and `world_size` say which process this is.
 
     `max_bad_fraction` is of samples, `max_bad_shards` counts shards of which a part cannot be read.
     """
@@ -54,9 +55,9 @@ class StreamConfig:
 
 @dataclass
 class StreamState:
-    """Where the stream of one process stands: per worker (epoch, raw samples used), and whose turn is next.
+    """Position in the stream of one process: per worker (epoch, raw samples used), and the worker whose turn is next.
 
-    `seen` counts since the run began; `workers` is how many there are, 0 before the first batch.
+    `seen` counts since the run began; `workers` is their number, 0 before the first batch.
     """
 
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -78,7 +79,7 @@ class StreamState:
 
 @dataclass(frozen=True)
 class _Delivery:
-    """What a worker hands over: a batch and its position after it, or the message of an error."""
+    """Message from a worker: a batch and the position after it, or the message of an error."""
 
     worker: int
     position: tuple[int, int]
@@ -91,13 +92,13 @@ class _Delivery:
 
 
 class BatchStream:
-    """Iterate over batches for ever; `state` is always that after the last batch handed out.
+    """Iterate over batches for ever; `state` is always the position after the last batch handed out.
 
     Args:
         config: see StreamConfig.
         make: (record, seed) → example.
         collate: examples → batch.
-        state: where to go on; None starts at the beginning.
+        state: the position to go on from; None starts at the beginning.
 
     Raises:
         DataError: a reader would have no shard; while iterating: too many bad samples or damaged shards, or a share
@@ -197,7 +198,7 @@ class _WorkerStream(IterableDataset[_Delivery]):
 
 
 class _WorkerTally:
-    """Count what a worker reads, on top of what its process had seen before; stop it when too much is bad."""
+    """Count the samples of a worker, on top of those its process had seen before; stop it when too many are bad."""
 
     def __init__(self, worker: int, config: StreamConfig, before: Tally):
         self.worker, self.config = worker, config

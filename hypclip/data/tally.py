@@ -1,4 +1,4 @@
-"""What readers of shards count."""
+"""Counts of read, bad and damaged data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypclip.errors import DataError, first_few
 
 @dataclass
 class Tally:
-    """What was read: samples, how many of them were bad by reason, a detail of each reason, damaged shards and why."""
+    """Counts of samples read, of bad ones by reason with a detail of each reason, and damaged shards with the cause."""
 
     read: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
@@ -29,7 +29,7 @@ class Tally:
         return cls(data["read"], Counter(data["skipped"]), dict(data["examples"]), dict(data["damaged"]))
 
     def __iadd__(self, other: Tally) -> Tally:
-        """Add what was read besides; of each reason and each shard the first detail stays."""
+        """Add the counts of another tally; of each reason and each shard the first detail stays."""
         self.read += other.read
         self.skipped += other.skipped
         self.examples = {**other.examples, **self.examples}
@@ -37,12 +37,12 @@ class Tally:
         return self
 
     def __str__(self) -> str:
-        """Say how many samples were passed over and why, the most frequent reasons first, with an example of each."""
+        """Say how many samples were skipped and why, the most frequent reasons first, with an example of each."""
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.skipped.most_common(10))
         return f"skipped {self.skipped.total()} of {self.read} samples: {reasons}; for example {self._examples()}"
 
     def judge_samples(self, max_bad_fraction: float) -> None:
-        """Raise DataError when more samples are bad than may be."""
+        """Raise DataError when more samples are bad than `max_bad_fraction` allows."""
         bad = self.skipped.total()
         if bad > max_bad_fraction * self.read:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.skipped.most_common())
@@ -52,7 +52,7 @@ class Tally:
             )
 
     def judge_shards(self, max_bad_shards: int) -> None:
-        """Raise DataError when more shards are damaged than may be."""
+        """Raise DataError when more shards are damaged than `max_bad_shards` allows."""
         if (count := len(self.damaged)) > max_bad_shards:
             told = first_few([f"{shard}: {why}" for shard, why in self.damaged.items()], 20)
             raise DataError(

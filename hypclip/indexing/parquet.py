@@ -1,11 +1,11 @@
 """Points as Parquet files: what `train/embed.py` writes, stores import, and other engines read.
 
-One row a point, in the columns
+One row per point, in the columns
 
     id        string
     modality  string                        text, image or embedding
     vector    fixed_size_list<float32, D>   space components
-    radius    float64                       distance from the root, for the other engines; not read back
+    radius    float64                       distance from the origin, for the other engines; not read back
     metadata  string                        JSON, an object
 
 The key-value metadata of the file names the space: hypclip.format, .model_id, .revision, .curv, .dim, .entailment
@@ -149,7 +149,7 @@ def read_space(file: str | os.PathLike[str], space: Space | None = None) -> Spac
 
 
 def count_points(file: str | os.PathLike[str]) -> int:
-    """Return how many points a file has.
+    """Return the number of points in a file.
 
     Raises:
         DataError: damaged or no Parquet file.
