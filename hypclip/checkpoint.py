@@ -72,7 +72,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Hy
 
 @functools.cache  # once for each
 def say_what_is_assumed(folder: str | os.PathLike[str]) -> None:
-    """Warn that a folder holds a model of before, which does not say what entails what."""
+    """Warn that a folder holds a model without a rule of entailment, and name the rule that is assumed."""
     rule = Cone()
     logger.warning(
         "%s does not say what entails what: it is taken to be by the cones of MERU, eta %g and min_radius %g",
@@ -126,7 +126,7 @@ def fill(model: HypCLIP, weights: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def misfits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """Return what keeps weights from filling a model, a line a tensor: one missing, one too many, another shape."""
+    """Return the reasons why weights do not fit a model, one line per tensor: missing, unknown, or of another shape."""
     return [
         *(f"{name} is missing" for name in sorted(expected.keys() - weights.keys())),
         *(f"{name} is not in this model" for name in sorted(weights.keys() - expected.keys())),
@@ -167,28 +167,28 @@ def save(model: HypCLIP, folder: Path, **notes: Any) -> None:
         folder: existing directory.
         notes: plain data kept in config.yaml, such as name, step, objective.
     """
-    write(_weights_of(model), folder, describe(model, notes))
+    write(_weights_of(model), folder, make_config(model, notes))
 
 
 def is_saved(model: HypCLIP, folder: Path, **notes: Any) -> bool:
-    """Return whether `save` would write into a folder what is there already."""
+    """Return whether a folder holds already what `save` would write."""
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         return False
     digest = hashlib.sha256(serialise(_weights_of(model))).hexdigest()
-    config = OmegaConf.to_yaml(OmegaConf.create({**describe(model, notes), "weights_sha256": digest}))
+    config = OmegaConf.to_yaml(OmegaConf.create({**make_config(model, notes), "weights_sha256": digest}))
     return (folder / CONFIG).read_bytes() == config.encode() and sha256(folder / WEIGHTS) == digest
 
 
-def describe(model: HypCLIP, notes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what config.yaml says of a model, but for the hash of its weights."""
+def make_config(model: HypCLIP, notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of config.yaml for a model, without the hash of its weights."""
     return {"format": FORMAT, "model": asdict(model.config), **notes}
 
 
-def write(weights: dict[str, Tensor], folder: Path, description: Mapping[str, Any]) -> None:
-    """Write weights in the memory of the host, and what `describe` returned, into an existing folder."""
+def write(weights: dict[str, Tensor], folder: Path, config: Mapping[str, Any]) -> None:
+    """Write weights in host memory, and the config of `make_config`, into an existing folder."""
     save_file(weights, folder / WEIGHTS)
-    config = {**description, "weights_sha256": sha256(folder / WEIGHTS)}
-    (folder / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
+    hashed = {**config, "weights_sha256": sha256(folder / WEIGHTS)}
+    (folder / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(hashed)), encoding="utf-8")
 
 
 def sha256(file: Path) -> str:
@@ -198,7 +198,7 @@ def sha256(file: Path) -> str:
 
 
 def _instead(path: Path) -> str:
-    """Return what stands in the place of a checkpoint directory, and what to load, as the end of a message."""
+    """Return the end of a message: what is there in place of a checkpoint directory, and what to load."""
     if not path.exists():
         return "; there is nothing of this name on this machine"
     folder = path.parent if path.is_file() else path

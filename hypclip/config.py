@@ -90,7 +90,7 @@ def read(path: Path, overrides: Sequence[str] = (), kind: Any = Any) -> dict[str
 
 
 def _layers(path: Path, kind: Any, above: tuple[Path, ...] = ()) -> list[DictConfig]:
-    """Return the settings of a file and before them those of what it extends; `above` are the files that led to it."""
+    """Return the settings of the files that a file extends, then its own; `above` are the files that led to it."""
     if not path.is_file():
         raise ConfigError(f"there is no config file {path}" + (f", which {above[-1]} extends" if above else ""))
     if path.resolve() in [file.resolve() for file in above]:

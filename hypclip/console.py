@@ -1,4 +1,4 @@
-"""What commands print, on whatever console."""
+"""Output of commands on any console."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 
 def escape_unprintable() -> None:
-    """Have what a console cannot print, such as an arrow on one of ASCII, come out as an escape and not as an error.
+    """Print characters that a console cannot show, such as an arrow on one of ASCII, as escapes and not as an error.
 
-    To be called at the start of a command: else a line on a finished run could make it a failed one.
+    Call it at the start of a command: else a line on a finished run could make it a failed one.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

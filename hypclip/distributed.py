@@ -98,7 +98,7 @@ def gather_plain(value: Any) -> list[Any]:
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Return whether the flag is set on at least one process."""
+    """Return whether a flag is set on at least one process."""
     if world_size() == 1:
         return flag
     value = torch.tensor([float(flag)], device=device)
@@ -140,7 +140,7 @@ def raise_together(error: Exception | None, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def lost_processes_named() -> Iterator[None]:
-    """Say in plain words when another process is gone, of which the libraries tell by a broken connection.
+    """Turn the broken connections by which libraries report a lost process into an error that says so.
 
     Raises:
         TrainingError: another process has died.

@@ -41,7 +41,7 @@ def user_path(text: str) -> Path:
 
 
 def is_empty(path: Path) -> bool:
-    """Return whether there is nothing at a path, or an empty folder."""
+    """Return whether a path does not exist or is an empty folder."""
     return not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
 
 
@@ -82,7 +82,7 @@ def check_room(path: Path, *, overwrite: bool) -> None:
 
 
 def make_room(path: Path, *, overwrite: bool) -> Path | None:
-    """Make sure that nothing is at a path, or an empty folder; return where what was there is now.
+    """Make sure that a path is free or an empty folder; return the new path of what was there, None if nothing was.
 
     Raises:
         InputError: something is there, and it is not to be moved.

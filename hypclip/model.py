@@ -150,7 +150,7 @@ class HypCLIP(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return self.log_curv.device
 
     def encode_image(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch d"]:
@@ -242,7 +242,7 @@ class HypCLIP(nn.Module):
 
         Args:
             texts: any number of strings, in a list, a generator, or an array or a column of one dimension.
-            batch_size: rows a forward pass.
+            batch_size: rows per forward pass.
 
         Returns:
             Space components (N, D), float32, on the CPU.
@@ -263,8 +263,8 @@ class HypCLIP(nn.Module):
 
         Args:
             images: pictures, in a list or a generator, or an array (N, H, W, 3) of uint8; one picture is a row of its
-                own. A picture is one of PIL's, the path of a file, the bytes of one, or an array (H, W, 3) of uint8.
-            batch_size: rows a forward pass.
+                own. A picture is one of PIL's, the path of a file, the bytes of one,  or an array (H, W, 3) of uint8.
+            batch_size: rows per forward pass.
 
         Returns:
             Space components (N, D), float32, on the CPU.
@@ -325,7 +325,7 @@ class HypCLIP(nn.Module):
 
 
 class _evaluating:
-    """Switch a module to evaluation mode for a block and back to what it was, a frozen part in a training model too."""
+    """Switch a module to evaluation mode for a block, and each of its submodules back to its own mode after it."""
 
     def __init__(self, module: nn.Module):
         self.module, self.training = module, [(m, m.training) for m in module.modules()]

@@ -38,7 +38,7 @@ def named(*folders: str) -> dict[str, Path]:
 
 
 def root() -> Path:
-    """Return the folder of configs: that of the checkout, or what the installed package brought."""
+    """Return the folder of configs: in the checkout, or from the installed package."""
     checkout = Path(__file__).parents[1] / "configs"
     if (checkout / "quickstart.yaml").is_file():
         return checkout

@@ -1,6 +1,6 @@
-"""YAML in which a value is a text where the setting is one, as the user spelled it: 007, 2024-01-01, {a,b}/0.tar.
+"""YAML that keeps the values of text settings as the user spelled them: 007, 2024-01-01, {a,b}/0.tar.
 
-And in which a number is the one that people mean: 010 is ten.
+Numbers are the ones that people mean: 010 is ten.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _note(node: yaml.ScalarNode, text: str, edits: dict[int, tuple[int, str]]) -
 
 
 def _constructed(value: str) -> Any:
-    """Return what YAML makes of a value; None where it is none."""
+    """Return a value as YAML reads it; None where it is not valid YAML."""
     try:
         return yaml.load(value, Loader=_LOADER)  # noqa: S506  it is a safe one
     except (yaml.YAMLError, ValueError):
@@ -123,7 +123,7 @@ def _constructed(value: str) -> Any:
 
 
 def _split(value: str) -> list[str]:
-    """Return the texts of a list such as [a/{0..9}.tar, b/*.tar], which is none in YAML; nothing if it is no list."""
+    """Return the texts of a list such as [a/{0..9}.tar, b/*.tar], which is no YAML list; [] if it is no list at all."""
     texts, depth = [""], 0
     for place, letter in enumerate(value):
         depth += (letter in "[{") - (letter in "]}")

@@ -77,9 +77,9 @@ class Runtime:
         Raises:
             WorkerFailed: its heartbeat has stopped.
         """
-        silence_s = service.engine.silence_s
-        if silence_s > service.settings.worker_timeout_s:
-            raise WorkerFailed(f"the process of the model was last heard of {silence_s:.0f} s ago")
+        seconds_since_heartbeat = service.engine.seconds_since_heartbeat
+        if seconds_since_heartbeat > service.settings.worker_timeout_s:
+            raise WorkerFailed(f"the process of the model was last heard of {seconds_since_heartbeat:.0f} s ago")
 
     def check_ready(self, service: Service) -> None:
         """Check that requests may be sent here.

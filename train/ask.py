@@ -66,7 +66,7 @@ class _Asked:
         self.model, self.store, self.collection, self.k = model, store, collection, k
 
     def above(self, what: str, point: Tensor) -> None:
-        """Print what a point is an instance of, the most specific first."""
+        """Print the concepts that a point is an instance of, the most specific first."""
         found = self.store.cone(
             self.collection, point, "ancestors", where=Where(modality="text"), order_by="distance", k=self.k
         )
@@ -84,7 +84,7 @@ class _Asked:
                 _line(hit)
 
     def way(self, text: str) -> None:
-        """Print the texts from a text to the root."""
+        """Print the texts from a text to the origin."""
         point = self.model.embed_text([text])[0]
         rule = self.store.space(self.collection).entailment
         route = Route(point, self.model.curv.item())
@@ -103,7 +103,7 @@ def _line(hit: Hit) -> None:
 
 
 def _name(point_id: str, metadata: Mapping[str, Any]) -> str:
-    """Return what a text says, or the id of a picture; beside it its class, where it has one."""
+    """Return the text of a point, or the id of a picture; beside it its class, where it has one."""
     name = next((metadata[field] for field in ("phrase", "caption") if field in metadata), point_id)
     about = str(metadata.get("class", ""))
     return str(name) if str(name).endswith(about) else f"{name}  ({about})"

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def to_directory(
     checkpoint: Path, output: Path, kind: str | None, name: str | None, *, overwrite: bool = False
 ) -> None:
-    """Convert a published checkpoint to a model directory, where nothing is or what is there may be moved aside."""
+    """Convert a published checkpoint to a model directory, in a free place or one whose content may be moved aside."""
     if output.is_symlink():
         output = output.resolve()
     check_room(output, overwrite=overwrite)
@@ -52,7 +52,7 @@ def to_directory(
         save(published.model, folder, **{**published.notes, **({"name": name} if name else {})})
         if aside := make_room(output, overwrite=overwrite):
             print(f"what was in {output} is now {aside}")
-    print(f"{describe(published)} → {output}")
+    print(f"{summary_line(published)} → {output}")
     if published.has_swapped_pixel_mean:
         print(
             "warning: the pixel mean in this file is (0.229, 0.224, 0.225), which is the standard deviation of "
@@ -62,8 +62,8 @@ def to_directory(
         )
 
 
-def describe(published: Published) -> str:
-    """Say in one line what a checkpoint was."""
+def summary_line(published: Published) -> str:
+    """Summarise in one line the origin of a checkpoint."""
     model = published.model
     curv = model.curv.detach().flatten().tolist()
     match len(curv):

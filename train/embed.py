@@ -13,7 +13,7 @@ process writes the points of a shard to a Parquet file once it is through, and p
 in the end the first process puts all of them into the collection. A shard that changed (path, size or time; of a URL,
 the address) is embedded again. Processes on several machines need a --work or --parquet folder that all of them see.
 There the file of a changed shard is replaced; in --parquet it gets a dated name, and is no .parquet any more. That of a
-shard which is no longer asked for stays, and so do all files when something could not be read.
+shard which is not asked for stays, and so do all files when something could not be read.
 
 Points are refused whose ids other data has in the collection already, unless --prefix or --replace says what to do. The
 same data may be embedded again, and what has changed of it takes the place of what it was; of a Qdrant, which does not
@@ -151,7 +151,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _embed(arguments: argparse.Namespace, accelerator: Accelerator) -> int:
-    """Embed what is missing, in every process; import in the first. Return the exit code."""
+    """Embed the missing units, in every process; import in the first. Return the exit code."""
     model = hypclip.load(arguments.checkpoint, accelerator.device)
     space = space_of(model)
     units = _units(arguments, model)

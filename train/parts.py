@@ -51,7 +51,7 @@ class Group:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and tells."""
+        """True in the process that writes and reports."""
         return self.rank == 0
 
     def together(self, make: Callable[[], T]) -> T:
@@ -137,7 +137,7 @@ def _start_warm(model: HypCLIP, plan: RunPlan, start: WarmStartConfig, say: Call
 
 
 def build_optimizer(model: HypCLIP, config: RunConfig, *, sharded: bool) -> torch.optim.Optimizer:
-    """Return AdamW over what is trained of a model."""
+    """Return AdamW over the trained parameters of a model."""
     settings, tune = config.train, config.tune
     optimizer = adamw(
         model,
@@ -225,7 +225,7 @@ def build_stream(plan: RunPlan, group: Group, model: HypCLIP, state: TrainState)
 def open_output(
     config: RunConfig, group: Group, step: int, *, begins: bool, say: Callable[[str], Any], warn: Callable[[str], Any]
 ) -> tuple[Saver, MetricsLog | None]:
-    """Return what writes checkpoints and, in the first process, the log from `step` on.
+    """Return the writer of checkpoints and, in the first process, the log from `step` on.
 
     Args:
         config: the run's.
@@ -248,7 +248,7 @@ def open_output(
 
 
 def set_random_state(state: TrainState, group: Group, seed: int) -> None:
-    """Seed this process's generators at step 0, each process with another seed; later set what the state has."""
+    """Seed this process's generators at step 0, each process with another seed; later restore them from the state."""
     if state.generators:
         set_generators(state.generators[group.rank], group.device)
     else:

@@ -156,7 +156,7 @@ class Run:
         self.training_mode()
 
     def training_mode(self) -> None:
-        """Put the model into training mode, but for what is locked."""
+        """Put the model into training mode, but for locked parts."""
         self.wrapped.train()
         tuning.keep_locked_in_eval(self.model)
 
@@ -258,7 +258,7 @@ class Run:
         self.progress.tell(values)
 
     def _tell_of_data(self) -> dict[str, Any]:
-        """Return what all processes have seen of bad data, and name each reason and each damaged shard once.
+        """Return the bad data that all processes have seen, and report each reason and each damaged shard once.
 
         Raises:
             DataError: together they have seen too many damaged shards.

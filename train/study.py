@@ -40,7 +40,7 @@ DIGITS = 5
 
 @checked(frozen=True, config=STRICT_KEYS)
 class StudyConfig:
-    """Which configs are compared, on what, and where it is kept.
+    """Settings of a study: the configs to compare, their evaluation, and the files of results.
 
     Args:
         configs: of train/pretrain.py, by the name of a row; their order is that of the table.
@@ -49,10 +49,10 @@ class StudyConfig:
             share is shown as a percentage.
         seeds: of train.seed; each config is trained with each.
         one_seed: names of rows that the first seed is enough for.
-        output_dir: the runs, a folder each.
-        results: JSON lines, one a run; kept and added to.
+        output_dir: the runs, each in its own folder.
+        results: JSON lines, one per run; kept and added to.
         table: Markdown with all tables, written anew.
-        about: what stands above the table.
+        about: text above the table.
     """
 
     configs: Annotated[dict[str, UserPath], MinLen(1)]
@@ -120,7 +120,7 @@ def _write(path: Path, about: str, text: str) -> None:
 
 
 def _planned(config: StudyConfig) -> list[Run]:
-    """Return the runs, those of the first seed first: so a table of all rows is there early."""
+    """Return the runs, ordered by seed: so a table of all rows is there early."""
     evaluation = read(config.evaluate, (), EvaluationConfig)
     runs: list[Run] = []
     for name, path in config.configs.items():

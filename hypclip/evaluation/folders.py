@@ -1,4 +1,4 @@
-"""Folders of images as people have them: of every format, in folders of folders, with what systems leave in them."""
+"""Finding images in folders: of every format, nested to any depth, without the files that systems leave there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAMED = 3
 
 @dataclass
 class Found:
-    """What is in a folder, hidden files aside."""
+    """The files in a folder, hidden ones aside."""
 
     pictures: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
@@ -42,7 +42,7 @@ def picture_suffixes() -> frozenset[str]:
 
 
 def is_hidden(path: Path) -> bool:
-    """Tell whether a file or folder is none of the user's: hidden, or one that a system has left."""
+    """Tell whether a file or folder is not the user's: hidden, or one that a system has left."""
     return path.name.startswith(".") or path.name.lower() in _LEFT_BY_SYSTEMS
 
 
@@ -85,7 +85,7 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, bool]]:
             yield path, not path.is_file()
 
 
-def describe(files: Sequence[Path], root: Path) -> str:
+def count_by_suffix(files: Sequence[Path], root: Path) -> str:
     """Count files by their endings, the most frequent first, with an example of each.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How wrong a wrong answer is, by a taxonomy of the classes."""
+"""Severity of wrong answers, by a taxonomy of the classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model's hierarchy holds: radii by level, what regions hold, and how much of it the cosine would do too."""
+"""Measures of a model's hierarchy: radii by level, the content of regions, and how much of it the cosine explains."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """What a model's hierarchy is measured with.
+    """The data that a model's hierarchy is measured with.
 
     Args:
         phrases: of the taxonomy, and those that are held out.
@@ -76,7 +76,7 @@ class Hierarchy:
         return [*self.phrases.text_sets(), *shown]
 
     def measure(self, model: HypCLIP) -> dict[str, int | float]:
-        """Return what tells whether a model's hierarchy holds, by the model's own rule of entailment.
+        """Measure whether a model's hierarchy holds, by the model's own rule of entailment.
 
         - phrases, held_out, pictures, images, captions: how many took part; skipped: bad samples of the shards;
         - half_spaces: the share of texts so near the origin that MERU's cone (K = 0.1) of them is a half-space;
@@ -93,8 +93,8 @@ class Hierarchy:
           for the phrases of level A over those of level B, all general phrases over all, and the phrases of level A
           over pictures; and each over what is held out alone.
 
-        The sphere has neither radii nor regions, and only the counts and the last kind. What has no value, such as
-        transitivity where nothing is asserted, is left out.
+        The sphere has neither radii nor regions, and only the counts and the last kind. Measures without a value are
+        left out, such as transitivity where nothing is asserted.
         """
         texts = model.embed_text(self.phrases.all)
         images, captions = self.captioned.embed(model) if self.captioned else (None, None)

@@ -1,7 +1,7 @@
-"""Which phrases and pictures are instances of which phrase, as sets of pairs to ask a model about.
+"""Sets of pairs to ask a model about: phrases, and the phrases and pictures that are instances of them.
 
-A set has general phrases and things that may be below them: every pair of the two is asked about, and those are true
-that the transitive closure of the taxonomy holds.
+A set has general phrases and things that may be below them: every pair of the two is asked about, and a pair is true
+if the transitive closure of the taxonomy holds it.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class EdgeSet:
     of_one_level: bool = True
 
     def truth(self) -> Bool[Tensor, "n m"]:
-        """Return which pairs are true."""
+        """Return a mask of the pairs that are true."""
         true = torch.zeros(len(self.general), len(self.specific), dtype=torch.bool)
         true[self.true_pairs[0], self.true_pairs[1]] = True
         return true
 
     def asked(self) -> Bool[Tensor, "n m"]:
-        """Return which pairs count: all but a phrase over itself."""
+        """Return a mask of the pairs that count: all but a phrase over itself."""
         if self.of_pictures:
             return torch.ones(len(self.general), len(self.specific), dtype=torch.bool)
         return self.general[:, None] != self.specific
@@ -65,8 +65,8 @@ class Pictures:
 
     Args:
         files: of the pictures.
-        phrases: of each, what it is called; one or more.
-        candidates: what any class of theirs is called, those without pictures too.
+        phrases: the names of each; one or more.
+        candidates: the names of all their classes, also of classes without pictures.
         left_out: names of the classes that are called by no phrase; their pictures are not among the files.
     """
 

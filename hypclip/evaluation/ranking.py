@@ -1,4 +1,4 @@
-"""How well a score tells what is true from what is not, and whether two scores rank alike; equal scores are ties."""
+"""Ranking measures of scores: average precision, AUC and rank correlation; equal scores are ties."""
 
 from __future__ import annotations
 

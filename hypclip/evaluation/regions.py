@@ -1,4 +1,4 @@
-"""What a model's regions hold, over pairs of which it is known what they should hold.
+"""Measures of what a model's regions hold, over pairs whose truth is known.
 
 The region of a point is the cone or the half-space that is the rule of entailment in the model's config; a point is
 asserted to be more general than another where its region holds it. Scores are in float64, in blocks of pairs.
@@ -45,7 +45,7 @@ def half_spaces(model: HypCLIP, x: Float[Tensor, "n d"]) -> float:
 
 
 def scores(model: HypCLIP, general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    """Return how deep each specific point lies in the region of each general one, ≥ 0 inside, in float64."""
+    """Return the depth of each specific point in the region of each general one, ≥ 0 inside, in float64."""
     curv, specific = model.curv.detach().cpu(), specific.double()
     return torch.cat(
         [
@@ -58,7 +58,7 @@ def scores(model: HypCLIP, general: Float[Tensor, "n d"], specific: Float[Tensor
 def asserted(
     model: HypCLIP, score: Float[Tensor, "n m"], general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]
 ) -> Bool[Tensor, "n m"]:
-    """Return which pairs the model asserts, as `HypCLIP.entails` does, given their scores."""
+    """Return a mask of the pairs that the model asserts, as `HypCLIP.entails` does, given their scores."""
     held = score >= 0
     if model.config.entailment.strict:
         held &= ~coincident(general, specific)
@@ -78,13 +78,13 @@ def edge_measures(
     asked: Bool[Tensor, "n m"],
     of_one_level: bool = True,
 ) -> Iterator[tuple[str, int | float]]:
-    """Yield what is known of a model's answers to the pairs that are asked.
+    """Yield measures of a model's answers to the pairs that are asked.
 
     pairs and base_rate (the share that is true); ap and auc of the model's score; ap-cosine, auc-cosine, ap-radius and
     auc-radius, the same minus that of the cosine and minus that of ρ_specific − ρ_general; precision and recall of what
     the model asserts, and multiplicity, the mean number of regions that hold a specific point, where the general ones
-    are of one level. On the sphere ap and auc are those of the cosine, and there is nothing else. What has no value is
-    not yielded: AP and AUC where all or none is true, precision where nothing is asserted.
+    are of one level. On the sphere ap and auc are those of the cosine, and there is nothing else. Measures without a
+    value are not yielded: AP and AUC where all or none is true, precision where nothing is asserted.
     """
     truth = true[asked]
     yield "pairs", len(truth)
@@ -183,7 +183,7 @@ def _sample(count: int, most: int) -> Int[Tensor, " n"]:
 
 
 def _scaled(model: HypCLIP, x: Float[Tensor, "n d"]) -> Float[Tensor, "n factors k"]:
-    """Return points at curvature −1, by factors; those of flat space as they are."""
+    """Return points at curvature −1, by factors; points of flat space as they are."""
     metric, x = model.metric, x.double()
     if not metric.is_hyperbolic:
         return x[:, None]

@@ -16,7 +16,7 @@ from hypclip.model import HypCLIP
 
 
 class Pairs(NamedTuple):
-    """Images with their captions, and what was wrong with each sample that was passed over."""
+    """Images with their captions, and the reason of each sample that was skipped."""
 
     records: list[Record]
     bad: list[str]

@@ -109,7 +109,7 @@ class EvaluationConfig:
 
 
 def prepare(config: EvaluationConfig, warn: Callable[[str], None] = logger.warning) -> dict[str, Evaluation]:
-    """Read what the evaluations need, and return each by its name, to be run on a model as often as one likes.
+    """Read the data of the evaluations, and return each by its name, to be run on any number of models.
 
     Args:
         config: the evaluations.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hypclip.client.picture import to_rgb
 from hypclip.errors import DataError
-from hypclip.evaluation.folders import describe, find_files, is_hidden, name_files, same_form
+from hypclip.evaluation.folders import count_by_suffix, find_files, is_hidden, name_files, same_form
 from hypclip.files import read_text
 from hypclip.model import HypCLIP
 
@@ -36,7 +36,7 @@ class LabelledImages:
         labels: the place of each one's class in `keys`.
         keys: of the classes.
         names: one or more a class.
-        passed_over: what in the folders is no image, and why, or may be of another class, a line a kind.
+        passed_over: files that are no image, and why, or may be of another class, one line per kind.
     """
 
     root: Path
@@ -63,11 +63,11 @@ class LabelledImages:
 
     @property
     def classes_of_shared_names(self) -> int:
-        """How many classes have a name that is another's too."""
+        """Number of classes that share a name with another."""
         return len({key for keys in self.shared_names.values() for key in keys})
 
     def warnings(self) -> list[str]:
-        """Return what a person should know before believing scores, a line each."""
+        """Return warnings to read before the scores, one per line."""
         lines = list(self.passed_over)
         shared = list(self.shared_names.items())
         read = {key: {_as_read(name) for name in names} for key, names in zip(self.keys, self.names, strict=True)}
@@ -116,7 +116,7 @@ def read_labelled_images(root: Path, classes: Path) -> LabelledImages:
         found = find_files(folder)
         if not found.pictures:
             rest = [*found.others, *found.broken]
-            seen = f"only {describe(rest, root)}" if rest else "no file"
+            seen = f"only {count_by_suffix(rest, root)}" if rest else "no file"
             raise DataError(
                 f"class {folder.name!r} has no picture: {folder} holds {seen}; expected .jpg, .png or another format "
                 "that Pillow reads, or no such folder"
@@ -132,8 +132,8 @@ def read_labelled_images(root: Path, classes: Path) -> LabelledImages:
             (beside if path.exists() else broken).append(path)
     passed_over = []
     for some, why, named in (
-        (others, "that Pillow does not read", describe(others, root)),
-        (beside, "in no class folder", describe(beside, root)),
+        (others, "that Pillow does not read", count_by_suffix(others, root)),
+        (beside, "in no class folder", count_by_suffix(beside, root)),
         (broken, "that lead nowhere", name_files(broken, root)),
     ):
         if some:
@@ -148,7 +148,7 @@ def read_labelled_images(root: Path, classes: Path) -> LabelledImages:
 
 
 def _advice(folder: Path, names: Mapping[str, Sequence[str]]) -> str:
-    """Say what may be meant by a folder that names no class."""
+    """Advise on a folder that names no class."""
     called = same_form(folder.name)
     if key := next((key for key, own in names.items() if _as_read(called) in map(_as_read, [key, *own])), None):
         return f"folders are named by the keys of classes, and this may be {key!r}: rename it"
@@ -189,7 +189,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def read_templates(path: Path) -> list[str]:
-    """Read prompt templates, one a line, each with one {} for the name.
+    """Read prompt templates, one per line, each with one {} for the name.
 
     Raises:
         DataError: unreadable, empty, or a line without exactly one {}.

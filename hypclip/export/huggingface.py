@@ -4,7 +4,8 @@
     model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     classify = pipeline("zero-shot-image-classification", model=folder)
 
-A directory holds data only, no code. Nothing of hypclip but this and hypclip.export.processing imports transformers.
+A directory holds data only, no code. Only hypclip.export and hypclip.pretrained.clip_sources import
+transformers.
 """
 
 from __future__ import annotations

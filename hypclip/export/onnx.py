@@ -45,7 +45,7 @@ def export_onnx(model: HypCLIP, folder: Path) -> None:
     row, or to the context length where the config has pad_to_context. The output `embedding` (N, D) is float32 space
     components. Weights beyond what one file can hold stand beside it in *.onnx.data. What a program must know of the
     points is in config.json: the space, and as `entailment` what makes one of them more general than another, which is
-    null on the sphere and in files of before, whose models entail by the cones of MERU.
+    null on the sphere. A file without it is of a model that entails by the cones of MERU.
 
     Args:
         model: its weights, scales and curvature are taken as they are; it stays as it is.
@@ -124,7 +124,7 @@ def write_graph(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back what the exporter says of its own code, and of operations that it leaves as they are."""
+    """Silence the exporter's messages about its own code, and about operations that it leaves as they are."""
     logger = logging.getLogger("onnxscript")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -173,7 +173,7 @@ def require_equal(module: Callable[[Tensor], Tensor], run: Run, samples: Sequenc
 
 
 class _Lifted(nn.Module):
-    """A tower, and what the model does with its features."""
+    """A tower with the lift of its features to points of the model's space."""
 
     scale: Tensor
     curv: Tensor

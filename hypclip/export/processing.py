@@ -1,4 +1,4 @@
-"""What turns texts and images into a model's inputs, in the form of transformers: tokenizer, image processor, both.
+"""Preprocessing of texts and images in the classes of transformers: tokenizer, image processor, and both in one.
 
 They give what `HypCLIP.tokenizer` and `HypCLIP.transform` give, with the arguments that CLIP's have in transformers.
 """
@@ -59,7 +59,7 @@ class HypCLIPTokenizer(PythonBackend):  # type: ignore[misc]
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens there are."""
+        """Number of tokens."""
         return len(self._pieces.encoder)
 
     def get_vocab(self) -> dict[str, int]:
@@ -67,7 +67,7 @@ class HypCLIPTokenizer(PythonBackend):  # type: ignore[misc]
         return dict(self._pieces.encoder)
 
     def pad(self, encoded_inputs: Any, padding: Any = True, max_length: int | None = None, **kwargs: Any) -> Any:
-        """Pad rows as transformers do; those of a tower that looks at its padding always fill the context.
+        """Pad rows as transformers do; rows of a tower that looks at its padding always fill the context.
 
         Raises:
             InputError: they are to be padded on the left, where a text would get the places of other tokens.
@@ -94,7 +94,7 @@ class HypCLIPTokenizer(PythonBackend):  # type: ignore[misc]
     def _get_padding_truncation_strategies(
         self, padding: Any = False, truncation: Any = None, max_length: int | None = None, **kwargs: Any
     ) -> Any:
-        """Cut what the model cannot read unless told not to, also where `max_length` is beyond the context."""
+        """Truncate to the context of the model unless told not to, also where `max_length` is beyond it."""
         if max_length is not None:
             max_length = min(max_length, self._tokenizer.context_length)
         return super()._get_padding_truncation_strategies(
@@ -176,11 +176,11 @@ class HypCLIPImageProcessor(BaseImageProcessor):  # type: ignore[misc]
         return BatchFeature({"pixel_values": pixels.numpy() if return_tensors == "np" else list(pixels.numpy())})
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
-        """Do what a call does, under the name that transformers has for it."""
+        """Preprocess images as a call does, under the name that transformers has for it."""
         return self(images, *args, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the files keep."""
+        """Return the settings that are kept in files."""
         settings = {name: getattr(self, name) for name in ("image_size", "image_mean", "image_std")}
         return {"image_processor_type": type(self).__name__, **settings}
 
@@ -239,14 +239,14 @@ class HypCLIPProcessor(ProcessorMixin):  # type: ignore[misc]
     def _get_arguments_from_pretrained(
         cls, path: Any, processor_dict: dict[str, Any] | None = None, **kwargs: Any
     ) -> Any:
-        """Refuse the file of something else, for which transformers would look elsewhere and blame the folder."""
+        """Refuse a foreign file, for which transformers would look elsewhere and blame the folder."""
         if "image_processor" not in (processor_dict or {}):
             raise CheckpointError("processor_config.json lacks image_processor: expected what hypclip wrote there")
         return super()._get_arguments_from_pretrained(path, processor_dict, **kwargs)
 
     @property
     def model_input_names(self) -> list[str]:
-        """What the processor makes for the model."""
+        """Names of the model's inputs that the processor makes."""
         return ["input_ids", "pixel_values"]
 
 

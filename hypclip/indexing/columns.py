@@ -55,7 +55,7 @@ class OtherColumns:
         return [self._row(own, {name: values[i] for name, values in columns.items()}) for i, own in enumerate(metadata)]
 
     def __str__(self) -> str:
-        """Say what is left out, in one line."""
+        """Name the columns that are left out, in one line."""
         return ", ".join(f"{name!r} ({why})" for name, why in self.left.items())
 
     def _values(self, name: str, column: Any) -> list[Any]:
@@ -105,7 +105,7 @@ class OtherColumns:
 
 
 def hint(schema: Any, wanted: str) -> str:
-    """Return which columns of a file may be the one that is wanted under another name, as a sentence; or nothing."""
+    """Return a sentence that names the columns of a file that may be the wanted one under another name; or nothing."""
     if wanted == "vector":
         names = [f.name for f in schema if _is_list(f.type) and pa.types.is_floating(f.type.value_type)]
     else:

@@ -1,4 +1,4 @@
-"""Which data each point of an index came from, so that no data set takes the place of another."""
+"""Provenance of the points of an index, so that no data set takes the place of another."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _rows(points: Points, rows: Sequence[int]) -> Points:
 
 
 def _same(new: Points, stored: Points) -> list[bool]:
-    """Tell which points are the same but for the rounding of another batch or machine."""
+    """Compare points pairwise: True where they are equal but for the rounding of another batch or machine."""
     if not stored.ids:
         return []
     a, b = new.vectors.double(), stored.vectors.double()

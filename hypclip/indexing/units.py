@@ -89,7 +89,7 @@ def embed_unit(model: HypCLIP, unit: Unit, tally: Tally, batch_size: int = 128, 
         model: in evaluation mode.
         unit: what to embed.
         tally: counts here.
-        batch_size: samples a forward pass, at least 1.
+        batch_size: samples per forward pass, at least 1.
         threads: which decode images, at least 1.
 
     Raises:
@@ -234,7 +234,7 @@ def picture_units(
     Args:
         root: the folder of all.
         files: the images.
-        metadata: one a file.
+        metadata: one per file.
         transform: of the model.
         size: at least 1.
     """
@@ -281,7 +281,7 @@ def _file_items(sample: tuple[Path, Mapping[str, Any]], root: Path, transform: T
 
 
 def earlier_parts(folder: Path, unit: Unit) -> list[Path]:
-    """Return what was made of the same place when its data or options were others, whose points would come twice."""
+    """Return the parts made of the same place from other data or options, whose points would come twice."""
     same_place = folder.glob(f"{unit.part.rpartition('-')[0]}-*.parquet")
     return sorted(file for file in same_place if file.name != unit.part)
 

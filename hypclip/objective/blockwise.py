@@ -42,7 +42,7 @@ GPU_BLOCK = 1 << 24
 
 
 def block_sizes(device: torch.device) -> tuple[int, int]:
-    """Return how many similarities are held, and how many are worked on, at once on a device."""
+    """Return the number of similarities that are held, and that are worked on, at once on a device."""
     return (BLOCK, CHUNK) if device.type == "cpu" else (GPU_BLOCK, GPU_BLOCK)
 
 
@@ -54,7 +54,7 @@ class Points(NamedTuple):
 
 
 class Bars(NamedTuple):
-    """Which keys are no candidates of a query, its own key excepted.
+    """Keys that are no candidates of a query, its own key excepted.
 
     Ids (p, n) and (p, m) bar a pair where any of the p is equal; `absent` (m,) bars a key from everybody, and in both
     directions `absent_query` (n,) bars a query from being a candidate of the keys. Empty tensors bar nothing.
@@ -75,10 +75,10 @@ class Term(NamedTuple):
         own: (n,) logit of each query and its own key, computed row by row.
         scale: (n,) positive.
         target: (n,) int64, the own key of each query.
-        weight: (n,), what each cross-entropy counts.
+        weight: (n,), the weight of each cross-entropy.
         bars: see Bars.
-        key_weight: (m,), what the cross-entropy of each key over the queries counts. It adds the other direction; then
-            m = n, target_i = i, and all scales must be the same.
+        key_weight: (m,), the weight of the cross-entropy of each key over the queries. It adds the other direction;
+            then m = n, target_i = i, and all scales must be the same.
     """
 
     query: Points
@@ -107,7 +107,7 @@ def contrast(
     Args:
         terms: see Term.
         form: see the module.
-        factor_weight: (F,), what the distance in each factor counts.
+        factor_weight: (F,), the weight of the distance in each factor.
         reduce: the distance is Σ_f a_f d_f, or for "l2" the root of Σ_f (a_f d_f)².
         curv: (F,), the c of the lorentz form, 1 when absent.
     """
@@ -244,7 +244,7 @@ def _split(whole: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
 
 
 class Gradients(NamedTuple):
-    """Where a term leaves its gradients."""
+    """Buffers for the gradients of a term."""
 
     query_rows: Tensor
     query_h: Tensor
@@ -385,7 +385,7 @@ class _Sweep:
             out.baddbmm_(q, k.mT, beta=beta, alpha=self.alpha)
 
     def _logits(self, a: int, i: int, j: int) -> Tensor:
-        """Turn rows i…j of the block into logits; leave what the backward needs in `slope` and `sim`."""
+        """Turn rows i…j of the block into logits; leave the operands of the backward in `slope` and `sim`."""
         sim, slope = self.sim[:, i - a : j - a], self.slope[:, i - a : j - a]
         match self.form:
             case "lorentz":
@@ -449,7 +449,7 @@ class _Sweep:
             sim.mul_(p).mul_(weights.square())
 
     def _products(self, a: int, b: int) -> None:
-        """Add what the block's gradient with respect to w gives queries, keys and their h."""
+        """Add the block's gradients of queries, keys and their h, from its gradient with respect to w."""
         g, q, k = self.sim[:, : b - a], self.scaled_query[:, a:b], self.scaled_key
         # What no term has written yet is not initialised.
         keep_query, keep_key = float(not self.query_fresh), float(not self.key_fresh or a > 0)

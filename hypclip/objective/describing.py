@@ -1,4 +1,4 @@
-"""What a batch tells of the health of a hierarchy, cheap enough for every line of the log."""
+"""Statistics of a batch that show the health of a hierarchy, cheap enough for every line of the log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _QUANTILES = (5, 50, 95)
 
 
 def describe(recipe: Recipe, batch: Inputs, relations: Relations | None) -> dict[str, Tensor]:
-    """Return what `Objective.describe` says."""
+    """Return the statistics of `Objective.describe`."""
     seen: dict[str, Tensor] = {}
     if relations is None:
         return seen

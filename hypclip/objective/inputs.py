@@ -1,4 +1,4 @@
-"""The arguments of an objective, checked: what it needs of a batch is there, of one shape, and in range."""
+"""The arguments of an objective, validated: all that it needs of a batch is there, of one shape, and in range."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Inputs(NamedTuple):
 
     @property
     def device(self) -> torch.device:
-        """Where the points are."""
+        """Device of the points."""
         return self.curv.device
 
     @property
@@ -139,16 +139,16 @@ class Inputs(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether this process owns the terms of all samples."""
+        """True if this process owns the terms of all samples."""
         return self.local == slice(0, self.size, 1)
 
     def rows(self, boxes: int) -> Tensor:
-        """Return the places of this process's rows, (B' · n,), among those of all samples with so many boxes each."""
-        places = torch.arange(self.size * boxes, device=self.device).view(self.size, boxes)
-        return places[self.local].flatten()
+        """Return the indices of this process's rows, (B' · n,), among the rows of all samples with `boxes` each."""
+        indices = torch.arange(self.size * boxes, device=self.device).view(self.size, boxes)
+        return indices[self.local].flatten()
 
     def present(self, *roles: Role) -> Tensor:
-        """Return which rows of all samples have all of these roles, (B, n)."""
+        """Return a mask of the rows of all samples that have all of these roles, (B, n)."""
         boxes = max(self.points[role].shape[1] for role in roles)
         first = self.points[roles[0]]
         present = torch.ones(first.shape[0], boxes, dtype=torch.bool, device=first.device)
@@ -160,10 +160,10 @@ class Inputs(NamedTuple):
         return present
 
     def shares(self, *roles: Role, distinct: bool = False, among: Tensor | None = None) -> Tensor:
-        """Return what each local row counts, (B', n), so that a weighted sum is this process's share of the mean.
+        """Return the weight of each local row, (B', n), such that a weighted sum is this process's share of the mean.
 
         The rows of a sample share its weight in proportion to `box_weight`; samples without any are left out. With
-        `distinct`, so are rows whose first two roles have equal content; `among` (B, n) says which count at all.
+        `distinct`, so are rows whose first two roles have equal content; `among` (B, n) masks the rows that count.
         """
         if not self.content and self.box_weight is None and among is None:
             boxes = max(self.points[role].shape[1] for role in roles)
@@ -224,7 +224,7 @@ def _concepts(
 
 
 def _positive(value: Scale, like: Tensor, name: str) -> Tensor:
-    """Return a scale as a tensor of the dtype and device of `like`; refuse what is not positive and finite."""
+    """Return a scale as a tensor of the dtype and device of `like`; refuse one that is not positive and finite."""
     if isinstance(value, Tensor) and value.numel() != 1:
         raise InputError(f"{name} must be one number, got shape {tuple(value.shape)}")
     if not isinstance(value, Tensor) or is_readable(value):

@@ -1,4 +1,4 @@
-"""Which phrases of a taxonomy entail the texts and pictures of a batch, level by level."""
+"""The loss of entailment by the phrases of a taxonomy, over the texts and pictures of a batch, level by level."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypclip.objective.terms import Lineage
 from hypclip.roles import CONCEPT, MISSING, SPOKEN
 
 MAX_LEVELS = 16
-"""Levels of a taxonomy that are told apart; those below count as the last."""
+"""Levels of a taxonomy that are told apart; deeper ones count as the last."""
 
 
 def lineage(term: Lineage, recipe: Recipe, batch: Inputs) -> Tensor:
@@ -43,7 +43,7 @@ def lineage(term: Lineage, recipe: Recipe, batch: Inputs) -> Tensor:
 
 
 def _related(ids: Tensor, above: Tensor, concepts: Concepts) -> tuple[Tensor, Tensor]:
-    """Return which phrases stand above each text, and which are the text itself, (n, C)."""
+    """Return masks (n, C) of the phrases that are ancestors of each text, and of those that are the text itself."""
     held = (above.unsqueeze(2) == concepts.ids).any(1)
     own = (ids.unsqueeze(1) == concepts.ids) & (ids != MISSING).unsqueeze(1)
     return held & concepts.counts, own & concepts.counts
@@ -52,7 +52,7 @@ def _related(ids: Tensor, above: Tensor, concepts: Concepts) -> tuple[Tensor, Te
 def _cost(
     term: Lineage, recipe: Recipe, batch: Inputs, concepts: Concepts, points: Tensor, held: Tensor, own: Tensor
 ) -> Tensor:
-    """Return what each point costs, (n,): the mean over the levels of the phrases that entail it."""
+    """Return the cost of each point, (n,): the mean over the levels of the phrases that entail it."""
     score = pairwise_score(recipe.rule, concepts.points, points, recipe.metric, batch.curv).T.double()
     level = concepts.levels.clamp(0, MAX_LEVELS - 1)
     of_level = one_hot(level, MAX_LEVELS).double()  # (C, L)

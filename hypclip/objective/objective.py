@@ -109,7 +109,7 @@ class Objective:
         ancestors: Mapping[str, Tensor] | None = None,
         levels: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return what tells a healthy run from a collapsed one; arguments as for the loss, rows of all processes.
+        """Compute statistics that tell a healthy run from a collapsed one; arguments as for the loss, of all processes.
 
         Per edge and entail term, over the pairs that count, on average over the factors of a product: the share whose
         specific point is outside (`violation`), the mean depth inside (`margin`: η ω − φ in radians, of a half-space
@@ -252,7 +252,7 @@ def _take(side: Points, own_boxes: int, boxes: int, batch: Inputs) -> Points:
 def _bars(
     batch: Inputs, query_role: Role, key_role: Role, rows: Tensor, boxes: int, *, duplicates: bool, related: bool
 ) -> Bars:
-    """Return which keys are no candidates: those that samples lack, and duplicates and relatives of the right one."""
+    """Return the keys that are no candidates: missing ones, and duplicates and relatives of the right one."""
     query, key = batch.points[query_role], batch.points[key_role]
     row_ids: list[Tensor] = []
     key_ids: list[Tensor] = []
@@ -337,7 +337,7 @@ def _numbers(values: Sequence[float], like: Tensor) -> Tensor:
 
 
 def _penalties(edges: Sequence[Edge], angles: Tensor, apertures: Tensor, relations: Relations) -> Tensor:
-    """Return what each pair of each edge costs, (E, F, B', N)."""
+    """Return the penalty of each pair of each edge, (E, F, B', N)."""
 
     def column(values: list[float]) -> Tensor:
         return _numbers(values, angles).view(-1, 1, 1, 1)

@@ -79,7 +79,7 @@ def _unit(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def order(term: Order, recipe: Recipe, batch: Inputs, relations: Relations) -> Tensor:
-    """Return the mean by which the general points of pairs lie too far out."""
+    """Return the mean excess by which the general points of pairs lie too far out."""
     if term.general == CONCEPT:
         return _order_of_concepts(term, recipe, batch, relations)
     general, specific = (relations.radii(role)[0][batch.local] for role in (term.general, term.specific))
@@ -89,7 +89,7 @@ def order(term: Order, recipe: Recipe, batch: Inputs, relations: Relations) -> T
 
 
 def _order_of_concepts(term: Order, recipe: Recipe, batch: Inputs, relations: Relations) -> Tensor:
-    """Return the same for phrases of the taxonomy and what they stand above, averaged over the ancestors of each."""
+    """Return the same for phrases of the taxonomy and their descendants, averaged over the ancestors of each."""
     concepts, spoken = batch.concepts, SPOKEN.get(term.specific, term.specific)
     if concepts is None or (spoken != CONCEPT and spoken not in batch.ancestors):
         return batch.curv.new_zeros(())
@@ -114,7 +114,7 @@ def _rho(points: Tensor, recipe: Recipe, batch: Inputs) -> Tensor:
 
 
 def anchor(term: Anchor, recipe: Recipe, batch: Inputs, relations: Relations) -> Tensor:
-    """Return how far the points of a role are from the radius where they should be, squared and averaged."""
+    """Return the mean squared difference between the radii of a role's points and the radius they should have."""
     if term.role == CONCEPT:
         concepts = batch.concepts
         if concepts is None:

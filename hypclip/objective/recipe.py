@@ -132,7 +132,7 @@ class Recipe:
 
     @property
     def uses_taxonomy(self) -> bool:
-        """Whether phrases of a taxonomy take part, as the role `concept` of a batch."""
+        """True if phrases of a taxonomy take part, as the role `concept` of a batch."""
         named = {role for pair in self._pairs for role in pair} | {term.role for term in self.anchors}
         return bool(self.lineage) or CONCEPT in named
 
@@ -142,7 +142,7 @@ class Recipe:
 
     @property
     def rule(self) -> Entailment:
-        """What a model of this recipe entails by."""
+        """The rule of entailment of a model of this recipe."""
         return self.entailment or Cone(min_radius=self.min_radius)
 
     @property

@@ -49,7 +49,7 @@ def outside(
         weight: (n,), what the mean of each row counts; a row without any j counts nothing.
         target: (n,) int64, the specific point that i does entail.
         bars: which others it entails, or which are not there; see `Bars`.
-        places: (m,) int64, what `target` calls each specific point.
+        places: (m,) int64, the number by which `target` names each specific point.
         general_radius: (n,) of cones.
         specific_radius: (m,) of cones.
     """
@@ -129,7 +129,7 @@ def _outside(
 
 
 def _entailed(bars: Bars, target: Tensor, places: Tensor, a: int, b: int) -> Tensor:
-    """Return which specific points are no negatives of rows a to b."""
+    """Return a mask of the specific points that are no negatives of rows a to b."""
     barred = target[a:b].unsqueeze(1) == places
     for query_id, key_id in zip(bars.query_ids, bars.key_ids, strict=True):
         barred |= query_id[a:b].unsqueeze(1) == key_id

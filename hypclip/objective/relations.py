@@ -1,8 +1,8 @@
-"""What an objective needs of a batch row by row: lengths, distances of pairs, angles, apertures.
+"""Row-wise geometry of a batch: lengths, distances of pairs, angles, apertures.
 
 All of it follows from the length of each point and the gap between the directions of each pair, which one pass over the
-coordinates finds for all roles and pairs (hypclip.geometry.polar). The rest is arithmetic on one number a row, in
-float64.
+coordinates finds for all roles and pairs (hypclip.geometry.polar). The rest is arithmetic on one number per row,
+in float64.
 Shapes: F factors (1 but for a product), B samples, N boxes (1 for whole images and captions).
 """
 
@@ -30,7 +30,7 @@ class Relations:
     Args:
         points: role → (B, n, D), n = 1 or N.
         metric: the space.
-        curv: c, one number or one a factor.
+        curv: c, one number or one per factor.
         edges: (general, specific) pairs whose angles are wanted.
         pairs: roles whose distances are wanted.
         local: the samples whose pairs are wanted; lengths are there for all.
@@ -97,7 +97,7 @@ class Relations:
         )
 
     def score(self, rule: Entailment, general: Role, specific: Role) -> Tensor:
-        """Return how deep each specific point lies in the region of its general one, (F, B', N), ≥ 0 inside."""
+        """Return the depth of each specific point in the region of its general one, (F, B', N), ≥ 0 inside."""
         om = self._gaps[self._pairs[frozenset((general, specific))]].square() / 2
         x, y = self.lengths(general), self.lengths(specific)
         return entailment.score(rule, x, y, om, hyperbolic=self.metric.is_hyperbolic)
@@ -124,7 +124,7 @@ class Relations:
         return self.norms[self._roles[role]][:, self.local]
 
     def spread(self, role: Role) -> Tensor:
-        """Return what the matmul form of the distance adds to −2 q·k or −q·k, (F, B, n): |x|², or cosh ρ − 1."""
+        """Return the summand of the distance's matmul form beside −2 q·k or −q·k, (F, B, n): |x|², or cosh ρ − 1."""
         return self._spreads[self._roles[role]][..., : self.points[role].shape[2]]
 
     def uncertainty(self, role: Role) -> Tensor:

@@ -93,7 +93,7 @@ def read_clip(source: str | Path, towers: str | Mapping[str, Any] | None = None)
 def load_towers(
     model: HypCLIP, clip: PretrainedClip, *, keep_logit_scale: bool = False, calibrate: bool = True
 ) -> list[str]:
-    """Fill the towers of a model with those of a trained CLIP.
+    """Fill the towers of a model with the weights of a trained CLIP.
 
     The projection is kept where both have the same embed_dim and stays as it is, new, where they have not. With
     `calibrate` the scales of the lift are set so that the tangent vectors have a mean length of 1, as those of a fresh
@@ -262,7 +262,7 @@ def _compare(config: ModelConfig, clip: PretrainedClip) -> None:
 
 
 def _settings(towers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides the features of towers, defaults written out, by dotted key."""
+    """Return the settings that decide the features of towers, defaults written out, by dotted key."""
     vision = {**asdict(CLIPVisionCfg()), **towers["vision_cfg"]}
     text = {**asdict(CLIPTextCfg()), **towers["text_cfg"]}
     if vision["timm_model_name"]:

@@ -55,7 +55,7 @@ class Taxonomy:
         return tuple(self._graph.edges)
 
     def level(self, phrase: str) -> int:
-        """Return how many steps a phrase lies below its roots, by the longest way; 0 for a root.
+        """Return the number of steps from a phrase up to its roots, by the longest way; 0 for a root.
 
         Raises:
             KeyError: the phrase is not in the taxonomy.
@@ -63,7 +63,7 @@ class Taxonomy:
         return self._levels[same_phrase(phrase)]
 
     def ancestors(self, phrase: str) -> tuple[str, ...]:
-        """Return all that stands above a phrase, the nearest level first; nothing for one that is not in it."""
+        """Return all ancestors of a phrase, the nearest level first; none for a phrase that is not in the taxonomy."""
         return self._ancestors(same_phrase(phrase))
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""Where taxonomies come from: names, JSON files, lists of edges."""
+"""Sources of taxonomies: names, JSON files, lists of edges."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def resize_and_crop(image_size: int) -> Callable[[Image.Image], Image.Image]:
-    """Return what `evaluation_transform` does to an RGB picture before it becomes numbers: resize, then centre crop."""
+    """Return the part of `evaluation_transform` that maps RGB pictures to RGB pictures: resize, then centre crop."""
     resize, crop, *_ = image_transform(image_size, is_train=False).transforms
     return lambda image: crop(resize(image))
 

@@ -1,4 +1,4 @@
-"""Where the blocks of a tower are, what lies below them, and what above."""
+"""Layout of a tower: the names of its blocks, and of the parameters below and above them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Layout(NamedTuple):
-    """Where the parts of a tower are, as beginnings of parameter names; what none of them names is the stem."""
+    """Prefixes of the parameter names of a tower's parts; parameters with none of them are the stem."""
 
     blocks: str
     final: tuple[str, ...]
@@ -21,7 +21,7 @@ class Layout(NamedTuple):
         return int(name.removeprefix(self.blocks).split(".")[0]) if name.startswith(self.blocks) else None
 
     def is_above(self, name: str) -> bool:
-        """Whether a parameter comes after the blocks: the last norm, pooling or the projection."""
+        """Return whether a parameter comes after the blocks: the last norm, pooling or the projection."""
         return name.startswith((*self.final, *self.head))
 
 

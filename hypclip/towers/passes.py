@@ -1,4 +1,4 @@
-"""Padded passes of a text tower, planned by length so that little of what it computes is padding."""
+"""Padded passes of a text tower, planned by length so that little of the computation is spent on padding."""
 
 from __future__ import annotations
 
@@ -85,24 +85,24 @@ class TextPasses:
 
 
 def cost_of_a_pass(width: int) -> int:
-    """Return what a pass costs besides its tokens, in tokens: small kernels, as many for a narrow tower as for a wide.
+    """Return the overhead of a pass, in tokens: small kernels, as many for a narrow tower as for a wide one.
 
     Args:
-        width: of the tower; what a token costs is as its square.
+        width: of the tower; the cost of a token grows with its square.
     """
     return round(512 * (512 / width) ** 2)
 
 
 def passes_by_length(lengths: Sequence[int], padded: int, passes: int, overhead: int) -> list[int]:
-    """Return how many rows each pass is to have, the shortest first; nothing where sorting them would not save time.
+    """Return the number of rows per pass, the shortest first; nothing where sorting them would not save time.
 
-    Never fewer passes than without sorting, so that what is saved is padding.
+    Never fewer passes than without sorting, so that only padding is saved.
 
     Args:
         lengths: of the rows, ascending. Each pass is padded to its longest.
         padded: tokens that the tower computes if they are not sorted, padding counted.
         passes: how many passes that takes.
-        overhead: what a pass costs besides its tokens, in tokens.
+        overhead: the cost of a pass besides its tokens, in tokens.
     """
     values, counts = np.unique(lengths, return_counts=True)
     rows = np.concatenate([[0], counts.cumsum()])

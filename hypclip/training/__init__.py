@@ -1,1 +1,1 @@
-"""What a training loop is made of: optimiser, gathering across processes, resumable state, metrics."""
+"""Parts of a training loop: optimiser, gathering across processes, resumable state, metrics."""

@@ -1,4 +1,4 @@
-"""What is set by measuring: where points lie when training begins, and the threshold of half-spaces when it ends."""
+"""Calibration by measuring: the radii of points when training begins, the threshold of half-spaces when it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a training run: what a YAML file for train/pretrain.py may say."""
+"""The settings of a training run: the keys of a YAML file for train/pretrain.py."""
 
 from __future__ import annotations
 
@@ -197,12 +197,12 @@ class RunPlan:
     taxonomy: Taxonomy | None = None
 
     def phrases(self) -> dict[str, Any]:
-        """Return what the batches are to be told of the taxonomy, see `collate`."""
+        """Return the arguments of `collate` for the taxonomy."""
         wanted = self.config.data.concepts if self.objective.recipe.uses_taxonomy else 0
         return {"taxonomy": self.taxonomy, "concepts": wanted}
 
     def resume_invariants(self) -> dict[str, Any]:
-        """Return what a run must keep when it is resumed, by dotted name: else it would be another run."""
+        """Return the settings that a resumed run must keep, by dotted name: else it would be another run."""
         config = asdict(self.config)
         kept = {
             "model": config["model"],
@@ -219,7 +219,7 @@ class RunPlan:
 
 
 def configure(settings: Mapping[str, Any], *, resume: bool = False) -> RunPlan:
-    """Return what a run is to do; what the model does not say of its space, the recipe does.
+    """Return the plan of a run; settings of the space that the model leaves out come from the recipe.
 
     With a warm start the towers and the pixel statistics are those of the source, where the model says nothing else.
     A run that is resumed has them in its checkpoints, and its source is not read here.
@@ -274,7 +274,7 @@ def configure(settings: Mapping[str, Any], *, resume: bool = False) -> RunPlan:
 
 
 def read_source(start: WarmStartConfig, towers: str | Mapping[str, Any] | None = None) -> PretrainedClip:
-    """Read what a run starts from.
+    """Read the pretrained CLIP that a run starts from.
 
     Args:
         start: see WarmStartConfig.

@@ -27,7 +27,7 @@ from hypclip.training.precision import Precision, towers_in
 
 @dataclass(frozen=True)
 class Embedded:
-    """What the objective saw of all processes, detached: features, curvature, and what is `known` of the samples."""
+    """Inputs of the objective, of all processes, detached: features, curvature, and all `known` of the samples."""
 
     features: dict[str, Tensor]
     curv: Tensor
@@ -115,7 +115,7 @@ def _scaled(loss: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
 
 
 def _loss(output: Output, objective: Objective, batch: Batch) -> tuple[Tensor, Loss, Embedded]:
-    """Return the loss to be differentiated, the mean over processes with its parts, and what the objective saw."""
+    """Return the loss to be differentiated, the mean over processes with its parts, and the inputs of the objective."""
     own = {**output.features, **{f"content {role}": ids for role, ids in batch.content.items()}}
     own |= {f"ancestors {role}": ids for role, ids in batch.ancestors.items()}
     if batch.box_weight is not None:

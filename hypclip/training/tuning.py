@@ -1,4 +1,4 @@
-"""What of a model is trained: all of it, a tower but for its last blocks, or low-rank adapters of its attention.
+"""Choice of what is trained: the whole model, only the last blocks of a tower, or low-rank adapters of its attention.
 
 Locked towers: Zhai et al. 2022, arXiv:2111.07991. Low-rank adapters (LoRA): Hu et al. 2022, arXiv:2106.09685. The
 adapters change the weights themselves, W + scale · up · down, and leave W as it is: they work where a module uses its
@@ -113,7 +113,7 @@ def _without_autocast(device: str) -> contextlib.AbstractContextManager[object]:
 
 
 def apply(model: HypCLIP, config: TuneConfig) -> None:
-    """Freeze what is not trained and put adapters in; once a model, before its optimiser is made.
+    """Freeze what is not trained and put adapters in; once per model, before its optimiser is made.
 
     Nothing that was frozen before becomes trainable. Adapters draw from torch's global random numbers.
 

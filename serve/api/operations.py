@@ -48,7 +48,7 @@ async def metrics(service: ServiceDep) -> Response:
         points = [(c.name, c.count) for c in await asyncio.to_thread(service.store.collections)]
     except HypclipError:
         points = []  # a store that is down is no reason to be blind
-    return Response(service.metrics.render(service.engine.silence_s, points), media_type=CONTENT_TYPE)
+    return Response(service.metrics.render(service.engine.seconds_since_heartbeat, points), media_type=CONTENT_TYPE)
 
 
 @router.post("/admin/reload", summary="Load the checkpoint again", tags=["admin"])

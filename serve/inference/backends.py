@@ -126,7 +126,7 @@ def _best(model: HypCLIP, precision: Precision, exports: Exports | None) -> Back
 
 
 def _packs(model: HypCLIP, device: torch.device) -> bool:
-    """Return whether texts are packed: on a CPU, since a GPU gains more by large batches than by no padding.
+    """Return whether to pack texts: on a CPU, since a GPU gains more by large batches than by no padding.
 
     The highest id of a text has to be its last, as it is with CLIP's tokenizer.
     """
@@ -136,7 +136,7 @@ def _packs(model: HypCLIP, device: torch.device) -> bool:
 
 
 class _Towers:
-    """A Backend: two towers, the text tower a packed one where texts are, and what the model has around them."""
+    """A Backend: two towers, the text tower wrapped where texts are packed, with the model's transforms and lift."""
 
     def __init__(
         self, model: HypCLIP, text: Tower, image: Tower, device: torch.device, dtype: torch.dtype = torch.float32
@@ -239,7 +239,7 @@ def _graphs(model: HypCLIP, packs: bool) -> dict[str, _Graph]:
 
 
 def _contents(model: HypCLIP, precision: Precision, packs: bool) -> Contents:
-    """Name everything that decides what an export has in it."""
+    """Return everything that decides the content of an export."""
     more: dict[str, Any] = {"model": asdict(model.config), "packs": packs, "seven_bits": _saturates()}
     for package in ("hypclip", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "open_clip_torch", "timm"):
         try:
@@ -300,7 +300,7 @@ def _written(graph: _Graph, path: Path, precision: Precision) -> Path:
 
 
 def _sessions(graphs: Mapping[str, _Graph], files: Mapping[str, Path], precision: Precision) -> dict[str, Tower]:
-    """Load files, whose features must be those of torch."""
+    """Load files, and check that their features equal torch's."""
     runs: dict[str, Tower] = {}
     for name, graph in graphs.items():
         run = session(files[name])

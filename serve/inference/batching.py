@@ -105,7 +105,7 @@ class _Queue:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is enough for a batch."""
+        """True if there is enough for a batch."""
         return self._size >= self._max_batch
 
     def extend(self, jobs: Iterable[_Job]) -> None:

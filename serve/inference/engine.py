@@ -1,4 +1,4 @@
-"""The seam between the server and the model: what the routes ask for, and the implementation that runs it."""
+"""The interface between the server and the model, and the implementation that runs the model in worker processes."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ class Engine(Protocol):
         ...
 
     @property
-    def silence_s(self) -> float:
-        """How long ago the model was last heard of; infinite when it is known to be gone."""
+    def seconds_since_heartbeat(self) -> float:
+        """Seconds since the last sign of life of the model; infinite when it is known to be gone."""
         ...
 
     def check_room(self) -> None:
-        """Raise Overloaded if whatever is to be embedded would be refused."""
+        """Raise Overloaded if any input would be refused."""
         ...
 
     async def embed_text(self, texts: Sequence[str]) -> TextPoints:
@@ -89,7 +89,7 @@ class Engine(Protocol):
         ...
 
     def prepare(self, image: Image.Image) -> Input:
-        """Make of a decoded RGB picture what `embed_image` takes; called from several threads."""
+        """Turn a decoded RGB picture into an input of `embed_image`; called from several threads."""
         ...
 
     async def embed_image(self, images: Sequence[Input]) -> Float[Tensor, "n d"]:
@@ -97,7 +97,7 @@ class Engine(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Finish what runs, and free everything."""
+        """Finish running batches, and free everything."""
         ...
 
 
@@ -184,9 +184,9 @@ class ModelEngine:
     _batcher: Batcher
 
     @property
-    def silence_s(self) -> float:
+    def seconds_since_heartbeat(self) -> float:
         """See Engine."""
-        return float("inf") if self._failed else max(worker.silence_s for worker in self._workers)
+        return float("inf") if self._failed else max(worker.seconds_since_heartbeat for worker in self._workers)
 
     def check_room(self) -> None:
         """See Engine."""
@@ -251,7 +251,7 @@ class ModelEngine:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

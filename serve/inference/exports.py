@@ -28,14 +28,14 @@ _LIST = "export.json"
 _LOCK = ".lock"
 _SCRATCH = ".writing-"
 _ABANDONED_S = 3600.0
-"""Age from which what a process has begun to write, and has not put in place, is what one that was killed has left."""
-_PATIENCE_S = 900.0
-"""How long to wait for another process that exports. A lock ends with its process, but that may hang."""
+"""Age from which an unfinished export counts as left behind by a killed process."""
+_MAX_WAIT_S = 900.0
+"""Longest wait for another process that exports. A lock ends with its process, but that may hang."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What decides the bytes of an export.
+    """Everything that decides the bytes of an export.
 
     Args:
         revision: hash of the weights.
@@ -54,7 +54,7 @@ class Contents:
         return f"{self._prefix}{hashlib.sha256(written.encode()).hexdigest()[:16]}"
 
     def takes_the_place_of(self, name: str) -> bool:
-        """Tell whether an export of this name is of no use beside this one: of other weights, or made otherwise."""
+        """Tell whether this export makes one of another name useless: of other weights, or made in another way."""
         return name != self.name and (not name.startswith(f"{self.revision[:12]}-") or name.startswith(self._prefix))
 
     @property
@@ -135,7 +135,7 @@ class Exports:
                 self._prepare()
                 descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 stack.callback(os.close, descriptor)
-                end = time.monotonic() + _PATIENCE_S
+                end = time.monotonic() + _MAX_WAIT_S
                 while time.monotonic() < end:
                     try:
                         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,7 +145,7 @@ class Exports:
             yield
 
     def _prepare(self) -> None:
-        """Make the folder, for those who may read the weights, which are in an export too."""
+        """Make the folder, readable by the users who may read the weights, which are in an export too."""
         if self.folder.is_dir():
             return
         weights = self._checkpoint / WEIGHTS if self._checkpoint.is_dir() else self._checkpoint

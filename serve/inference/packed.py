@@ -17,7 +17,7 @@ _MOST = 128
 
 
 class PackedTower(nn.Module):
-    """A text tower for packed texts, in which a token attends to those before it in its own text.
+    """A text tower for packed texts, in which a token attends to the tokens before it in its own text.
 
     Args:
         tower: one that `can_be_packed`, whose weights are shared.
@@ -46,7 +46,7 @@ class PackedTower(nn.Module):
 
 
 def can_be_packed(tower: nn.Module) -> bool:
-    """Return whether a tower's features are those at the highest token id, which attends to what is before it only."""
+    """Return whether a tower is causal and takes its features at the highest token id, as packing requires."""
     return bool(
         isinstance(tower, open_clip.transformer.TextTransformer)
         and tower.attn_mask is not None
@@ -62,7 +62,7 @@ def pack(rows: TokenRows) -> tuple[Int[Tensor, "2 m"], Int[Tensor, " n"]]:
 
 
 def read_packed(tower: Callable[[Tensor], Tensor], rows: TokenRows) -> Float[Tensor, "n d"]:
-    """Return the features of texts, of which a tower such as `PackedTower` reads several packed in one pass."""
+    """Return the features of texts, several of which a tower such as `PackedTower` reads in one packed pass."""
     features = []
     passes = _passes(rows.lengths)
     for ids, lengths in zip(torch.split(rows.ids, [sum(each) for each in passes]), passes, strict=True):
@@ -72,7 +72,7 @@ def read_packed(tower: Callable[[Tensor], Tensor], rows: TokenRows) -> Float[Ten
 
 
 def _passes(lengths: list[int]) -> list[list[int]]:
-    """Cut the lengths of texts, in their order, into those of each pass."""
+    """Cut the lengths of texts, in their order, into passes."""
     passes: list[list[int]] = []
     for length in lengths:
         if passes and sum(passes[-1]) + length <= _MOST:

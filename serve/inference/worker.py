@@ -46,7 +46,7 @@ _NICE = 5  # the event loop, which has to refuse what is too much, comes before 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What a worker process is to run: a checkpoint directory, on a device, by a backend.
+    """Settings of a worker process: a checkpoint directory, a device, a backend.
 
     Args:
         onnx_cache: see serve.inference.exports.Exports.
@@ -65,7 +65,7 @@ class WorkerConfig:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What the server needs to know of a model whose weights are in another process."""
+    """Properties of a model that the server needs while its weights are in another process."""
 
     model_id: str
     revision: str
@@ -140,8 +140,8 @@ class WorkerProcess(asyncio.Protocol):
         return self._process.pid
 
     @property
-    def silence_s(self) -> float:
-        """How long ago it was last heard of; up to a second when idle, as long as a batch takes when busy."""
+    def seconds_since_heartbeat(self) -> float:
+        """Seconds since its last sign of life: up to one when idle, as long as a batch takes when busy."""
         return time.monotonic() - self._heard
 
     def send(self, modality: Modality, inputs: Sequence[Array], done: Callable[[BatchDone], None]) -> None:
@@ -192,7 +192,7 @@ class WorkerProcess(asyncio.Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell whoever waits: the process has ended, and so its end of the line."""
+        """Fail all that wait: the process has ended, and with it its end of the connection."""
         self._gone.set()
         if not self._ready.done():
             self._ready.set_exception(StartFailed("the process of the model ended while it loaded; see its output"))
@@ -220,8 +220,10 @@ class WorkerProcess(asyncio.Protocol):
             await asyncio.sleep(_HEARTBEAT_S)
             now = time.monotonic()
             self._heard = min(now, self._heard + max(0.0, now - due))  # what stood still itself could not hear
-            if self.silence_s > self._timeout_s:
-                logger.error("the process of the model has been silent for %.0f s; it is killed", self.silence_s)
+            if self.seconds_since_heartbeat > self._timeout_s:
+                logger.error(
+                    "the process of the model has been silent for %.0f s; it is killed", self.seconds_since_heartbeat
+                )
                 self.kill()
                 return
             if not self._waiting:
@@ -360,7 +362,7 @@ def _card(model: HypCLIP) -> ModelCard:
 
 
 def _is_fatal(error: Exception) -> bool:
-    """Whether this process cannot be trusted any more."""
+    """Return whether an error leaves this process in a state that cannot be trusted."""
     import torch
 
     return isinstance(error, MemoryError | torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)

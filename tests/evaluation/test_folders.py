@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, features
 
 from hypclip.errors import DataError
-from hypclip.evaluation.folders import describe, find_files, picture_suffixes
+from hypclip.evaluation.folders import count_by_suffix, find_files, picture_suffixes
 from hypclip.evaluation.zero_shot import LabelledImages, embed_files, read_labelled_images, zero_shot
 from tests.support.data import KnownModel
 
@@ -124,7 +124,7 @@ def test_all_else_is_counted_and_named_once(root: Path) -> None:
 
 
 def test_files_without_an_ending_are_described_as_that(tmp_path: Path) -> None:
-    assert describe([tmp_path / "a", tmp_path / "b"], tmp_path) == "without an ending 2 (a)"
+    assert count_by_suffix([tmp_path / "a", tmp_path / "b"], tmp_path) == "without an ending 2 (a)"
 
 
 def test_links_are_followed_and_those_that_lead_nowhere_are_named(root: Path) -> None:

@@ -297,15 +297,15 @@ def test_widths_of_none_of_the_sizes_are_refused():
 @pytest.mark.parametrize("kind", ["phyclip", "uncha"])
 def test_the_three_sizes_are_recognised_and_their_towers_have_the_heads(size, shape, kind):
     weights = {key: torch.ones(()).expand(shape_) for key, shape_ in key_shapes(kind, shape).items()}
-    layout = recognise(weights)
-    assert layout == (kind, size, 64 if kind == "phyclip" else 1)
+    architecture = recognise(weights)
+    assert architecture == (kind, size, 64 if kind == "phyclip" else 1)
     with torch.device("meta"):
-        model = HypCLIP(model_config(weights, layout))
+        model = HypCLIP(model_config(weights, architecture))
     require_structure(model, size)
     assert {block.attn.num_heads for block in model.image_tower.trunk.blocks} == {shape.heads}
     assert len(model.image_tower.trunk.blocks) == shape.depth
     assert {block.attn.num_heads for block in model.text_tower.transformer.resblocks} == {8}
-    state = renamed(weights, layout)
+    state = renamed(weights, architecture)
     assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in model.state_dict().items()}
 
 

@@ -268,13 +268,13 @@ def test_a_worker_that_is_silent_for_too_long_is_unhealthy_and_not_ready(tmp_pat
     async def call():
         engine = FakeEngine()
         async with Running(tmp_path, engine, None) as server:
-            engine.silence_s = 4.9
+            engine.seconds_since_heartbeat = 4.9
             assert (await server.client.get("/healthz")).status_code == 200
             assert (await server.client.get("/readyz")).status_code == 200
-            engine.silence_s = 5.1
+            engine.seconds_since_heartbeat = 5.1
             for path in ("/healthz", "/readyz"):
                 assert_error(await server.client.get(path), 503, "worker_failed", "5 s ago")
-            engine.silence_s = float("inf")
+            engine.seconds_since_heartbeat = float("inf")
             assert_error(await server.client.get("/healthz"), 503, "worker_failed")
 
     run(call())

@@ -31,7 +31,7 @@ class FakeEngine:
     logit_scale = 5.0
     entailment: Entailment = Cone()
     revision = ""
-    silence_s = 0.0
+    seconds_since_heartbeat = 0.0
     closed = False
 
     def __init__(self, model_id: str = "fake-1"):

@@ -23,10 +23,10 @@ from hypclip.pretrained.published.keys import (
     FACTOR_SERIES,
     MERU_OR_HYCOCLIP,
     SIZES,
+    Architecture,
     Kind,
-    Layout,
     Size,
-    places,
+    expected_tensors,
     recognise,
     require_keys,
 )
@@ -45,7 +45,7 @@ _SPACES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Published:
-    """A converted checkpoint: the model in evaluation mode, and what it was.
+    """A converted checkpoint: the model in evaluation mode, and its origin.
 
     `kind` is clip, meru, hycoclip, phyclip or uncha, or "meru or hycoclip" where nothing tells them apart; `size` is s,
     b or l; `step` is the number of training steps where the file says.
@@ -63,13 +63,13 @@ class Published:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What config.yaml says of the model besides how to build it; the objective only where it is known."""
+        """Entries of config.yaml beside the config of the model: name, and step and objective where they are known."""
         objective = {"objective": {"base": self.kind}} if self.kind in get_args(Kind) else {}
         return {"name": self.name} | ({} if self.step is None else {"step": self.step}) | objective
 
     @property
     def has_swapped_pixel_mean(self) -> bool:
-        """Whether the pixel mean is `SWAPPED_PIXEL_MEAN`."""
+        """True if the pixel mean is `SWAPPED_PIXEL_MEAN`."""
         mean = self.model.config.image_mean
         return all(math.isclose(m, s, abs_tol=1e-5) for m, s in zip(mean, SWAPPED_PIXEL_MEAN, strict=True))
 
@@ -112,24 +112,24 @@ def convert(
         CheckpointError: a key is unknown, missing or wrong, or the model is not of that kind.
         InputError: no such kind.
     """
-    layout = recognise(tensors, sizes)
-    kind = _decide(layout.kind, kind, beside)
-    require_keys(tensors, layout)
+    architecture = recognise(tensors, sizes)
+    kind = _decide(architecture.kind, kind, beside)
+    require_keys(tensors, architecture)
     try:
-        model = HypCLIP(model_config(tensors, layout))
+        model = HypCLIP(model_config(tensors, architecture))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
-    require_structure(model, layout.size)
-    state = renamed(tensors, layout)
-    if layout.kind == "clip":  # on the sphere they play no part
+    require_structure(model, architecture.size)
+    state = renamed(tensors, architecture)
+    if architecture.kind == "clip":  # on the sphere they play no part
         state |= {name: model.state_dict()[name] for name in ("log_curv", "log_image_scale", "log_text_scale")}
     model.load_state_dict(state)
-    return Published(model.eval(), kind, layout.size.name, step)
+    return Published(model.eval(), kind, architecture.size.name, step)
 
 
-def model_config(tensors: Mapping[str, Tensor], layout: Layout) -> ModelConfig:
-    """Return how to build the model of a state dict; the pixel statistics are its own."""
-    size = layout.size
+def model_config(tensors: Mapping[str, Tensor], architecture: Architecture) -> ModelConfig:
+    """Return the config of the model of a state dict; the pixel statistics are its own."""
+    size = architecture.size
     settings = {
         "towers": {
             "embed_dim": size.dim,
@@ -159,23 +159,23 @@ def model_config(tensors: Mapping[str, Tensor], layout: Layout) -> ModelConfig:
         },
         "image_mean": tensors["pixel_mean"].flatten().tolist(),
         "image_std": tensors["pixel_std"].flatten().tolist(),
-        **_SPACES.get(layout.kind, {}),
+        **_SPACES.get(architecture.kind, {}),
     }
-    if layout.kind == "phyclip":
-        settings["factor_dim"] = size.dim // layout.factors
+    if architecture.kind == "phyclip":
+        settings["factor_dim"] = size.dim // architecture.factors
     return build(ModelConfig, settings, "model")
 
 
-def renamed(tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+def renamed(tensors: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
     """Return the tensors under the names of our state dict, in float32; unused ones are left out."""
-    table = places(layout)
+    table = expected_tensors(architecture)
     state = {place.name: tensors[key].float() for key, place in table.items() if place.name}
     state["text_tower.text_projection"] = state["text_tower.text_projection"].T
-    if layout.kind == "phyclip":
+    if architecture.kind == "phyclip":
         for series, name in FACTOR_SERIES.items():
-            state[name] = torch.stack([tensors[f"{series}.{i}"].float() for i in range(layout.factors)])
+            state[name] = torch.stack([tensors[f"{series}.{i}"].float() for i in range(architecture.factors)])
         # Their logits have the mean of the distances of the factors, ours have the sum.
-        state["log_logit_scale"] = state["log_logit_scale"] - math.log(layout.factors)
+        state["log_logit_scale"] = state["log_logit_scale"] - math.log(architecture.factors)
     return state
 
 

@@ -1,4 +1,4 @@
-"""The keys of published checkpoints: which model and size they mean, where each goes, and what shape it has."""
+"""The keys of published checkpoints: the architecture they belong to, the name of each in ours, and its shape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FACTOR_SERIES = {
     "visual_concept_alphas": "log_image_scale",
     "textual_concept_alphas": "log_text_scale",
 }
-"""Scalars that PHyCLIP has one a factor, to the parameter of ours that holds them all."""
+"""Scalars that PHyCLIP has one per factor, to the parameter of ours that holds them all."""
 
 _MERU_SCALARS = {"curv": "log_curv", "visual_alpha": "log_image_scale", "textual_alpha": "log_text_scale"}
 _UNCHA_SCALES = {
@@ -64,22 +64,22 @@ SIZES = (
 )
 
 
-class Layout(NamedTuple):
-    """What a state dict was found to be; `factors` is 1 but for a product."""
+class Architecture(NamedTuple):
+    """Model and size of a state dict; `factors` is 1 but for a product."""
 
     kind: str
     size: Size
     factors: int = 1
 
 
-class Place(NamedTuple):
-    """The name of one of our tensors, or none where several are gathered into one, and the shape in the file."""
+class ExpectedTensor(NamedTuple):
+    """A tensor of a published file: its name in our model, None where several are gathered into one, and its shape."""
 
     name: str | None
     shape: tuple[int, ...]
 
 
-def recognise(tensors: Mapping[str, Tensor], sizes: Iterable[Size] = SIZES) -> Layout:
+def recognise(tensors: Mapping[str, Tensor], sizes: Iterable[Size] = SIZES) -> Architecture:
     """Tell model and size from keys and shapes alone.
 
     Raises:
@@ -97,7 +97,7 @@ def recognise(tensors: Mapping[str, Tensor], sizes: Iterable[Size] = SIZES) -> L
         choices = ", ".join(f"{w} (ViT-{size.name.upper()})" for w, size in known.items())
         raise CheckpointError(f"visual.cls_token has width {width}, and the published image towers have {choices}")
     if kind != "phyclip":
-        return Layout(kind, known[width])
+        return Architecture(kind, known[width])
     parts = [key.rpartition(".") for key in tensors]
     factors = len({number for series, _, number in parts if series in FACTOR_SERIES and number.isdecimal()})
     if not factors or known[width].dim % factors:
@@ -105,37 +105,37 @@ def recognise(tensors: Mapping[str, Tensor], sizes: Iterable[Size] = SIZES) -> L
             f"curvs.* and the alphas are of {factors} factors, which do not divide the embedding's "
             f"{known[width].dim} dimensions"
         )
-    return Layout(kind, known[width], factors)
+    return Architecture(kind, known[width], factors)
 
 
-def places(layout: Layout) -> dict[str, Place]:
-    """Return every key that a state dict of this layout must have, with its place in ours."""
-    size, scalar = layout.size, ()
-    table = {f"visual.{key}": Place(f"image_tower.trunk.{key}", shape) for key, shape in _image_shapes(size)}
-    table["visual_proj.weight"] = Place("image_tower.head.proj.weight", (size.dim, size.width))
-    table |= {f"textual.{key}": Place(f"text_tower.{ours}", shape) for key, ours, shape in _text_shapes(size)}
-    table["textual_proj.weight"] = Place("text_tower.text_projection", (size.dim, size.text_width))
-    table |= {key: Place(None, (3, 1, 1)) for key in ("pixel_mean", "pixel_std")}
+def expected_tensors(architecture: Architecture) -> dict[str, ExpectedTensor]:
+    """Return every key that a state dict of this architecture must have, with its tensor."""
+    size, scalar = architecture.size, ()
+    table = {f"visual.{key}": ExpectedTensor(f"image_tower.trunk.{key}", shape) for key, shape in _image_shapes(size)}
+    table["visual_proj.weight"] = ExpectedTensor("image_tower.head.proj.weight", (size.dim, size.width))
+    table |= {f"textual.{key}": ExpectedTensor(f"text_tower.{ours}", shape) for key, ours, shape in _text_shapes(size)}
+    table["textual_proj.weight"] = ExpectedTensor("text_tower.text_projection", (size.dim, size.text_width))
+    table |= {key: ExpectedTensor(None, (3, 1, 1)) for key in ("pixel_mean", "pixel_std")}
     scalars: dict[str, str | None] = {"logit_scale": "log_logit_scale"}
-    match layout.kind:
+    match architecture.kind:
         case "clip":
             pass
         case "uncha":
             scalars = {**_UNCHA_SCALES, **_MERU_SCALARS}
         case "phyclip":
-            scalars |= {f"{series}.{i}": None for series in FACTOR_SERIES for i in range(layout.factors)}
+            scalars |= {f"{series}.{i}": None for series in FACTOR_SERIES for i in range(architecture.factors)}
         case _:
             scalars |= _MERU_SCALARS
-    return table | {key: Place(ours, scalar) for key, ours in scalars.items()}
+    return table | {key: ExpectedTensor(ours, scalar) for key, ours in scalars.items()}
 
 
-def require_keys(tensors: Mapping[str, Tensor], layout: Layout) -> None:
+def require_keys(tensors: Mapping[str, Tensor], architecture: Architecture) -> None:
     """Account for every key.
 
     Raises:
         CheckpointError: keys that are missing, unknown, or not finite numbers of the right shape; it names the first.
     """
-    table, unused = places(layout), _UNUSED[layout.kind]
+    table, unused = expected_tensors(architecture), _UNUSED[architecture.kind]
     problems = [f"{key} is missing" for key in sorted(table.keys() - tensors.keys())]
     problems += [f"{key} is unknown" for key in sorted(tensors.keys() - table.keys() - set(unused))]
     for key in sorted(table.keys() & tensors.keys()):
@@ -150,7 +150,7 @@ def require_keys(tensors: Mapping[str, Tensor], layout: Layout) -> None:
             problems.append(f"{key} has numbers that are not finite")
     if problems:
         raise CheckpointError(
-            f"it looks like {layout.kind} with a ViT-{layout.size.name.upper()}, but {first_few(problems)}"
+            f"it looks like {architecture.kind} with a ViT-{architecture.size.name.upper()}, but {first_few(problems)}"
         )
 
 

@@ -1,1 +1,1 @@
-"""Everything a run needs to go on: what is kept, how it is written, and what an output directory holds."""
+"""Checkpoints that a run goes on from: their state, how they are written, and the output directory that holds them."""

@@ -23,12 +23,12 @@ _PATTERN = re.compile(r"step-(\d{8,})")
 
 
 def checkpoint_path(output_dir: Path, step: int) -> Path:
-    """Return where the training checkpoint of a step belongs."""
+    """Return the path of the training checkpoint of a step."""
     return output_dir / "checkpoints" / _NAME.format(step)
 
 
 def write_manifest(folder: Path) -> None:
-    """Note what the files of a folder are."""
+    """Write the size and sha256 of each file of a folder into its manifest."""
     files = {file.name: _entry(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
     (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
 
@@ -88,9 +88,9 @@ def _newest_first(output_dir: Path) -> list[Path]:
 
 
 def prune(output_dir: Path, step: int, keep: int, keep_every: int | None = None, spared: Path | None = None) -> None:
-    """Delete all but the newest `keep` checkpoints, and those of multiples of `keep_every`, of a run that is at `step`.
+    """Delete checkpoints of a run at `step`, but the newest `keep`, and those of multiples of `keep_every`.
 
-    Later ones stay: they are damaged ones, which the run passed over and will write again. One can be spared.
+    Later ones stay: they are damaged ones, which the run skipped and will write again. One can be spared.
     """
     found = _by_step(output_dir)
     ours = sorted(done for done in found if done <= step)
@@ -101,7 +101,7 @@ def prune(output_dir: Path, step: int, keep: int, keep_every: int | None = None,
 
 
 def files_to_copy(folder: Path) -> Iterator[Path]:
-    """Yield the files of a checkpoint in an order in which a copy is whole when the last has come."""
+    """Yield the files of a checkpoint in the order of a copy: the manifest last, so that it marks a whole copy."""
     yield from sorted(file for file in folder.iterdir() if file.name != MANIFEST)
     yield folder / MANIFEST
 

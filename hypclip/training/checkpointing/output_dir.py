@@ -1,4 +1,4 @@
-"""What an output directory holds of a run before, and how it stays when another begins there."""
+"""Runs that an output directory holds already: to resume, to refuse, or to move aside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOG = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 MODEL = "checkpoint"
 _PARTS = (MODEL, CHECKPOINTS, LOG, "tensorboard")
-"""What a run writes into its output directory. Other things there, such as data and an index, belong to the user."""
+"""The entries that a run writes in its output directory. Others, such as data and an index, belong to the user."""
 
 
 def look(output_dir: Path, *, resume: bool, overwrite: bool, warn: Callable[[str], Any]) -> Path | None:
@@ -51,7 +51,7 @@ def look(output_dir: Path, *, resume: bool, overwrite: bool, warn: Callable[[str
 
 
 def move_aside(output_dir: Path) -> Path | None:
-    """Move what is there of a run to a dated folder beside it, and return that; None where there is nothing.
+    """Move the files of a run to a dated folder beside it, and return that; None where there is no run.
 
     Raises:
         TrainingError: it cannot be moved.
@@ -89,7 +89,7 @@ def write_model(model: HypCLIP, output_dir: Path, notes: Mapping[str, Any]) -> P
 
 
 def _held(output_dir: Path) -> list[str]:
-    """Return what of a run there is; tensorboard's files alone are none, since a run adds to them and takes nothing."""
+    """Return the entries of a run that are there; tensorboard's alone are no run: they are added to, not replaced."""
     log = output_dir / LOG
     held = [f"{name}/" for name in (MODEL, CHECKPOINTS) if _visible(output_dir / name)]
     return held + ([LOG] if log.is_file() and log.stat().st_size else [])

@@ -49,7 +49,7 @@ _PLAIN = ("step", "precision", "streams", "settings", "losses", "skipped_updates
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A training checkpoint in memory, which training does not touch any more."""
+    """A training checkpoint in memory, a copy that training does not touch."""
 
     step: int
     weights: dict[str, Tensor]
@@ -105,7 +105,7 @@ def snapshot(
     }
     tensors |= {name: _copied(tensor) for name, tensor in (moments | means).items()}
     counters = json.loads(json.dumps({name: getattr(state, name) for name in _PLAIN}))
-    return Snapshot(state.step, weights, checkpoint.describe(model, notes), tensors, counters)
+    return Snapshot(state.step, weights, checkpoint.make_config(model, notes), tensors, counters)
 
 
 def load_weights(model: HypCLIP, folder: Path) -> None:
@@ -129,7 +129,7 @@ def restore(
     processes: int,
     averaged: Mapping[str, Tensor] | None = None,
 ) -> TrainState:
-    """Read what a snapshot wrote beside the weights, fill the optimiser and the averaged weights.
+    """Restore counters, optimiser and averaged weights from the files that a snapshot wrote beside the weights.
 
     Raises:
         CheckpointError: unreadable, of another number of processes, or of another model.

@@ -100,7 +100,7 @@ class Saver:
 
     @property
     def failure(self) -> Exception | None:
-        """Why the last checkpoint could not be written, as soon as that is known."""
+        """Error of the last checkpoint that could not be written, as soon as it is known."""
         if self._writing is None or not self._writing.done():
             return None
         error = self._writing.exception()
@@ -108,11 +108,11 @@ class Saver:
 
     @property
     def is_writing(self) -> bool:
-        """Whether a checkpoint is being written."""
+        """True while a checkpoint is being written."""
         return self._writing is not None and not self._writing.done()
 
     def wait(self) -> None:
-        """Wait until what was saved is on disk.
+        """Wait until the last snapshot is on disk.
 
         Raises:
             CheckpointError: it could not be written.
@@ -122,7 +122,7 @@ class Saver:
             writing.result()
 
     def close(self) -> None:
-        """Wait for what is written, and for a time for what is copied.
+        """Wait until the last snapshot is on disk, and for a limited time for its copy.
 
         Raises:
             CheckpointError: the last checkpoint could not be written.

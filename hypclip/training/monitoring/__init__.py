@@ -1,1 +1,1 @@
-"""What a run tells of itself, and what it watches for."""
+"""Logs, progress and warnings of a run."""

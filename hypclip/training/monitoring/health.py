@@ -1,4 +1,4 @@
-"""What a run should be warned of: learned geometry that has stopped meaning anything."""
+"""Warnings about degenerate geometry."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def find_trouble(seen: Mapping[str, object], curv: Tensor, *, learned: bool = Tr
 
     Args:
         seen: what `Objective.describe` returned, as numbers; anything else in it is passed over.
-        curv: c, one number or one a factor.
-        learned: whether the curvature is; one that is given may be where it likes.
+        curv: c, one number or one per factor.
+        learned: whether the curvature is learned; a fixed curvature is not checked.
     """
     found: dict[str, str] = {}
     if learned:

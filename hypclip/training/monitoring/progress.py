@@ -1,4 +1,4 @@
-"""What a run says while it goes: a bar on a terminal, a line now and then in a file."""
+"""Progress of a run: a bar on a terminal, a line now and then in a file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LINE_EVERY_S = 30.0
 
 
 class RunProgress:
-    """A context in which a run shows how far it is.
+    """Context manager that shows the progress of a run.
 
     Args:
         steps: of the whole run.
         quiet: whether to say nothing, as all processes but the first do.
-        console: where to, but for warnings; standard output by default.
+        console: for all but warnings; standard output by default.
     """
 
     def __init__(self, steps: int, *, quiet: bool = False, console: Console | None = None):

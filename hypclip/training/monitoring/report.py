@@ -1,4 +1,4 @@
-"""What a run leaves for people: a picture of the radii, and a summary at the end."""
+"""Reports of a run for people: a picture of the radii, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BAR, _INK, _PAPER = (64, 96, 160), (30, 30, 30), (255, 255, 255)
 
 
 def radius_histogram(features: Mapping[str, Tensor], metric: Metric, curv: Tensor) -> NDArray[np.uint8]:
-    """Draw how far from the root the features of each role are, one row a role on one axis.
+    """Draw histograms of the features' distances to the origin, one row per role on one axis.
 
     Args:
         features: role → space components (..., D); points at the origin, where a box is missing, are left out.
@@ -49,7 +49,7 @@ def radius_histogram(features: Mapping[str, Tensor], metric: Metric, curv: Tenso
 
 
 def summary(output_dir: Path, step: int, elapsed_s: float) -> str:
-    """Return what a finished run is told by, from its log: time, speed, losses, curvature, scores, warnings."""
+    """Summarise a finished run from its log: time, speed, losses, curvature, scores, warnings."""
     lines = [json.loads(line) for line in read_text(output_dir / "metrics.jsonl").splitlines()]
     if not lines:
         return f"finished: {step} steps; the model is in {output_dir / 'checkpoint'}"
@@ -78,7 +78,7 @@ def _number(value: float | None) -> str:
 
 
 def non_finite(step: int, loss: Loss, seen: Embedded, logit_scale: float, norm: Tensor | None = None) -> str:
-    """Return what there is to say of a loss, or of a gradient norm, that is not a finite number."""
+    """Return the message about a loss, or a gradient norm, that is not a finite number."""
     parts = ", ".join(f"{name} {value.item():.4g}" for name, value in loss.parts.items())
     norms = ", ".join(f"{role} {x.norm(dim=-1).max().item():.4g}" for role, x in seen.features.items())
     what = "loss" if norm is None else f"gradient norm ({norm.item()})"

@@ -35,7 +35,7 @@ _LEAST = 0.01
 
 
 def check_spike(loss: float, state: TrainState, config: SpikeConfig) -> bool:
-    """Return whether the loss of a step is a spike, and note it in the state; all processes pass the same number.
+    """Check whether the loss of a step is a spike, and note it in the state; all processes pass the same number.
 
     Raises:
         TrainingError: too many spikes in a row.

@@ -1,4 +1,4 @@
-"""How fast a run goes: samples, waiting, work done by the model, memory."""
+"""Throughput of a run: samples per second, waiting for data, work of the model, memory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Throughput:
         self._lap += samples
 
     def lap(self) -> dict[str, float]:
-        """Return samples and model floating-point operations a second, waiting and memory, and start again."""
+        """Return samples and model floating-point operations per second, waiting and memory, and start again."""
         elapsed = time.perf_counter() - self._started
         rate = self._lap / elapsed
         values = {
@@ -65,7 +65,7 @@ class Throughput:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave what a block takes out of the figures."""
+        """Leave the time of a block out of the figures."""
         before = time.perf_counter()
         try:
             yield
@@ -77,7 +77,7 @@ class Throughput:
 
 
 def model_flops(model: HypCLIP, batch: Batch) -> float:
-    """Return the floating-point operations that training takes for a sample, counted on a batch without computing it.
+    """Return the floating-point operations that training takes per sample, counted on a batch without computing it.
 
     The backward pass counts twice the forward pass, and nothing is counted that is computed again to save memory.
     NaN if the towers cannot be run without data.
@@ -98,7 +98,7 @@ def model_flops(model: HypCLIP, batch: Batch) -> float:
 
 
 def _memory(device: torch.device) -> int:
-    """Return the most bytes the device has had in use, or on a CPU those of the process now."""
+    """Return the peak of the memory in use on the device, or on a CPU the process's present one, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return int(psutil.Process().memory_info().rss)

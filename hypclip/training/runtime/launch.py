@@ -1,4 +1,4 @@
-"""What the configuration of `accelerate launch` asks for and a command here does not do, or does in its own way."""
+"""Settings of `accelerate launch` that a command here does not follow, or follows in its own way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REFUSED = {
 
 
 def check_launch(environment: Mapping[str, str], *, training: bool = True) -> None:
-    """Refuse what `accelerate launch` was told to do and would be left undone without a word.
+    """Refuse settings of `accelerate launch` that would be ignored in silence.
 
     Args:
         environment: of this process, in which the launcher writes its configuration.
@@ -46,7 +46,7 @@ def check_launch(environment: Mapping[str, str], *, training: bool = True) -> No
 
 
 def precision_notice(environment: Mapping[str, str], precision: Precision) -> str | None:
-    """Return what to tell where accelerate's mixed_precision is another than that of the run, which decides."""
+    """Return a notice where accelerate's mixed_precision differs from the precision of the run, which decides."""
     asked = environment.get("ACCELERATE_MIXED_PRECISION", "").lower()
     if asked in ("", "no", precision):
         return None

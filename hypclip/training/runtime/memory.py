@@ -1,4 +1,4 @@
-"""How a training process on a CPU gets its memory."""
+"""Memory allocation of a training process on a CPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MMAP_MAX, _TRIM_THRESHOLD, _ARENA_MAX = -4, -1, -8  # of mallopt, in malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep what is freed for the next step, instead of giving it back to the system and asking again.
+    """Let the C library keep freed memory for the next step, instead of giving it back to the system and asking again.
 
     Large tensors else are fresh pages at every step, which the system fills with zeros first. The process then stays as
     large as its largest step. Only glibc has this; return whether it is so.

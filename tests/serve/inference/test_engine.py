@@ -265,9 +265,9 @@ def test_silence_is_that_of_the_worker_heard_of_least(runner, engine):
             await asyncio.sleep(0.05)
 
     async def call():
-        await asyncio.wait_for(until(lambda: engine.silence_s < 0.9), PATIENCE_S)
-        await suspended([engine.pids[1]], until(lambda: engine.silence_s > 1.5))
-        await asyncio.wait_for(until(lambda: engine.silence_s < 0.9), PATIENCE_S)
+        await asyncio.wait_for(until(lambda: engine.seconds_since_heartbeat < 0.9), PATIENCE_S)
+        await suspended([engine.pids[1]], until(lambda: engine.seconds_since_heartbeat > 1.5))
+        await asyncio.wait_for(until(lambda: engine.seconds_since_heartbeat < 0.9), PATIENCE_S)
 
     runner.run(call())
 
@@ -289,7 +289,7 @@ class FakeProcess:
         image_size=32,
         text_cfg=TOWERS["text_cfg"],
     )
-    silence_s = 0.0
+    seconds_since_heartbeat = 0.0
     pid = 1
 
     def __init__(self, config, on_death):
@@ -411,7 +411,7 @@ def test_when_a_worker_dies_everything_fails_and_is_told_once(monkeypatch):
         processes.started[0].on_death(WorkerFailed("gone too"))
         with pytest.raises(WorkerFailed):
             await points_of(engine, ["later"])
-        assert engine.silence_s == float("inf")
+        assert engine.seconds_since_heartbeat == float("inf")
         await engine.aclose()
         return processes
 

@@ -304,7 +304,7 @@ class Deaths(list):
 def test_it_is_not_blamed_for_the_time_that_the_server_itself_stood_still(runner, started, model):
     worker = started.hung
     time.sleep(1.5 * SHORT_S)  # the event loop does not run here either; a container that is paused does the same
-    runner.run(until(lambda: worker.process.silence_s < 0.5, "a beat"))
+    runner.run(until(lambda: worker.process.seconds_since_heartbeat < 0.5, "a beat"))
     assert worker.deaths == []
     assert len(runner.run(worker.compute("text", tokens(model, TEXTS))).rows) == len(TEXTS)
 
@@ -318,7 +318,7 @@ def test_hung_it_is_killed_after_its_time(runner, started, model):
         worker.process.send("text", tokens(model, TEXTS), lambda done: pytest.fail("it was stopped"))
         start = time.monotonic()
         await until(lambda: worker.deaths, "its death")
-        assert worker.process.silence_s > SHORT_S
+        assert worker.process.seconds_since_heartbeat > SHORT_S
         return time.monotonic() - start
 
     assert runner.run(call()) > SHORT_S

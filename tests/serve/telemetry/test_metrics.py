@@ -206,10 +206,10 @@ def test_a_store_that_is_down_leaves_the_rest_visible(tmp_path):
 
 def test_the_age_of_the_heartbeat_is_that_of_the_engine(tmp_path):
     engine = FakeEngine()
-    engine.silence_s = 2.5
+    engine.seconds_since_heartbeat = 2.5
     with TestClient(app_at(tmp_path, engine)) as client:
         assert series(client, "hypclip_worker_heartbeat_seconds") == {(): 2.5}
-        engine.silence_s = float("inf")
+        engine.seconds_since_heartbeat = float("inf")
         assert series(client, "hypclip_worker_heartbeat_seconds") == {(): float("inf")}
 
 
