@@ -134,7 +134,7 @@ class HypCLIP(nn.Module):
 
     @property
     def curv(self) -> Float[Tensor, "*factors"]:
-        """C > 0: the model's space has curvature −c; one number, or for a product one a factor."""
+        """C > 0: the model's space has curvature −c; one number, or for a product one per factor."""
         return self.log_curv.exp()
 
     @property

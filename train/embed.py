@@ -360,7 +360,7 @@ def _make_way(arguments: argparse.Namespace, space: Space) -> None:
 
 
 def _set_parts_aside(folder: Path, units: Sequence[Unit], space: Space) -> None:
-    """Move a folder aside in which a part is of another model."""
+    """Move a folder aside that holds a part of another model."""
     for unit in units:
         with contextlib.suppress(DataError):  # damaged, or not there
             if not parquet.read_space(folder / unit.part).same_as(space):

@@ -28,7 +28,7 @@ _SHOWN = 60
 
 
 def texts_of(texts: Iterable[Any]) -> Iterator[str]:
-    """Yield texts: those of a list, a generator, or an array or a column of one dimension.
+    """Yield the texts of a list, a generator, or an array or a column of one dimension.
 
     Raises:
         InputError: one string, what has no order or is no iterable, or something else than a string in it.
@@ -46,7 +46,7 @@ def texts_of(texts: Iterable[Any]) -> Iterator[str]:
 
 
 def pictures_of(images: Picture | Iterable[Any]) -> Iterator[Image.Image]:
-    """Yield images in RGB: one, those of a list or a generator, or of an array (N, H, W, 3) of uint8.
+    """Yield images in RGB: a single one, or the images of a list, a generator or an array (N, H, W, 3) of uint8.
 
     Raises:
         InputError: something that is no image, or whose meaning is not plain.

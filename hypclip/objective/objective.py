@@ -65,7 +65,7 @@ class Objective:
                 several processes these are the rows of all processes. Box roles may be (B, N, D): N boxes a sample. The
                 role "concept" is (C, D): phrases of a taxonomy, which belong to no sample; a second row of the same id
                 counts nothing. Without it the terms of the taxonomy are 0.
-            curv: c > 0; for a product, one number or one a factor.
+            curv: c > 0; for a product, one number or one per factor.
             logit_scale: inverse temperature s; logits are −s · d, or s · cosine on the sphere. A recipe with several
                 scales takes a mapping of their names.
             content: role → (B,) int64, for box roles (B,) or (B, N). Equal ids, across rows and across roles, mark

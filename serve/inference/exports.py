@@ -145,7 +145,7 @@ class Exports:
             yield
 
     def _prepare(self) -> None:
-        """Make the folder, readable by the users who may read the weights, which are in an export too."""
+        """Make the folder, readable by the users who may read the weights, since an export contains them."""
         if self.folder.is_dir():
             return
         weights = self._checkpoint / WEIGHTS if self._checkpoint.is_dir() else self._checkpoint

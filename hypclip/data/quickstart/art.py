@@ -38,7 +38,7 @@ def concepts() -> tuple[Concept, ...]:
 
 @functools.cache
 def tiles(style: str) -> tuple[Image.Image | None, ...]:
-    """Return the 64 × 64 RGBA drawings of `style`, one a concept, None where the style lacks it."""
+    """Return the 64 × 64 RGBA drawings of `style`, one per concept, None where the style lacks it."""
     layout = json.loads(_file("emoji.json").read_text(encoding="utf-8"))
     side, columns = layout["tile"], layout["columns"]
     with _file(f"{style}.webp").open("rb") as stream:

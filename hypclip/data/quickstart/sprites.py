@@ -86,5 +86,5 @@ def _fit(width: float, height: float, longest: float) -> tuple[int, int]:
 
 @functools.cache
 def sprites(style: str) -> tuple[Sprite | None, ...]:
-    """Return the drawings of a style, one a concept, None where the style lacks it."""
+    """Return the drawings of a style, one per concept, None where the style lacks it."""
     return tuple(None if tile is None else Sprite(tile) for tile in tiles(style))

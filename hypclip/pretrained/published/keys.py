@@ -80,7 +80,7 @@ class ExpectedTensor(NamedTuple):
 
 
 def recognise(tensors: Mapping[str, Tensor], sizes: Iterable[Size] = SIZES) -> Architecture:
-    """Tell model and size from keys and shapes alone.
+    """Recognise model and size by keys and shapes alone.
 
     Raises:
         CheckpointError: the widths are none of the published ones, or factors do not divide the embedding.

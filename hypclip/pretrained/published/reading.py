@@ -98,7 +98,7 @@ def kind_beside(path: Path) -> str | None:
 
 
 class _TagBlindLoader(yaml.SafeLoader):
-    """YAML's safe loader, that reads what a python tag stands on as plain data."""
+    """YAML's safe loader, reading values with a Python tag as plain data."""
 
 
 def _without_tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:

@@ -34,7 +34,7 @@ class Throughput:
         self._start()
 
     def start(self, flops: float) -> None:
-        """Forget what was before the first step, such as the start of data workers."""
+        """Start the clock anew at the first step, so that the start of data workers does not count."""
         self._flops, self.is_started = flops, True
         self._start()
 
