@@ -4,10 +4,11 @@ BIN := .venv/bin
 RUN := runs/quickstart
 # What the demo's training does where a run is: go on with it, or begin anew and move it aside (make demo START=--overwrite).
 START ?= --resume
+JOBS ?= 2
 THREADS ?= $(or $(OMP_NUM_THREADS),$(shell $(BIN)/python -c 'import psutil; print(psutil.cpu_count(logical=False) or 1)'))
 BENCHES := geometry peers objective hierarchy gromov search scenes data attention training backends start hostile serve
 
-.PHONY: install demo serve test lint format bench gpu-check clean
+.PHONY: install demo serve test test-slow lint format bench gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -43,8 +44,11 @@ lint: install  ## format check, lint, types, import order, Dockerfiles
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/*.Dockerfile
 
-test: lint  ## lint and all tests
-	$(BIN)/pytest -q
+test: lint  ## lint, and all tests but the slow ones, in JOBS processes (2)
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m "not slow"
+
+test-slow: install  ## the slow tests: whole programs, servers and groups of processes, thousands of drawn requests
+	$(BIN)/pytest -q -n $(JOBS) --dist worksteal -m slow
 
 format: install  ## format the code and sort imports
 	$(BIN)/ruff check --fix .
