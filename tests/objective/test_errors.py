@@ -98,7 +98,7 @@ def test_a_curvature_that_is_not_positive_and_finite_is_refused(name, curv):
 @pytest.mark.parametrize("shape", [(2,), (4,), (3, 1), (1, 3)], ids=str)
 def test_a_product_has_one_curvature_or_one_a_factor(shape):
     refused(
-        rf"curv must be one number or one a factor \(3\), got shape \({shape[0]}", "phyclip", curv=torch.ones(shape)
+        rf"curv must be one number or one per factor \(3\), got shape \({shape[0]}", "phyclip", curv=torch.ones(shape)
     )
 
 

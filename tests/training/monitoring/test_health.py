@@ -18,7 +18,7 @@ OPEN = {"clamped/text-image": 1.0, "clamped/box_text-text": 0.995}
 
 
 def curv(*logs: float) -> Tensor:
-    """Return c: one number, or one a factor."""
+    """Return c: one number, or one per factor."""
     return torch.tensor(logs if len(logs) > 1 else logs[0]).exp()
 
 
