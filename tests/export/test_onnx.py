@@ -82,6 +82,7 @@ def assert_texts_agree(folder: Path, model: HypCLIP, shapes: list[tuple[int, int
 # Embeddings -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("vision", "space"),
     [(VIT, "lorentz"), (RESNET, "product"), (TIMM, "sphere")],
@@ -125,6 +126,7 @@ def test_files_give_the_embeddings_of_the_model(
     assert {key: config[key] for key in wanted} == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "rule", "expected"),
     [
@@ -171,6 +173,7 @@ def with_plain_towers(model: HypCLIP) -> HypCLIP:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", ["lorentz", "product"])
 def test_the_lift_keeps_its_accuracy_at_every_radius(tmp_path: Path, space: str) -> None:
     model = plain(**SPACES[space])

@@ -219,6 +219,7 @@ print(json.dumps(wrong))
 """
 
 
+@pytest.mark.slow
 def test_a_compiled_call_has_no_graph_break_and_the_same_gradients():
     """In a process of its own: torch.compile cannot follow the signature checks that conftest puts around functions."""
     run = subprocess.run(

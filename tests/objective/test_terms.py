@@ -301,6 +301,7 @@ def test_the_shares_of_processes_average_to_the_whole(geometry, form, boxes):
     assert_same(gradients(mean, inputs), gradients(whole.loss, inputs), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_gradients_are_those_of_finite_differences(form):
     inputs = with_concepts(3)
@@ -330,6 +331,7 @@ for form in FORMS.values():
 """
 
 
+@pytest.mark.slow
 def test_a_compiled_call_has_no_graph_break_and_the_same_gradients():
     """In a process of its own: torch.compile cannot follow the signature checks that conftest puts around functions."""
     run = subprocess.run(

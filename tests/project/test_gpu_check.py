@@ -35,6 +35,7 @@ def lines_of(name: str, place: Place) -> list[Line]:
     return report.lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CHECKS if name != "resume"])
 def test_a_check_passes_in_its_small_form(name, place):
     lines = lines_of(name, place)
@@ -68,6 +69,7 @@ def test_all_limits_together_are_eight_minutes():
 # What is wrong fails --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_wrong_objective_fails(place, monkeypatch):
     right = arithmetic.apply
 

@@ -34,6 +34,7 @@ def test_payloads_are_many_and_different():
     assert [payload.raw for payload in hostile_payloads.payloads(COUNT)] == [payload.raw for payload in found]
 
 
+@pytest.mark.slow
 def test_every_payload_is_answered_and_the_server_goes_on(port):
     wrong = []
     for payload in hostile_payloads.payloads(COUNT):

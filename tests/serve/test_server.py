@@ -31,6 +31,8 @@ from tests.support.processes import (
 from tests.support.server_calls import embed, metric, points_of, suspended, until_refused, until_waiting, workers_of
 from tests.support.serving import assert_error, encoded, quadrants
 
+pytestmark = pytest.mark.slow
+
 REAL = {"HYPCLIP_WORKERS": "1", "HYPCLIP_THREADS": "1", "HYPCLIP_DEVICE": "cpu"}
 TEXTS = ["a dog", "a cat", "a photo of something", "x"]
 

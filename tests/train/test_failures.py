@@ -39,6 +39,8 @@ HypCLIP.forward = broken
 """
 NO_SPACE = """
 from hypclip.training.checkpointing.state import Snapshot
+
+pytestmark = pytest.mark.slow
 def full(self, folder):
     raise OSError(28, "No space left on device")
 Snapshot.write = full

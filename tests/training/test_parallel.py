@@ -126,6 +126,8 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from hypclip.training import parallel
 
+pytestmark = pytest.mark.slow
+
 atexit.register(print, "torn down")
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
 {mesh}

@@ -162,6 +162,7 @@ def test_relative_delta_ignores_scale_order_and_repeats(d):
     assert relative_delta(d.float(), 5) == pytest.approx(want, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_square_of_n():
     # 1,500³ float64 numbers would take 27 GB. A tree lets no entry be skipped.
     script = """
@@ -185,6 +186,7 @@ print(peak() - before)
 # Reference values -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim, seed, want", [(2, 3, 0.402), (8, 1, 0.429), (64, 1, 0.339), (512, 1, 0.182)])
 def test_gaussian_noise_scores_its_reference(dim, seed, want):
     # The standard error of the mean is .01: another seed can miss the bound.
@@ -197,6 +199,7 @@ def test_a_sphere_is_as_far_from_a_tree_as_a_metric_can_be():
     assert report.relative_delta.mean == pytest.approx(0.984, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius, want", [(1.0, 0.460), (2.0, 0.315), (5.0, 0.139), (10.0, 0.069)])
 def test_a_hyperbolic_disk_scores_its_reference(radius, want):
     points = disk(2000, radius)

@@ -44,6 +44,7 @@ def expected(store, of, cone):
     return sorted(found, key=lambda name: -found[name][0]), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cone", [Cone(0.7), Cone(), Cone(1.4), Plane(-0.2), Plane(), Plane(0.2)], ids=str)
 @pytest.mark.parametrize("places", [[(2.0, 0.1)], [(2.0, 0.1), (1.5, 0.4)], [(2.0, 0.0), (2.5, 0.8), (1.0, -0.5)]])
 def test_common_ancestors_are_those_of_every_point(store, cone, places):

@@ -75,6 +75,7 @@ def ids(found):
 # Recall ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_recall_claimed_is_the_recall_measured(built):
     store, vectors, index = built
     assert (index.cells, index.built_at) == (128, N)
@@ -97,6 +98,7 @@ def test_the_recall_claimed_is_the_recall_measured(built):
     assert min(measured) == pytest.approx(index.recall, abs=0.04)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", [0.5, 0.99, 1.0])
 def test_the_recall_asked_for_is_reached(wanted):
     snapshot = snapshot_of(clustered(600), CURV, 500)

@@ -367,6 +367,7 @@ def test_no_name_of_a_collection_leads_out_of_the_directory(store, tmp_path, nam
     assert (tmp_path / "snapshots").resolve() == pathlib.Path(copy).resolve().parent
 
 
+@pytest.mark.slow
 def test_any_number_of_ids_in_a_call(tmp_path):
     count = 40_000  # more than SQLite takes parameters
     ids = [str(i) for i in range(count)]

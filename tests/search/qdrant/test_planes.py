@@ -107,6 +107,7 @@ def test_points_far_out_are_not_lost_to_the_rounding_of_float32(curv, rule):
                     assert store.cone("c", query, side, Plane(threshold)).total == sum(inside)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [-0.5, 0.0, 0.3])
 @pytest.mark.parametrize("steps", [None, 40])
 @pytest.mark.parametrize("target", [None, 119])

@@ -181,6 +181,7 @@ def test_a_cone_of_everything(filled):
     assert store.cone("c", pool.vectors[30], "ancestors", wide).total == len(pool.ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [None, 50])
 @pytest.mark.parametrize("target", [None, 119])
 @pytest.mark.parametrize("eta", [None, 0.7, 1.5])

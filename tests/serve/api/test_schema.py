@@ -9,6 +9,8 @@ from hypclip.search.limits import MAX_SINH_RADIUS
 from tests.support import schema_run
 from tests.support.serving import FakeEngine, app_at
 
+pytestmark = pytest.mark.slow
+
 CHECKS = {
     "not_a_server_error",
     "status_code_conformance",

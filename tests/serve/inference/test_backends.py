@@ -68,6 +68,7 @@ def packs(monkeypatch, request):
     return request.param == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind, precision", [("torch", "float32"), ("torch", "bfloat16"), ("onnx", "float32"), ("onnx", "int8")]
 )
@@ -79,6 +80,7 @@ def test_a_backend_gives_the_embeddings_of_the_model(kind, precision, packs):
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gives_its_embeddings_and_compiles_no_more_once_loaded(monkeypatch, packs):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # shapes that are checked would be compiled in
     torch._dynamo.reset()
@@ -96,6 +98,7 @@ def test_quantisation_leaves_the_logs_of_the_server_alone(monkeypatch):
     assert logging.root.handlers == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["torch", "onnx"])
 def test_convolutions_and_towers_with_rows_of_one_length(kind):
     vision = {"layers": [1, 1, 1, 1], "width": 8, "image_size": 32}
@@ -160,6 +163,7 @@ def test_a_missing_package_is_refused_by_the_extra_it_comes_with(package, monkey
         load_backend(tiny(), "onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_auto_is_onnx_on_a_cpu(precision):
     model = tiny()

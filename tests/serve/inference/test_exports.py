@@ -78,6 +78,7 @@ def entries(folder):
     return sorted(path for path in folder.iterdir() if path.name != ".lock")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_the_second_start_exports_nothing(place, written, precision):
     start(place, precision)
@@ -115,6 +116,7 @@ def test_the_export_goes_where_it_is_told(place, written, tmp_path):
     assert not place.with_name(".model.onnx").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", ["cut", "flipped", "missing", "no list", "list of nonsense", "wrong model"])
 def test_a_damaged_export_is_made_again(place, written, graphs, spoil, caplog):
     start(place)

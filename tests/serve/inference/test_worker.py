@@ -23,6 +23,8 @@ from serve.telemetry.metrics import Metrics
 from tests.support.processes import PATIENCE_S, eventually, is_running, tiny_checkpoint, worker_processes
 from tests.support.serving import quadrants
 
+pytestmark = pytest.mark.slow
+
 SHORT_S = 2.5
 TEXTS = ["a dog", "a photo of a small dog that sleeps", "cat", "x " * 40]
 PICTURES = [quadrants(size) for size in ((64, 48), (20, 90), (32, 32))]

@@ -139,6 +139,7 @@ def work(rank: int, port: int, arguments: list[str]) -> None:
     Path(arguments[1]).with_name(f"{rank} is through").touch()
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(folder: Path, tmp_path: Path) -> None:
     arguments = ["--shards", str(folder / "pairs"), "--samples", "10", "--checkpoint", str(folder / "checkpoint")]
     arguments += ["--images", str(folder / "images"), "--classes", str(folder / "classes.json")]
@@ -187,6 +188,7 @@ def work_until_killed(arguments: list[str]) -> None:
     main(arguments)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_at_the_shard_it_was_in(folder: Path, tmp_path: Path, embedded: list[int]) -> None:
     index = tmp_path / "index"
     arguments = ["--index", str(index), "--shards", str(folder / "pairs"), "--checkpoint", str(folder / "checkpoint")]

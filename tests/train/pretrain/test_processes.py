@@ -25,6 +25,8 @@ from tests.support.training import (
     write_config,
 )
 
+pytestmark = pytest.mark.slow
+
 ENDLESS = ("train.steps=100000", "train.checkpoint_every=100000")
 
 
