@@ -64,17 +64,10 @@ def laid_out(tmp_path_factory) -> Path:
     return home
 
 
-@pytest.fixture(scope="module")
-def home_of(laid_out, tmp_path_factory):
-    """Return the folder that the blocks of a page run in, one after the other."""
-    homes: dict[str, Path] = {}
-
-    def home(page: Path) -> Path:
-        if page.name not in homes:
-            homes[page.name] = shutil.copytree(laid_out, tmp_path_factory.mktemp(page.stem) / "home")
-        return homes[page.name]
-
-    return home
+@pytest.fixture
+def home(laid_out, tmp_path) -> Path:
+    """A folder for the blocks of one page."""
+    return shutil.copytree(laid_out, tmp_path / "home")
 
 
 @pytest.fixture(scope="module")
@@ -117,34 +110,39 @@ def run_python(page: Path, block: Block, names: dict[str, object], address: str)
     exec(compile(code, str(page), "exec"), names)
 
 
-NAMES: dict[str, dict[str, object]] = {page.name: {} for page in PAGES}
-"""The variables of each page: a block may use those of the blocks before it."""
-
-
-@pytest.mark.parametrize(
-    ("page", "block"),
-    [
-        pytest.param(
-            page, block, id=f"{page.name}:{block.line}", marks=[pytest.mark.slow] if block.marker == "slow" else []
-        )
-        for page, block in EVERY
-        if block.marker != "not run"
-    ],
-)
-def test_blocks_run(page, block, home_of, request, monkeypatch, capsys):
-    home = home_of(page)
+def run_blocks(page: Path, markers: tuple[str, ...], home, request, monkeypatch) -> None:
+    """Run a page's blocks in order; those of Python share their variables."""
     monkeypatch.chdir(home)
-    address = ADDRESS
-    if any(word in block.code for word in RUNNING.get(page.name, ())):
-        address = f"127.0.0.1:{request.getfixturevalue('server').port}"
-    if "hycoclip_vit_s.pth" in block.code:
-        torch.save({"model": peer_weights("hycoclip")}, home / "hycoclip_vit_s.pth")
-    if "-m serve" in block.code:
-        return  # the server runs, which the fixture has waited for
-    if block.language == "python":
-        run_python(page, block, NAMES[page.name], address)
-    else:
-        run_commands(block, address)
+    names: dict[str, object] = {}
+    for block in (block for other, block in EVERY if other == page and block.marker in markers):
+        address = ADDRESS
+        if any(word in block.code for word in RUNNING.get(page.name, ())):
+            address = f"127.0.0.1:{request.getfixturevalue('server').port}"
+        if "hycoclip_vit_s.pth" in block.code:
+            torch.save({"model": peer_weights("hycoclip")}, home / "hycoclip_vit_s.pth")
+        if "-m serve" in block.code:
+            continue  # the server runs, which the fixture has waited for
+        if block.language == "python":
+            run_python(page, block, names, address)
+        else:
+            run_commands(block, address)
+
+
+def pages_with(marker: str) -> list:
+    """The pages that have such blocks."""
+    found = {page for page, block in EVERY if block.marker == marker}
+    return [pytest.param(page, id=page.name) for page in PAGES if page in found]
+
+
+@pytest.mark.parametrize("page", pages_with(""))
+def test_the_blocks_of_a_page_run(page, home, request, monkeypatch, capsys):
+    run_blocks(page, ("",), home, request, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", pages_with("slow"))
+def test_the_blocks_of_a_page_run_with_the_slow_ones(page, home, request, monkeypatch, capsys):
+    run_blocks(page, ("", "slow"), home, request, monkeypatch)
 
 
 def test_a_block_that_does_not_run_is_an_error(tmp_path, monkeypatch):

@@ -141,8 +141,8 @@ class FullDisk(Snapshot):
 def test_a_full_disk_ends_the_run_in_one_line_and_it_goes_on(config, tmp_path, plain, step, monkeypatch, capfd):
     snapshot = pretrain.snapshot
 
-    def too_big(*args: Any) -> Snapshot:
-        taken: Snapshot = snapshot(*args)
+    def too_big(*args: Any, **kwargs: Any) -> Snapshot:
+        taken: Snapshot = snapshot(*args, **kwargs)
         return FullDisk(**vars(taken)) if taken.step == step else taken
 
     with monkeypatch.context() as patch:
