@@ -342,6 +342,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_no_matrix_of_all_pairs_is_kept():
     """Its four contrasts keep at least a distance matrix and a softmax each in a dense form, 8 × 64 MiB in float32."""
     run = subprocess.run(

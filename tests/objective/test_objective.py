@@ -182,6 +182,7 @@ def test_the_order_of_the_samples_makes_no_difference(order, name):
     torch.testing.assert_close(made(name)(shuffled, curv=1.0, logit_scale=5.0).loss, expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip", "euclip", "euclip-geodesic", "meru", "phyclip", "phyclip-l2", "argent"])
 def test_gradients_are_those_of_finite_differences(name):
     """Of uncha, softened rows and calibration are not differentiated as they stand: see the formula above."""

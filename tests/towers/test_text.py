@@ -128,6 +128,7 @@ def test_any_text_is_read_as_open_clip_reads_it(text):
         assert row[1:-1] == expected[: CONTEXT - 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 128, 8))
 def test_any_two_ascii_characters_are_read_as_open_clip_reads_them(first):
     pairs = [chr(a) + chr(b) for a in range(first, first + 8) for b in range(128)]

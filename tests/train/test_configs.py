@@ -274,6 +274,7 @@ def test_the_demo_launches_without_advice(told):
     assert ended.stdout.splitlines() == ["None None None None"]
 
 
+@pytest.mark.slow
 def test_two_machines_find_each_other(told):
     """Two launchers of one process each, in place of eight."""
     common = ("--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port()))
@@ -346,6 +347,7 @@ class Slurm:
         return self.calls.read_text().splitlines() if self.calls.exists() else []
 
 
+@pytest.mark.slow
 def test_a_job_that_runs_out_of_time_goes_on_until_the_model_is_finished(tmp_path, shards):
     output_dir = tmp_path / "run"
     config = write_config(

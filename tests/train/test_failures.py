@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.support.training import (
     ROOT,
@@ -18,6 +19,8 @@ from tests.support.training import (
     write_config,
     write_shards,
 )
+
+pytestmark = pytest.mark.slow
 
 DRIVER = """
 import os, sys
@@ -40,7 +43,6 @@ HypCLIP.forward = broken
 NO_SPACE = """
 from hypclip.training.checkpointing.state import Snapshot
 
-pytestmark = pytest.mark.slow
 def full(self, folder):
     raise OSError(28, "No space left on device")
 Snapshot.write = full
@@ -108,4 +110,4 @@ def test_a_process_that_is_killed(tmp_path):
 def test_weights_in_parts_and_adapters(tmp_path):
     lora = {"tune__lora": {"rank": 2, "image_blocks": 1, "text_blocks": 1}, "train__parallel": "fsdp"}
     for said in fails(tmp_path, two(tmp_path, **lora)):
-        assert said.startswith("error: FSDP cannot cut weights with adapters")
+        assert said.startswith("error: FSDP cannot shard weights with adapters")

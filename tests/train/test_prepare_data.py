@@ -90,6 +90,7 @@ def test_what_is_there_is_not_written_again(written, capsys):
     assert capsys.readouterr().out == f"already in {written}: train, validation, zero_shot\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "part", "kept"),
     [

@@ -45,6 +45,7 @@ def lines_of(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_each_config_is_trained_with_each_seed_once(tmp_path, shards, capsys):
     config = study_of(tmp_path, shards, one_seed=["meru"])
     assert main(["--config", str(config), "--jobs", "2"]) == 0
@@ -70,6 +71,7 @@ def test_each_config_is_trained_with_each_seed_once(tmp_path, shards, capsys):
     assert (tmp_path / "runs" / "meru-0" / "checkpoints" / "step-00000003").is_dir()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, shards, capsys):
     config = study_of(tmp_path, shards, seeds=[0])
     broken = tmp_path / "clip.yaml"

@@ -364,6 +364,7 @@ def test_more_mistakes_exit_1_with_one_line(
     assert message in error[0]
 
 
+@pytest.mark.slow
 def test_the_documented_command_line_runs_as_a_program(folder: Path) -> None:
     """Also that a missing argument is exit code 2, as argparse has it."""
     program = [sys.executable, str(Path(__file__).parents[2] / "train" / "zero_shot.py")]

@@ -24,6 +24,8 @@ from hypclip.training.step import forward_backward
 from tests.hypclip.test_distributed import PROCESSES, in_two, join
 from tests.support.training import make_batch, passes_of, stand_in, tiny_model, tokens_of
 
+pytestmark = pytest.mark.slow
+
 STEPS = 20
 WAYS = [(way, parts) for way in ("ddp", "ddp, texts by length", "fsdp") for parts in (1, 2)]
 
@@ -126,7 +128,6 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from hypclip.training import parallel
 
-pytestmark = pytest.mark.slow
 
 atexit.register(print, "torn down")
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

@@ -26,6 +26,7 @@ from train.prepare_data import main
 ART = Path(__file__).parents[3] / "hypclip" / "data" / "quickstart" / "art"
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     one = write_shards(tmp_path / "one", "train", 25, shard_size=10)
     two = write_shards(tmp_path / "two", "train", 25, shard_size=10, workers=2)

@@ -101,6 +101,7 @@ def test_steps_are_the_published_algorithm(pool, seed, curv, dim, cone, to_root)
         assert found.exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "curv", "dim"), CASES)
 @pytest.mark.parametrize("cone", [*RULES, Cone(1.8)], ids=str)
 @pytest.mark.parametrize("to_root", [True, False])

@@ -230,6 +230,7 @@ def test_an_index_survives_a_restart(tmp_path):
         np.testing.assert_array_equal(again.columns.vectors[again.alive], first.columns.vectors[first.alive])
 
 
+@pytest.mark.slow
 def test_an_index_is_made_in_the_background_and_again_after_growth(tmp_path):
     vectors = clustered()
     with LocalStore(tmp_path, create=True, approximate_above=500) as store:

@@ -79,6 +79,7 @@ def test_a_point_replaced_during_a_search_is_found_once(store, monkeypatch, meth
             store.upsert("c", points(["new"], metadata=[{"k": 2}]))  # so that the filter is asked of the file again
 
 
+@pytest.mark.slow
 def test_a_hit_is_never_half_old_and_half_new(store):
     """Every point says in its metadata where it lies; a writer moves them, deletes some and writes them again."""
     n, done = 40, threading.Event()

@@ -92,6 +92,7 @@ def test_a_compiled_model_gives_its_embeddings_and_compiles_no_more_once_loaded(
     assert counters["stats"]["unique_graphs"] == graphs
 
 
+@pytest.mark.slow
 def test_quantisation_leaves_the_logs_of_the_server_alone(monkeypatch):
     monkeypatch.setattr(logging.root, "handlers", [])
     load_backend(tiny(), "onnx", "int8")
@@ -204,6 +205,7 @@ class Counting(nn.Module):
         return ids[:, :1].float() * self.calls * torch.ones(16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tower, reason", [(Undecided(), "data-dependent"), (Counting(), "are off by")])
 def test_towers_that_onnx_cannot_express_are_refused(tower, reason):
     model = tiny()

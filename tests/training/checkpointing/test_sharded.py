@@ -56,6 +56,7 @@ def seen(tmp_path_factory) -> list[dict[str, Any]]:
     return in_two(tmp_path_factory.mktemp("sharded"), work)
 
 
+@pytest.mark.slow
 def test_the_first_process_has_every_tensor_in_full(seen):
     assert all(seen[0][what] for what in ("kept", "same", "moments", "averages"))
 

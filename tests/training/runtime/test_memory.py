@@ -29,6 +29,7 @@ def tensors_of_fresh_pages(how: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 def test_large_tensors_are_no_fresh_pages():
     # Kept memory may be cut by a small allocation of any thread: then one tensor does not fit, and the heap grows once.
