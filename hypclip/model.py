@@ -37,7 +37,7 @@ LOG_CURV_RANGE = (math.log(0.1), math.log(10.0))
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class ModelConfig:
-    """What it takes to build a model.
+    """Everything that builds a model.
 
     Args:
         towers: name of an open_clip model config, "ViT-B-32", or such a config written out: {"embed_dim", "vision_cfg",

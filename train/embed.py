@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--replace", action="store_true",
         help="take the place of other data's points of the same ids; move an index of another model to a dated name",
     )  # fmt: skip
-    parser.add_argument("--batch-size", type=int, default=128, help="samples a forward pass (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=128, help="samples per forward pass (%(default)s)")
     parser.add_argument("--threads", type=int, default=4, help="threads a process that decode pictures (%(default)s)")
     arguments = parser.parse_args(argv)
     try:

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=user_path, required=True, help="folder with one folder of pictures a class")
     parser.add_argument("--classes", type=user_path, required=True, help="JSON, class key to its name or names")
     parser.add_argument("--taxonomy", type=user_path, help="JSON, is-a edges over class keys and inner nodes")
-    parser.add_argument("--templates", type=user_path, help="prompt templates, one a line, {} for the name")
+    parser.add_argument("--templates", type=user_path, help="prompt templates, one per line, {} for the name")
     parser.add_argument(
         "--output", type=user_path, help="where to write the scores as JSON; they are printed in any case"
     )

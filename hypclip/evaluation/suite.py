@@ -64,7 +64,7 @@ class RetrievalTask:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class HierarchyTask:
-    """Whether is-a edges hold in the embedding; see hypclip/evaluation/instruments.py for what is measured.
+    """Scores of is-a edges in the embedding; hypclip/evaluation/instruments.py has the measures.
 
     Args:
         taxonomy: its name or a JSON file, as hypclip.taxonomy reads them.

@@ -140,7 +140,7 @@ class Anchor:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class Lineage:
-    """What the taxonomy puts above a phrase entails `specific`: the phrase of a sample, its picture, or a concept.
+    """Phrases above another in the taxonomy entail `specific`: the phrase of a sample, its picture, or a concept.
 
     For a point s and the phrases g of one level of the taxonomy, with z(g, s) as for `Entail`: the cross-entropy of
     contrast_scale · z over the level, its own ancestor being right and its other ancestors left out, times `contrast`;

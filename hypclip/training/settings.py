@@ -31,7 +31,7 @@ from hypclip.training.tuning import TuneConfig
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class DataConfig:
-    """Where samples come from.
+    """Sources of samples.
 
     Args:
         shards: a file, folder, pattern or URL of WebDataset tars, or a list of these.
@@ -68,7 +68,7 @@ class DataConfig:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class TrainConfig:
-    """How to optimise.
+    """Optimisation, checkpoints and the log.
 
     Args:
         steps: updates of the weights.

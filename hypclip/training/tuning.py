@@ -49,7 +49,7 @@ class LoraSettings:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class TuneConfig:
-    """What is trained; by default everything.
+    """Parts of the model that are trained; by default all.
 
     With at least one unlocked block, the last norm and the pooling of a locked tower are trained too.
 

@@ -16,7 +16,7 @@ from hypclip.training.checkpointing.state import TrainState
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class SpikeConfig:
-    """What a spike is: a loss far over the mean of those before it.
+    """Spikes: a loss far over the mean of those before it.
 
     It has to be over the mean by a hundredth of it too, since a loss that hardly moves has no deviation to speak of.
 
