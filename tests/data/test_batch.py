@@ -19,7 +19,8 @@ from hypclip.data.record import Box, Record
 from hypclip.objective import Objective
 from hypclip.roles import BOX_ROLES, MISSING
 from hypclip.towers.text import Tokenizer
-from tests.support.data import coordinates, tiny_model
+from tests.support.data import coordinates
+from tests.support.models import tiny_encoder
 from tests.support.training import tokens_of
 
 ALL = frozenset(("image", "text", "box_image", "box_text"))
@@ -339,7 +340,7 @@ def test_samples_of_fewer_boxes_than_the_most_are_padded_to_the_most() -> None:
 
 
 def test_packed_rows_land_at_their_sample_and_box() -> None:
-    model = tiny_model()
+    model = tiny_encoder()
     torch.manual_seed(1)
     batch = widened(several((), FIVE, (), FIVE[:1], UNSCORED)[1])
     with torch.no_grad():
@@ -375,7 +376,7 @@ def test_a_batch_without_any_box_has_the_loss_of_whole_pictures(recipe: str | di
     assert len(batch.box_rows) == len(batch.images["box_image"]) == batch.texts.counts["box_text"] == 1
     assert batch.box_weight is not None
     assert not batch.box_weight.any()
-    model = tiny_model(other_scales={"box_scale": 20.0, "box_whole_scale": 16.7})
+    model = tiny_encoder(other_scales={"box_scale": 20.0, "box_whole_scale": 16.7})
     output = model(batch.images, batch.texts, (batch.size, 3), batch.box_rows)
     common = {"curv": output.curv, "logit_scale": output.scales}
     loss = objective(output.features, **common, content=batch.content, box_weight=batch.box_weight)

@@ -14,8 +14,8 @@ import hypclip.client as c
 from hypclip.data.given import batches
 from hypclip.errors import DataError, InputError
 from tests.support.data import encoded
+from tests.support.models import tiny_model
 from tests.support.search import unchecked
-from tests.support.training import tiny_model
 
 TEXTS = ["a red square", "two dogs", ""]
 

@@ -32,10 +32,10 @@ from tests.support.data import (
     stack,
     stored_as_json,
     take,
-    tiny_model,
     write_pairs,
     write_tar,
 )
+from tests.support.models import tiny_encoder
 
 SIZES = [7, 5, 9, 6, 8, 5]
 THREE_WORKERS = pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
@@ -161,7 +161,7 @@ def test_every_picture_is_decoded_once_however_many_boxes_and_crops(tmp_path, mo
     monkeypatch.setattr("hypclip.data.record.decode", lambda data: decoded.append(data) or decode(data))
     roles = frozenset({"image", "text", "box_image", "box_text"})
     maker = ExampleMaker(roles, 32, AugmentConfig())
-    batches = islice(BatchStream(config([shard], 4), maker, partial(collate, tokenizer=tiny_model().tokenizer)), 3)
+    batches = islice(BatchStream(config([shard], 4), maker, partial(collate, tokenizer=tiny_encoder().tokenizer)), 3)
     assert [batch.images["box_image"].shape for batch in batches] == [(4, 3, 32, 32)] * 3
     assert decoded == [picture] * 12
 

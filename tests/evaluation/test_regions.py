@@ -28,7 +28,7 @@ SPACES = {
     "euclidean": {"geometry": "euclidean"},
     "product": {"geometry": "product", "distance": "l1", "factor_dim": 2, "curv": [0.5, 2.0]},
 }
-each_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+each_geometry = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 each_rule = pytest.mark.parametrize("rule", [Plane(), Plane(0.3), Cone(), Cone(1.2, 0.4, strict=False)], ids=repr)
 
 
@@ -111,7 +111,7 @@ def test_the_sphere_has_cosines_alone():
     assert found == {"pairs": 6, "base_rate": 0.5, "ap": pytest.approx(1 / 3 + 1 / 3 + 3 / 4 / 3), "auc": 8 / 9}
 
 
-@each_space
+@each_geometry
 @each_rule
 def test_what_is_asserted_is_what_the_model_entails(space, rule, monkeypatch):
     model = KnownModel({"x": (1.0,) * 4}, {}, **space, entailment=rule)
@@ -125,7 +125,7 @@ def test_what_is_asserted_is_what_the_model_entails(space, rule, monkeypatch):
     torch.testing.assert_close(scores(model, x, y), whole, rtol=1e-12, atol=1e-12)
 
 
-@each_space
+@each_geometry
 def test_a_point_lies_in_its_own_cone(space):
     rule = Cone(min_radius=0.05)
     model = KnownModel({"x": (1.0,) * 4}, {}, **space, entailment=rule)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from hypclip.errors import DataError
 from hypclip.evaluation.retrieval import read_pairs, retrieval
-from tests.support.data import tiny_model, write_pairs
+from tests.support.data import write_pairs
+from tests.support.models import tiny_encoder
 
 
 class GivenSimilarity:
@@ -134,7 +135,7 @@ def test_what_is_not_a_number_is_never_found(where: str) -> None:
 
 def test_equal_captions_are_equally_similar_to_the_bit() -> None:
     """Else one of two equal captions pushes the other down by rounding."""
-    model = tiny_model()
+    model = tiny_encoder()
     captions = ["a red square", "a blue square", "a red square"] * 40
     texts = model.embed_text(captions)
     generator = torch.Generator().manual_seed(0)

@@ -15,7 +15,8 @@ from hypclip.evaluation.retrieval import read_pairs, retrieval
 from hypclip.evaluation.suite import EvaluationConfig, HierarchyTask, RetrievalTask, ZeroShotTask, prepare
 from hypclip.geometry.entailment import Cone, Plane
 from hypclip.model import HypCLIP
-from tests.support.data import pair, tiny_model, write_tar
+from tests.support.data import pair, write_tar
+from tests.support.models import tiny_encoder
 
 ACCURACY = {"n", "top1", "top5", "mean_per_class"}
 HIERARCHY = {"tie", "lca", "jaccard", "hierarchical_precision", "hierarchical_recall"}
@@ -41,7 +42,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model() -> HypCLIP:
-    return tiny_model()
+    return tiny_encoder()
 
 
 def squares(folder: Path, **settings: object) -> ZeroShotTask:
@@ -103,13 +104,13 @@ def test_an_evaluation_can_be_run_again_and_on_another_model(folder, model):
     evaluations = prepare(EvaluationConfig({"squares": squares(folder)}, {"scenes": scenes(folder)}))
     first, again = ({name: dict(e(model)) for name, e in evaluations.items()} for _ in range(2))
     assert first == again
-    others = [{name: dict(e(tiny_model(seed))) for name, e in evaluations.items()} for seed in range(1, 6)]
+    others = [{name: dict(e(tiny_encoder(seed))) for name, e in evaluations.items()} for seed in range(1, 6)]
     assert any(other != first for other in others)
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_model_in_training_stays_so(folder, training):
-    model = tiny_model().train(training)
+    model = tiny_encoder().train(training)
     evaluations = prepare(
         EvaluationConfig({"squares": squares(folder)}, {"scenes": scenes(folder)}, {"is_a": whole(folder)})
     )
@@ -152,13 +153,13 @@ def test_a_hierarchy_is_measured_with_what_is_given(folder, model):
 def test_a_hierarchy_can_be_measured_again(folder, model):
     evaluate = prepare(EvaluationConfig(hierarchy={"whole": whole(folder)}))["whole"]
     assert evaluate(model) == evaluate(model)
-    assert evaluate(tiny_model(1)) != evaluate(model)
+    assert evaluate(tiny_encoder(1)) != evaluate(model)
 
 
 def test_it_is_the_models_own_rule_that_is_asked(folder):
     evaluate = prepare(EvaluationConfig(hierarchy={"is_a": is_a(folder)}))["is_a"]
     rules = (Cone(), Cone(eta=1e-6), Plane(-100.0))
-    none, less, everything = (evaluate(tiny_model(entailment=rule)) for rule in rules)
+    none, less, everything = (evaluate(tiny_encoder(entailment=rule)) for rule in rules)
     assert everything["0-1/recall"] == everything["1-2/recall"] == 1
     assert less["0-1/recall"] == less["violated/all"] - 1 == 0
     assert none["radius/0"] == less["radius/0"] == everything["radius/0"]
@@ -179,7 +180,7 @@ def test_classes_that_are_in_no_taxonomy_are_named_once(folder, model, tmp_path)
 def test_of_the_sphere_it_is_told_once_what_is_left_out(folder):
     told = []
     evaluate = prepare(EvaluationConfig(hierarchy={"x": whole(folder)}), told.append)["x"]
-    sphere = tiny_model(geometry="sphere")
+    sphere = tiny_encoder(geometry="sphere")
     assert evaluate(sphere) == evaluate(sphere)
     assert told == [
         "hierarchy.x: on the sphere no point is more general than another: ap and auc are those of the cosine, and "
@@ -192,7 +193,7 @@ def test_of_the_sphere_it_is_told_once_what_is_left_out(folder):
 )
 def test_a_hierarchy_in_other_spaces(folder, model, space):
     evaluate = prepare(EvaluationConfig(hierarchy={"x": whole(folder)}))["x"]
-    found = evaluate(tiny_model(**space))
+    found = evaluate(tiny_encoder(**space))
     assert {"0-1/recall", "radius/2", "inside/other_image"} < found.keys()
 
 

@@ -20,7 +20,8 @@ from hypclip.client.picture import to_rgb
 from hypclip.errors import CheckpointError, ConfigError, InputError
 from hypclip.export.huggingface import HypCLIPConfig, HypCLIPForHub, HypCLIPProcessor, export_huggingface
 from hypclip.geometry.entailment import Cone, Plane
-from tests.support.training import ROOT, TOWERS, environment, tiny_model
+from tests.support.models import TOWERS, tiny_model
+from tests.support.training import ROOT, environment
 from train.export import main
 
 TEXTS = ["a dog", "", "a red dog and a <end_of_text> cat", "dog " * 40]

@@ -18,7 +18,7 @@ from hypclip import HypCLIP, checkpoint
 from hypclip.errors import ConfigError, MissingExtraError
 from hypclip.export.onnx import export_onnx, write_graph
 from hypclip.geometry import lorentz
-from tests.support.training import tiny_model
+from tests.support.models import tiny_model
 from train.export import main
 
 TEXT = {"context_length": 16, "width": 32, "heads": 2, "layers": 1}

@@ -17,7 +17,7 @@ from hypclip.client.picture import from_array, to_rgb
 from hypclip.errors import InputError
 from hypclip.export.huggingface import HypCLIPForHub, export_huggingface
 from hypclip.export.processing import HypCLIPImageProcessor, HypCLIPProcessor, HypCLIPTokenizer
-from tests.support.training import TOWERS, tiny_model
+from tests.support.models import TOWERS, tiny_model
 
 TEXTS = [
     "a dog",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hypclip.geometry import cones, lorentz
 from tests.support import reference
-from tests.support.checks import CURVS_DRAWN, DTYPES, each_space, gradients, rotations, tangents
+from tests.support.checks import CURVS_DRAWN, DTYPES, each_curvature, gradients, rotations, tangents
 from tests.support.reference import exact, known_pairs, rounded
 
 each_angle = pytest.mark.parametrize(
@@ -22,7 +22,7 @@ each_angle = pytest.mark.parametrize(
 # Against 50 digits ----------------------------------------------------------------------------------------------------
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("min_radius", [0.1, 0.5])
 def test_half_aperture_is_exact(curv, min_radius):
     edge = math.asinh(2 * min_radius)
@@ -42,7 +42,7 @@ def test_half_aperture_is_exact(curv, min_radius):
     assert error.max() <= 1e-7
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("dim", [2, 8])
 def test_oxy_angle_is_exact_for_near_pairs_far_out(curv, dim):
     p = known_pairs(curv.dtype, curv.item(), dim)
@@ -53,7 +53,7 @@ def test_oxy_angle_is_exact_for_near_pairs_far_out(curv, dim):
         assert (error / (1 + p.rho_y.sinh() / p.separation.sinh())).max() <= 2e-15
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize(
     "dim, radii, each", [(8, (1e-3, 0.1, 1.0, 4.0, 15.0), 2), (512, (1.0, 15.0), 1)], ids=["8", "512"]
 )
@@ -155,7 +155,7 @@ def test_the_angle_of_the_origin_seen_from_anywhere_is_pi():
     torch.testing.assert_close(cones.pairwise_oxy_angle(x, origin, 0.7), torch.full((3, 3), math.pi))
 
 
-@each_space
+@each_curvature
 def test_pairwise_agrees_with_row_wise(curv):
     x, y = torch.randn(2, 5, 4, dtype=curv.dtype)
     row_wise = cones.oxy_angle(x[:, None].expand(5, 5, 4), y[None].expand(5, 5, 4), curv)

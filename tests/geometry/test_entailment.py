@@ -13,9 +13,8 @@ from hypclip.geometry import cones, lorentz, planes
 from hypclip.geometry.entailment import Cone, Plane, pairwise_score
 from hypclip.geometry.metric import Metric
 from hypclip.model import ModelConfig
-from tests.support.model import SPACES
+from tests.support.models import SPACES, tiny_model
 from tests.support.search import unchecked
-from tests.support.training import tiny_model
 
 
 def points(n: int, seed: int, dim: int = 4) -> torch.Tensor:

@@ -18,7 +18,7 @@ from hypclip.errors import HypclipError, InputError, MissingExtraError
 from hypclip.geometry import lorentz, poincare
 from hypclip.geometry.interop import from_geoopt, from_hypll, to_geoopt, to_hypll
 from tests.support import reference
-from tests.support.checks import each_space
+from tests.support.checks import each_curvature
 from tests.support.reference import exact
 
 with warnings.catch_warnings():
@@ -59,7 +59,7 @@ def ball(value, **options):
 
 
 @each_library
-@each_space
+@each_curvature
 def test_points_and_curvature_come_back(library, curv):
     x = reference.points(curv, 8, RADII)
     back, same = there_and_back(library, x, curv)
@@ -116,7 +116,7 @@ def test_a_ball_tangent_at_the_origin_is_half_the_lorentz_tangent(curv):
 # Curvature ------------------------------------------------------------------------------------------------------------
 
 
-@each_space
+@each_curvature
 def test_curvature_conventions(curv):
     x = reference.points(curv, 4, RADII)
     close = {"rtol": 4 * torch.finfo(curv.dtype).eps, "atol": 0}

@@ -13,7 +13,7 @@ from tests.support import reference
 from tests.support.checks import (
     CURVS_DRAWN,
     DTYPES,
-    each_space,
+    each_curvature,
     gradients,
     rotations,
     rows,
@@ -27,7 +27,7 @@ RHO = torch.logspace(-6, np.log10(15), 40).tolist()
 # Against 50 digits ----------------------------------------------------------------------------------------------------
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("dim, radii", [(2, RHO), (16, RHO), (512, RHO[::8])], ids=["2", "16", "512"])
 def test_the_functions_of_one_point_are_exact(curv, dim, radii):
     eps_ratio = torch.finfo(curv.dtype).eps / torch.finfo(torch.float32).eps
@@ -41,7 +41,7 @@ def test_the_functions_of_one_point_are_exact(curv, dim, radii):
     assert radius.max() <= 4e-7 * eps_ratio
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("dim, each", [(2, 4), (16, 2), (512, 1)])
 @pytest.mark.parametrize("reach, bound", [(RHO[::2], 2e-6), ((20.0, 25.0, 32.0), 5e-6)], ids=["15", "32"])
 def test_exp_map0_is_exact(curv, dim, each, reach, bound):
@@ -50,7 +50,7 @@ def test_exp_map0_is_exact(curv, dim, each, reach, bound):
     assert error.max() <= bound * torch.finfo(curv.dtype).eps / torch.finfo(torch.float32).eps
 
 
-@each_space
+@each_curvature
 def test_the_maps_at_the_origin_meet_their_bar_at_every_curvature(curv):
     norms = torch.logspace(-6, 1, 30).tolist()
     v = reference.vectors(norms, 16, curv.dtype, each=2)
@@ -59,7 +59,7 @@ def test_the_maps_at_the_origin_meet_their_bar_at_every_curvature(curv):
     assert reference.relative_rows(lorentz.log_map0(x, curv), reference.log_map0(exact(x), exact(curv))).max() <= 1e-5
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("dim", [2, 8])
 def test_dist_is_exact_for_near_pairs_far_out(curv, dim):
     p = known_pairs(curv.dtype, curv.item(), dim)
@@ -70,7 +70,7 @@ def test_dist_is_exact_for_near_pairs_far_out(curv, dim):
         assert (error / torch.maximum(p.rho_x, p.rho_y).cosh()).max() <= 2e-15
 
 
-@each_space
+@each_curvature
 def test_inner_is_exact_up_to_its_cancellation(curv):
     p = known_pairs(curv.dtype, curv.item())
     want = reference.inner(p.exact_x, p.exact_y, p.c)
@@ -81,7 +81,7 @@ def test_inner_is_exact_up_to_its_cancellation(curv):
     ).all()
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize(
     "dim, radii, each", [(8, (1e-3, 0.1, 1.0, 4.0, 15.0), 2), (512, (1.0, 15.0), 1)], ids=["8", "512"]
 )
@@ -101,7 +101,7 @@ def test_pairwise_functions_keep_to_their_bounds(curv, dim, radii, each):
     assert (rounded(abs(got - half)) / unit).max() <= 1e-6 * eps_ratio
 
 
-@each_space
+@each_curvature
 def test_the_maps_at_a_point_are_exact(curv):
     p = known_pairs(curv.dtype, curv.item())
     single = curv.dtype == torch.float32
@@ -124,7 +124,7 @@ def test_the_maps_at_a_point_are_exact(curv):
     assert (off / bound)[p.rho_y < 15.01].max() <= 1
 
 
-@each_space
+@each_curvature
 def test_parallel_transport_is_exact(curv):
     p = known_pairs(curv.dtype, curv.item())
     v = lorentz.log_map(p.x, p.y, curv)  # every other tangent along the geodesic, the others across and along
@@ -139,7 +139,7 @@ def length(x: reference.Exact, v: reference.Exact, c: reference.Exact) -> torch.
     return rounded(reference.sqrt(abs(reference.tangent_inner(x, v, v, c))))
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("t", [0.0, 0.25, 1.0])
 def test_geodesic_is_exact(curv, t):
     p = known_pairs(curv.dtype, curv.item())
@@ -150,7 +150,7 @@ def test_geodesic_is_exact(curv, t):
     assert error[inside].max() <= (1e-7 if curv.dtype == torch.float32 else 1e-10)
 
 
-@each_space
+@each_curvature
 def test_centroid_is_exact_far_out(curv):
     p = known_pairs(curv.dtype, curv.item())
     weights = torch.rand(len(p.x), 2, dtype=curv.dtype)
@@ -334,7 +334,7 @@ def test_geodesic_takes_a_fraction_for_each_row():
     torch.testing.assert_close(lorentz.geodesic(x, y, t, 0.5), torch.cat(each))
 
 
-@each_space
+@each_curvature
 def test_pairwise_functions_agree_with_the_row_wise_ones(curv):
     x, y = torch.randn(2, 5, 4, dtype=curv.dtype)
     grid_x, grid_y = x[:, None].expand(5, 5, 4), y[None].expand(5, 5, 4)
@@ -387,7 +387,7 @@ def test_gradcheck_of_the_maps_at_a_point_where_they_are_delicate(case):
     assert torch.autograd.gradcheck(lorentz.parallel_transport, (x, y, v, curv))
 
 
-@each_space
+@each_curvature
 def test_coincident_rows_are_at_distance_0_with_gradient_0(curv):
     x = reference.points(curv, 8)
     assert torch.equal(lorentz.dist(x, x, curv), torch.zeros(len(x), dtype=curv.dtype))
@@ -397,7 +397,7 @@ def test_coincident_rows_are_at_distance_0_with_gradient_0(curv):
     assert torch.equal(gradient, torch.zeros_like(x))
 
 
-@each_space
+@each_curvature
 def test_at_the_origin_the_maps_are_the_identity_and_the_radius_has_gradient_0(curv):
     zero = torch.zeros(4, dtype=curv.dtype)
     for function in (lorentz.exp_map0, lorentz.log_map0):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hypclip.geometry import _pairwise, lorentz
 from tests.support import reference
-from tests.support.checks import DTYPES, each_space, gradients
+from tests.support.checks import DTYPES, each_curvature, gradients
 from tests.support.reference import exact, rounded
 
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -42,7 +42,7 @@ def exact_dists(x: Tensor, y: Tensor, curv: Tensor) -> reference.Exact:
 # Against 50 digits ----------------------------------------------------------------------------------------------------
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("dim", [2, 64])
 def test_pairwise_dist_keeps_to_its_bound_from_radius_a_thousandth_to_20(curv, dim):
     for rho in RADII:
@@ -79,7 +79,7 @@ def test_a_matmul_is_right_for_the_logits_of_a_batch(dtype):
         assert error.max() <= 16 * torch.finfo(dtype).eps
 
 
-@each_space
+@each_curvature
 def test_pairwise_dist_is_symmetric(curv):
     eps = torch.finfo(curv.dtype).eps
     for rho in RADII:
@@ -96,7 +96,7 @@ def test_pairwise_dist_is_symmetric(curv):
 # Near pairs -----------------------------------------------------------------------------------------------------------
 
 
-@each_space
+@each_curvature
 def test_near_pairs_are_recomputed_to_the_error_of_dist(curv):
     single = curv.dtype == torch.float32
     for rho in (1e-3, 0.1, 1.0, 4.0, 8.0, 15.0, 20.0):
@@ -126,7 +126,7 @@ def test_without_it_the_nearest_pairs_are_noise(rho):
     assert reference.relative(lorentz.pairwise_dist(x, y, 1.0, exact_within=0.0), want).max() <= 0.01
 
 
-@each_space
+@each_curvature
 def test_coincident_pairs_are_exactly_0_with_finite_gradient(curv):
     x = reference.points(curv, 8, (*RADII, 30.0, 43.0), each=2)
     d = lorentz.pairwise_dist(x, x, curv, exact_within=1e-3)
@@ -167,7 +167,7 @@ def test_the_gradient_of_recomputed_pairs_is_that_of_dist():
 # Gradients ------------------------------------------------------------------------------------------------------------
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("exact_within", [None, 1e-3])
 def test_gradients_are_finite_everywhere(curv, exact_within):
     x = reference.points(curv, 4, (1e-6, *RADII, 30.0, 43.0), each=2)

@@ -10,7 +10,7 @@ from tests.support import reference
 from tests.support.checks import (
     CURVS_DRAWN,
     DTYPES,
-    each_space,
+    each_curvature,
     gradients,
     rotations,
     rows,
@@ -41,7 +41,7 @@ def ball_pairs(curv, dim):
 # Against 50 digits ----------------------------------------------------------------------------------------------------
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("dim", [2, 16])
 def test_the_functions_of_one_point_are_exact(curv, dim):
     near_the_rim, elsewhere = (1e-7, 1e-7) if curv.dtype == torch.float32 else (1e-9, 1e-15)
@@ -59,7 +59,7 @@ def test_the_functions_of_one_point_are_exact(curv, dim):
     assert reference.relative_rows(got, want).max() <= near_the_rim
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("dim", [2, 8])
 def test_the_functions_of_two_points_are_exact(curv, dim):
     bound = 1e-7 if curv.dtype == torch.float32 else 1e-9
@@ -70,7 +70,7 @@ def test_the_functions_of_two_points_are_exact(curv, dim):
     assert reference.relative_rows(poincare.mobius_add(p, q, curv), want).max() <= bound
 
 
-@each_space
+@each_curvature
 def test_the_maps_at_a_point_are_exact(curv):
     single, sqrt_c = curv.dtype == torch.float32, curv.double().sqrt()
     p, q = (t[::3] for t in ball_pairs(curv, 8))
@@ -259,7 +259,7 @@ def test_values_and_gradients_are_finite_near_the_rim(dtype):
     assert all(g.isfinite().all() for g in gradients(poincare.exp_map, p, v, curv))
 
 
-@each_space
+@each_curvature
 def test_coincident_points_are_at_distance_0_with_gradient_0(curv):
     p = ball_points(curv, 8)
     assert torch.equal(poincare.dist(p, p, curv), torch.zeros(len(p), dtype=curv.dtype))
@@ -267,7 +267,7 @@ def test_coincident_points_are_at_distance_0_with_gradient_0(curv):
         assert torch.equal(gradient, torch.zeros_like(p))
 
 
-@each_space
+@each_curvature
 def test_the_maps_at_the_origin_are_multiples_of_the_identity(curv):
     zero = torch.zeros(4, dtype=curv.dtype)
     maps = {poincare.exp_map0: 1.0, poincare.log_map0: 1.0, poincare.to_lorentz: 2.0, poincare.from_lorentz: 0.5}

@@ -12,13 +12,13 @@ from hypclip.training.step import forward_backward
 from serve.inference.engine import ModelEngine
 from serve.settings import Settings
 from serve.telemetry.metrics import Metrics
+from tests.support.models import TOWERS, tiny_model
 from tests.support.objective import apply, gradients, leaves, samples
 from tests.support.pretraining import run as pretrain
 from tests.support.serving import quadrants
 from tests.support.training import (
     HIERARCHY,
     ROOT,
-    TOWERS,
     logged_steps,
     make_batch,
     passes_of,
@@ -26,7 +26,6 @@ from tests.support.training import (
     run_config,
     started,
     state_bits,
-    tiny_model,
     wait_for,
     with_taxonomy,
     write_config,

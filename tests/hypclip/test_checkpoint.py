@@ -12,8 +12,9 @@ import hypclip
 from hypclip import checkpoint
 from hypclip.checkpoint import atomic_directory, load_weights, read_config, save
 from hypclip.errors import CheckpointError, InputError
+from tests.support.models import TOWERS, tiny_model
 from tests.support.search import unchecked
-from tests.support.training import TOWERS, state_bits, tiny_model
+from tests.support.training import state_bits
 
 
 @pytest.fixture

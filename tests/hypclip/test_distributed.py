@@ -20,8 +20,9 @@ from hypclip.errors import TrainingError
 from hypclip.model import HypCLIP
 from hypclip.objective import Loss, Objective
 from hypclip.training.step import forward_backward
+from tests.support.models import tiny_model
 from tests.support.ports import free_port
-from tests.support.training import HIERARCHY, SCALES, below_nothing, make_batch, stand_in, tiny_model, with_taxonomy
+from tests.support.training import HIERARCHY, SCALES, below_nothing, make_batch, stand_in, with_taxonomy
 
 PROCESSES = 2
 CASES: dict[str, tuple[Any, Batch]] = {

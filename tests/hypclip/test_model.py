@@ -12,8 +12,8 @@ from torch import Tensor
 from hypclip.config import build
 from hypclip.errors import ConfigError
 from hypclip.model import HypCLIP, ModelConfig
-from tests.support.model import batch, each_space
-from tests.support.training import TOWERS, tiny_model
+from tests.support.models import TOWERS, each_geometry, tiny_model
+from tests.support.training import batch
 
 TEXTS = ["a red square", "a photograph of two dogs in the snow", "", "x"]
 
@@ -302,7 +302,7 @@ def test_embeddings_in_a_product_are_lifted_factor_by_factor():
         torch.testing.assert_close(got[:, part].double(), lifted(features[:, part] * scale, curv), rtol=1e-5, atol=1e-6)
 
 
-@each_space
+@each_geometry
 def test_every_space_embeds_and_compares(space):
     model = tiny_model(**space)
     texts, images = model.embed_text(TEXTS), model.embed_image(pictures())
@@ -315,7 +315,7 @@ def test_every_space_embeds_and_compares(space):
     torch.testing.assert_close(model.similarity(images, texts), similarity.T, rtol=0, atol=1e-5)
 
 
-@each_space
+@each_geometry
 def test_every_space_is_learned_from_texts_and_images(space):
     model = tiny_model(**space)
     output = model(*batch())
@@ -328,7 +328,7 @@ def test_every_space_is_learned_from_texts_and_images(space):
     assert model.image_tower.conv1.weight.grad.norm() > 0
 
 
-@each_space
+@each_geometry
 def test_nothing_to_embed_is_no_rows(space):
     model = tiny_model(**space)
     assert model.embed_text([]).shape == model.embed_image([]).shape == (0, 16)

@@ -10,9 +10,9 @@ from hypclip.errors import InputError
 from hypclip.geometry import lorentz, product
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.towers.passes import TextPasses
-from tests.support.model import batch, each_space
+from tests.support.models import each_geometry, tiny_model
 from tests.support.search import unchecked
-from tests.support.training import ROLES, tiny_model, tokens_of
+from tests.support.training import ROLES, batch, tokens_of
 
 # Forward --------------------------------------------------------------------------------------------------------------
 
@@ -41,7 +41,7 @@ def test_pictures_of_one_size_share_a_pass():
     assert seen == [6]
 
 
-@each_space
+@each_geometry
 def test_half_precision_towers_give_float32_points(space):
     model = tiny_model(**space)
     images, texts = batch()

@@ -17,7 +17,7 @@ from hypclip.pretrained.clip_sources import PretrainedClip, with_text_model
 from hypclip.pretrained.warm_start import calibrate_scales, load_towers, read_clip
 from hypclip.training.tuning import LoraSettings, TuneConfig, apply, keep_locked_in_eval
 from tests.support.clip_directories import SHAPE, clip_directory, tokenizer_directory
-from tests.support.training import TOWERS, tiny_model
+from tests.support.models import TOWERS, tiny_model
 
 PIXELS = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

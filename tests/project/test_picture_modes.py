@@ -20,9 +20,9 @@ from serve.inputs.images import FORMATS, open_images
 from serve.inputs.images import decode as decode_served
 from serve.settings import Settings
 from tests.support.data import encoded
+from tests.support.models import tiny_model
 from tests.support.search import unchecked
 from tests.support.serving import FakeEngine
-from tests.support.training import tiny_model
 
 WHITE, BLACK = (255,) * 3, (0,) * 3
 

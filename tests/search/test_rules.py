@@ -14,7 +14,7 @@ from hypclip.search import Collection, Cone, LocalStore, ModelMismatch, Plane, P
 from hypclip.search.local.sqlite import FILE
 from hypclip.search.qdrant.store import QdrantStore
 from hypclip.search.rules import as_entry, as_text, of_entry, of_text, same_rule
-from tests.support.data import tiny_model
+from tests.support.models import tiny_encoder
 from tests.support.search import unchecked
 
 RULES = [Cone(), Cone(0.7, 0.02, strict=False), Plane(), Plane(-0.1234567890123456), Plane(1e-9, strict=False)]
@@ -181,4 +181,4 @@ def test_files_of_before_have_the_cones_of_meru_and_damaged_ones_are_named(tmp_p
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_the_space_of_a_model_has_its_rule(rule):
-    assert space_of(tiny_model(entailment=as_entry(rule))).entailment == rule
+    assert space_of(tiny_encoder(entailment=as_entry(rule))).entailment == rule

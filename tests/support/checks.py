@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.support import reference
 
 DTYPES = (torch.float32, torch.float64)
-each_space = pytest.mark.parametrize(
+each_curvature = pytest.mark.parametrize(
     "curv",
     [
         pytest.param(torch.tensor(c, dtype=dtype), id=f"{str(dtype).removeprefix('torch.')}-c={c}")

@@ -19,18 +19,9 @@ from hypclip.data.record import Record
 from hypclip.data.stream import BatchStream, StreamConfig, StreamState
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.towers.passes import TextPasses
+from tests.support.models import TOWERS
 
 RED, GREEN, BLUE, YELLOW = (220, 30, 30), (20, 160, 40), (30, 40, 200), (230, 210, 30)
-TOWERS: dict[str, Any] = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 16, "width": 32, "heads": 2, "layers": 2},
-}
-
-
-def tiny_model(seed: int = 0, **changes: Any) -> HypCLIP:
-    torch.manual_seed(seed)
-    return HypCLIP(ModelConfig(**{"towers": TOWERS, **changes})).eval()
 
 
 # Pictures -------------------------------------------------------------------------------------------------------------

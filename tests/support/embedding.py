@@ -14,16 +14,17 @@ from hypclip import checkpoint
 from hypclip.data.quickstart.shards import write_shards
 from hypclip.model import HypCLIP
 from hypclip.search.local.store import LocalStore
-from tests.support.data import tiny_model, write_pairs
+from tests.support.data import write_pairs
+from tests.support.models import tiny_encoder
 from train.embed import main
 
 
 def make_folder(root: Path) -> Path:
     """Three models, shards of scenes and of pairs, and pictures by class."""
     for name, model in (
-        ("checkpoint", tiny_model()),
-        ("other", tiny_model(1)),
-        ("sphere", tiny_model(geometry="sphere")),
+        ("checkpoint", tiny_encoder()),
+        ("other", tiny_encoder(1)),
+        ("sphere", tiny_encoder(geometry="sphere")),
     ):
         with checkpoint.atomic_directory(root / name) as target:
             checkpoint.save(model, target)

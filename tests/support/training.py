@@ -25,23 +25,13 @@ from torch import Tensor
 
 from hypclip.data.batch import Batch
 from hypclip.geometry import lorentz
-from hypclip.model import HypCLIP, ModelConfig
 from hypclip.roles import BOX_ROLES, MISSING
 from hypclip.towers.passes import TextPasses
+from tests.support.models import TOWERS
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("image", "text", "box_image", "box_text")
-TOWERS: dict[str, Any] = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 16, "width": 32, "heads": 2, "layers": 2},
-}
 COLOURS = {"red": (220, 30, 30), "green": (20, 160, 40), "blue": (30, 40, 200), "yellow": (230, 210, 30)}
-
-
-def tiny_model(seed: int = 0, **changes: Any) -> HypCLIP:
-    torch.manual_seed(seed)
-    return HypCLIP(ModelConfig(**{"towers": TOWERS, **changes}))
 
 
 def passes_of(texts: Mapping[str, Tensor]) -> TextPasses:
@@ -309,3 +299,10 @@ def state_bits(folder: Path) -> dict[str, bytes]:
 
 def without(data: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key not in names}
+
+
+def batch(rows: int = 3, roles=ROLES) -> tuple[dict[str, Tensor], TextPasses]:
+    generator = torch.Generator().manual_seed(2)
+    images = {r: torch.randn(rows, 3, 32, 32, generator=generator) for r in roles if "image" in r}
+    texts = {r: torch.randint(1, 49406, (rows, 4 + len(r)), generator=generator) for r in roles if "text" in r}
+    return images, passes_of(texts)

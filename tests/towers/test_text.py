@@ -19,7 +19,7 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 
 from hypclip.errors import ConfigError
 from hypclip.towers.text import Tokenizer
-from tests.support.training import TOWERS, tiny_model
+from tests.support.models import TOWERS, tiny_model
 
 START, END = 49406, 49407
 CONTEXT = TOWERS["text_cfg"]["context_length"]

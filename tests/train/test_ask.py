@@ -12,7 +12,7 @@ from hypclip import checkpoint
 from hypclip.indexing.units import space_of
 from hypclip.model import HypCLIP
 from hypclip.search import LocalStore, Points
-from tests.support.data import tiny_model
+from tests.support.models import tiny_encoder
 from train.ask import main
 
 PLACES = {"food": (0.3, 0.0), "a fruit": (0.7, 0.02), "a red apple": (1.2, 0.03), "a car": (0.6, 2.0)}
@@ -29,7 +29,7 @@ def at(radius: float, angle: float, dim: int) -> torch.Tensor:
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The arguments that name a model and an index, a picture beside them."""
     with checkpoint.atomic_directory(tmp_path / "checkpoint") as target:
-        checkpoint.save(tiny_model(entailment={"form": "plane"}), target)
+        checkpoint.save(tiny_encoder(entailment={"form": "plane"}), target)
     model = checkpoint.load(tmp_path / "checkpoint")
     vectors = torch.stack([at(*place, model.dim) for place in PLACES.values()] + [at(1.8, 0.05, model.dim)])
     ids = [f"concept/{text}" for text in PLACES] + ["apple.png"]
@@ -90,6 +90,6 @@ def test_mistakes_are_named(asked, arguments, said, capsys, monkeypatch):
 
 def test_a_collection_of_another_rule_is_refused(asked, tmp_path, capsys):
     with checkpoint.atomic_directory(tmp_path / "cones") as target:
-        checkpoint.save(tiny_model(), target)
+        checkpoint.save(tiny_encoder(), target)
     assert main(["--checkpoint", str(tmp_path / "cones"), *asked[2:], "--above", "food"]) == 1
     assert "cones of eta 1" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from hypclip import checkpoint
 from hypclip.errors import InputError
 from hypclip.taxonomy import Taxonomy
 from tests.support.hierarchy import PERFECT, TREE, model_at
-from tests.support.training import tiny_model
+from tests.support.models import tiny_model
 from train.draw import SIDE, drawing, main
 
 CIRCLE = re.compile(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="[\d.]+" stroke="(\S+)" fill="(\S+)"><title>(.+?): √c')

@@ -12,7 +12,7 @@ from hypclip import checkpoint
 from hypclip.config import build, read
 from hypclip.data.quickstart.shards import write_shards
 from hypclip.evaluation.suite import EvaluationConfig
-from tests.support.data import tiny_model
+from tests.support.models import tiny_encoder
 from train import zero_shot
 from train.evaluate import main, table
 
@@ -32,7 +32,7 @@ retrieval:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     with checkpoint.atomic_directory(tmp_path / "checkpoint") as target:
-        checkpoint.save(tiny_model(), target)
+        checkpoint.save(tiny_encoder(), target)
     write_shards(tmp_path / "data", "validation", 8)
     for key, colour in (("r", "red"), ("b", "blue")):
         (tmp_path / "images" / key).mkdir(parents=True)

@@ -12,7 +12,8 @@ from hypclip.model import HypCLIP, ModelConfig
 from hypclip.objective import Objective
 from hypclip.taxonomy import Taxonomy
 from hypclip.training.calibration import FirstRadii, best_threshold, calibrate, calibrate_threshold
-from tests.support.training import HIERARCHY, TOWERS, make_batch, tiny_model, with_taxonomy
+from tests.support.models import TOWERS, tiny_model
+from tests.support.training import HIERARCHY, make_batch, with_taxonomy
 
 
 @pytest.mark.parametrize("space", [{}, {"curv_init": 3.0}, {"geometry": "euclidean"}])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hypclip.training.ema import AveragedWeights
-from tests.support.training import tiny_model
+from tests.support.models import tiny_model
 
 
 def model_with_counter() -> nn.Module:

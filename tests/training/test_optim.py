@@ -5,7 +5,7 @@ import torch
 
 from hypclip.errors import ConfigError
 from hypclip.training.optim import adamw, learning_rate_at, parameter_groups, set_learning_rate
-from tests.support.training import TOWERS, tiny_model
+from tests.support.models import TOWERS, tiny_model
 
 
 def names(model: torch.nn.Module, group: dict) -> set[str]:

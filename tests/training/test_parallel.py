@@ -22,7 +22,8 @@ from hypclip.training import parallel
 from hypclip.training.optim import adamw
 from hypclip.training.step import forward_backward
 from tests.hypclip.test_distributed import PROCESSES, in_two, join
-from tests.support.training import make_batch, passes_of, stand_in, tiny_model, tokens_of
+from tests.support.models import tiny_model
+from tests.support.training import make_batch, passes_of, stand_in, tokens_of
 
 pytestmark = pytest.mark.slow
 

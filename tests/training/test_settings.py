@@ -10,7 +10,8 @@ from hypclip.geometry.metric import Metric
 from hypclip.objective import recipe_from
 from hypclip.objective.recipe import RECIPES
 from hypclip.training.settings import EvaluateConfig, RunConfig, TrainConfig, configure
-from tests.support.training import ROOT, TOWERS, run_config
+from tests.support.models import TOWERS
+from tests.support.training import ROOT, run_config
 
 LEAST = {
     "output_dir": "runs/x",

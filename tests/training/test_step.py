@@ -16,17 +16,8 @@ from hypclip.data.batch import Batch
 from hypclip.model import HypCLIP, Output
 from hypclip.objective import Loss, Objective
 from hypclip.training.step import Embedded, forward_backward
-from tests.support.training import (
-    HIERARCHY,
-    ROLES,
-    SCALES,
-    TOWERS,
-    make_batch,
-    stand_in,
-    tiny_model,
-    tokens_of,
-    with_taxonomy,
-)
+from tests.support.models import TOWERS, tiny_model
+from tests.support.training import HIERARCHY, ROLES, SCALES, make_batch, stand_in, tokens_of, with_taxonomy
 
 FEW_BOXES = (2, 0, 3, 1, 1, 2)
 CASES: dict[str, tuple[Any, Callable[[], Batch]]] = {

@@ -15,7 +15,8 @@ from hypclip.objective import Objective
 from hypclip.training.optim import adamw
 from hypclip.training.step import forward_backward
 from hypclip.training.tuning import LoraSettings, LowRank, TuneConfig, apply, keep_locked_in_eval, merged_state_dict
-from tests.support.training import TOWERS, make_batch, tiny_model, tokens_of
+from tests.support.models import TOWERS, tiny_model
+from tests.support.training import make_batch, tokens_of
 
 LORA = TuneConfig(lora=LoraSettings(rank=4, alpha=8.0, image_blocks=1, text_blocks=2))
 SCALARS = {"log_curv", "log_logit_scale", "log_image_scale", "log_text_scale"}

@@ -14,7 +14,8 @@ from hypclip.objective.recipe import LOGIT_SCALE, RECIPES
 from hypclip.training import parallel
 from hypclip.training.optim import adamw
 from hypclip.training.step import forward_backward
-from tests.support.training import make_batch, tiny_model
+from tests.support.models import tiny_model
+from tests.support.training import make_batch
 
 READS = {Tensor.tolist, Tensor.cpu, Tensor.numpy}
 WAITING = {

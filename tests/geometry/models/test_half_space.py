@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypclip.geometry import lorentz
 from hypclip.geometry.models import half_space
 from tests.support import reference
-from tests.support.checks import CURVS_DRAWN, DTYPES, each_space, gradients, tangents
+from tests.support.checks import CURVS_DRAWN, DTYPES, each_curvature, gradients, tangents
 from tests.support.reference import exact, known_pairs, rounded
 
 NEAR = tangents(max_norm=5.0)
@@ -21,7 +21,7 @@ def half_space_points(v: torch.Tensor, curv: float) -> torch.Tensor:
 # Against 50 digits ----------------------------------------------------------------------------------------------------
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("dim", [1, 2, 8])
 def test_the_maps_are_exact(curv, dim):
     single = curv.dtype == torch.float32
@@ -40,7 +40,7 @@ def test_the_maps_are_exact(curv, dim):
     assert (off <= (1e-7 * length if single else 1e-15 * time)).all()
 
 
-@each_space
+@each_curvature
 def test_dist_is_exact_at_every_radius(curv):
     pairs = known_pairs(curv.dtype, curv.item())
     h, g = (half_space.from_lorentz(x, curv) for x in (pairs.x, pairs.y))
@@ -50,7 +50,7 @@ def test_dist_is_exact_at_every_radius(curv):
     assert error.max() <= (1e-7 if curv.dtype == torch.float32 else 2e-15)
 
 
-@each_space
+@each_curvature
 def test_a_radius_is_kept_as_documented(curv):
     eps = torch.finfo(curv.dtype).eps
     x = reference.points(curv, 8, (1e-6, 1e-3, 1.0, 15.0))
@@ -80,7 +80,7 @@ def test_horizontal_moves_and_scaling_change_no_distance(v, u, curv, aside, scal
     torch.testing.assert_close(moved, half_space.dist(h, g, curv), rtol=1e-9, atol=1e-9)
 
 
-@each_space
+@each_curvature
 def test_the_distance_up_is_the_logarithm_of_the_heights(curv):
     h = torch.tensor([[1.0, 2.0, 1e-5], [1.0, 2.0, 3.0]], dtype=curv.dtype)
     d = half_space.dist(h[0], h[1], curv)
@@ -95,7 +95,7 @@ def test_the_metric_is_the_euclidean_one_over_the_height(v, curv, direction):
     torch.testing.assert_close(half_space.dist(h + step / 2, h - step / 2, curv), want, rtol=1e-8, atol=0.0)
 
 
-@each_space
+@each_curvature
 def test_the_origin_and_the_last_axis_are_where_documented(curv):
     zero = torch.zeros(3, dtype=curv.dtype)
     origin = torch.tensor([0.0, 0.0, 1.0]).to(curv) / curv.sqrt()
@@ -121,7 +121,7 @@ def test_gradcheck_of_dist_where_it_is_delicate(case):
     )
 
 
-@each_space
+@each_curvature
 def test_coincident_points_are_at_distance_0_with_gradient_0(curv):
     h = half_space.from_lorentz(reference.points(curv, 8), curv)
     assert torch.equal(half_space.dist(h, h, curv), torch.zeros(len(h), dtype=curv.dtype))

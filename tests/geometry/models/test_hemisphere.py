@@ -7,7 +7,7 @@ from hypothesis import given
 from hypclip.geometry import lorentz
 from hypclip.geometry.models import half_space, hemisphere
 from tests.support import reference
-from tests.support.checks import CURVS_DRAWN, DTYPES, each_space, gradients, tangents
+from tests.support.checks import CURVS_DRAWN, DTYPES, each_curvature, gradients, tangents
 from tests.support.reference import exact, known_pairs
 
 NEAR = tangents(max_norm=5.0)
@@ -16,7 +16,7 @@ NEAR = tangents(max_norm=5.0)
 # Against 50 digits ----------------------------------------------------------------------------------------------------
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("dim", [1, 2, 8])
 def test_the_maps_are_exact(curv, dim):
     bound = 1e-7 if curv.dtype == torch.float32 else 1e-15
@@ -29,7 +29,7 @@ def test_the_maps_are_exact(curv, dim):
     assert reference.relative_rows(hemisphere.to_lorentz(j, curv), want).max() <= bound
 
 
-@each_space
+@each_curvature
 def test_dist_is_exact(curv):
     pairs = known_pairs(curv.dtype, curv.item())
     j, i = (hemisphere.from_lorentz(x, curv) for x in (pairs.x, pairs.y))
@@ -43,7 +43,7 @@ def test_dist_is_exact(curv):
         assert (reference.absolute(got, want) / reach).max() <= 2e-15
 
 
-@each_space
+@each_curvature
 def test_the_way_there_and_back_keeps_every_digit(curv):
     x = reference.points(curv, 8)
     back = hemisphere.to_lorentz(hemisphere.from_lorentz(x, curv), curv)
@@ -81,7 +81,7 @@ def test_only_the_ray_counts(v, u, curv):
 # Gradients ------------------------------------------------------------------------------------------------------------
 
 
-@each_space
+@each_curvature
 def test_coincident_points_are_at_distance_0_with_gradient_0(curv):
     j = hemisphere.from_lorentz(reference.points(curv, 8), curv)
     assert torch.equal(hemisphere.dist(j, j, curv), torch.zeros(len(j), dtype=curv.dtype))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypclip.geometry import lorentz
 from hypclip.geometry.models import klein
 from tests.support import reference
-from tests.support.checks import CURVS_DRAWN, DTYPES, each_space, gradients, tangents
+from tests.support.checks import CURVS_DRAWN, DTYPES, each_curvature, gradients, tangents
 from tests.support.reference import exact, known_pairs, rounded
 
 NEAR = tangents(max_norm=4.0)
@@ -28,7 +28,7 @@ def klein_pairs(curv):
 # Against 50 digits ----------------------------------------------------------------------------------------------------
 
 
-@each_space
+@each_curvature
 @pytest.mark.parametrize("dim", [2, 16])
 def test_from_lorentz_is_exact(curv, dim):
     x = reference.points(curv, dim)
@@ -36,7 +36,7 @@ def test_from_lorentz_is_exact(curv, dim):
     assert error.max() <= (1e-7 if curv.dtype == torch.float32 else 1e-15)
 
 
-@each_space
+@each_curvature
 def test_to_lorentz_and_dist_are_exact(curv):
     k, m, exact_k, exact_m, gap = klein_pairs(curv)
     bound = 1e-7 if curv.dtype == torch.float32 else 1e-15 / gap
@@ -46,7 +46,7 @@ def test_to_lorentz_and_dist_are_exact(curv):
     assert (error / bound).max() <= 1
 
 
-@each_space
+@each_curvature
 def test_einstein_midpoint_is_exact(curv):
     k, m, exact_k, exact_m, gap = klein_pairs(curv)
     weights = torch.rand(len(k), 2, dtype=curv.dtype)
@@ -122,7 +122,7 @@ def test_gradcheck_of_dist_where_it_is_delicate(case):
     )
 
 
-@each_space
+@each_curvature
 def test_coincident_points_are_at_distance_0_with_gradient_0(curv):
     k = klein.from_lorentz(reference.points(curv, 8, (1e-6, 0.1, 1.0, 6.0)), curv)
     assert torch.equal(klein.dist(k, k, curv), torch.zeros(len(k), dtype=curv.dtype))

@@ -11,7 +11,7 @@ from hypclip.towers.build import build_towers
 from hypclip.towers.text import Tokenizer
 from hypclip.towers.tokens import TokenRows
 from serve.inference.packed import PackedTower, can_be_packed, pack, read_packed
-from tests.support.training import tiny_model
+from tests.support.models import tiny_model
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 TEXTS = ["", "a dog", "x" * 500, "a dog <end_of_text> and a cat", "two dogs", "a dog", "a cat " * 60, "A café, 18 °C"]

@@ -16,7 +16,8 @@ from hypclip import checkpoint
 from hypclip.search.local.store import LocalStore
 from hypclip.search.qdrant.store import QdrantStore
 from hypclip.search.types import Points
-from tests.support.data import encoded, pair, quadrants, tiny_model, write_tar
+from tests.support.data import encoded, pair, quadrants, write_tar
+from tests.support.models import tiny_encoder
 from train.embed import main
 
 
@@ -25,7 +26,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     for seed, name in enumerate(("checkpoint", "other")):
         with checkpoint.atomic_directory(root / name) as target:
-            checkpoint.save(tiny_model(seed), target)
+            checkpoint.save(tiny_encoder(seed), target)
     return root
 
 

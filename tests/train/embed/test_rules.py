@@ -9,8 +9,8 @@ import pytest
 from hypclip import checkpoint
 from hypclip.indexing.parquet import read_space
 from hypclip.search import Cone, LocalStore, Plane
-from tests.support.data import tiny_model
 from tests.support.embedding import call, make_folder, points_in
+from tests.support.models import tiny_encoder
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The usual folder, and the same weights once more as a model of half-spaces."""
     root = make_folder(tmp_path_factory.mktemp("rules"))
     with checkpoint.atomic_directory(root / "planes") as target:
-        checkpoint.save(tiny_model(entailment={"form": "plane", "threshold": 0.25}), target)
+        checkpoint.save(tiny_encoder(entailment={"form": "plane", "threshold": 0.25}), target)
     return root
 
 

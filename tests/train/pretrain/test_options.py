@@ -18,6 +18,7 @@ from hypclip.data.batch import Batch
 from hypclip.evaluation.suite import RetrievalTask, prepare
 from hypclip.objective import Loss, Objective
 from hypclip.training.settings import EvaluateConfig
+from tests.support.models import TOWERS
 from tests.support.pretraining import (
     after,
     assert_refused,
@@ -30,7 +31,7 @@ from tests.support.pretraining import (
     step_of,
     steps_in,
 )
-from tests.support.training import TOWERS, read_log, started
+from tests.support.training import read_log, started
 from train import parts, pretrain
 
 # Averaged weights -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from transformers import BertConfig, BertModel
 
 import hypclip
 from tests.support.clip_directories import SHAPE, clip_directory, tokenizer_directory
+from tests.support.models import TOWERS
 from tests.support.pretraining import (
     assert_refused,
     assert_resumes,
@@ -24,7 +25,7 @@ from tests.support.pretraining import (
     run,
     step_of,
 )
-from tests.support.training import TOWERS, run_config, without, write_config
+from tests.support.training import run_config, without, write_config
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypclip.training.checkpointing.state import TrainState, snapshot
 from hypclip.training.ema import AveragedWeights
 from hypclip.training.optim import adamw
 from tests.hypclip.test_distributed import in_two, join
-from tests.support.training import tiny_model
+from tests.support.models import tiny_model
 
 
 def work(rank: int, port: int, folder: Path) -> None:

@@ -19,7 +19,7 @@ from hypclip.training.checkpointing.state import (
 from hypclip.training.ema import AveragedWeights
 from hypclip.training.optim import adamw
 from hypclip.training.tuning import LoraSettings, TuneConfig, apply
-from tests.support.training import TOWERS, tiny_model
+from tests.support.models import TOWERS, tiny_model
 
 STREAMS = [{"positions": {"0": [1, 7]}, "turn": 0, "read": 27, "skipped": {"no caption": 2}}, {"positions": {}}]
 

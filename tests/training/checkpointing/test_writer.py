@@ -26,7 +26,8 @@ from hypclip.training.checkpointing.manifest import checkpoint_path, newest, ver
 from hypclip.training.checkpointing.state import Snapshot, TrainState, snapshot
 from hypclip.training.checkpointing.writer import Saver
 from hypclip.training.optim import adamw
-from tests.support.training import state_bits, tiny_model, wait_for
+from tests.support.models import tiny_model
+from tests.support.training import state_bits, wait_for
 
 FILES = {"config.yaml", "manifest.json", "model.safetensors", "state.json", "state.safetensors"}
 

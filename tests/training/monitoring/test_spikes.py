@@ -10,7 +10,7 @@ from hypclip.errors import ConfigError, TrainingError
 from hypclip.training.checkpointing.state import TrainState, restore, snapshot
 from hypclip.training.monitoring.spikes import SpikeConfig, check_spike
 from hypclip.training.optim import adamw
-from tests.support.training import tiny_model
+from tests.support.models import tiny_model
 
 CONFIG = SpikeConfig(deviations=6.0, window=10, stop_after=3)
 WINDOW = [2.0, 2.1, 1.9, 2.05, 1.95, 2.0, 2.1, 1.9, 2.05, 1.95]

@@ -14,7 +14,8 @@ from hypclip.data.batch import Batch
 from hypclip.training.monitoring import throughput
 from hypclip.training.monitoring.throughput import Throughput, model_flops
 from hypclip.training.tuning import LoraSettings, TuneConfig, apply
-from tests.support.training import TOWERS, make_batch, tiny_model
+from tests.support.models import TOWERS, tiny_model
+from tests.support.training import make_batch
 
 CPU = torch.device("cpu")
 
