@@ -1,4 +1,4 @@
-"""Attention to train with on a CPU: written out, since the fused operator's backward pass is slow there."""
+"""Explicit (unfused) attention for training on a CPU, where the backward pass of the fused operator is slow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _SHORT = 64
-"""Tokens up to which float32 too is faster written out; half precision is up to _LONGEST."""
+"""Tokens up to which explicit attention is faster in float32; in half precision it is up to _LONGEST."""
 _LONGEST = 512
 """Tokens beyond which the matrix of all pairs would take too much memory."""
 
@@ -23,12 +23,12 @@ def attention_for(rows: Tensor) -> contextlib.AbstractContextManager[object]:
     (tests/benchmarks/bench_attention.py). Elsewhere, and without gradients, nothing changes.
     """
     if rows.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return _WrittenOut()
+        return _ExplicitAttention()
     return contextlib.nullcontext()
 
 
-def write_out(tower: nn.Module) -> nn.Module:
-    """Do the same in the torch.nn.MultiheadAttention layers of a tower, which no context reaches; return the tower."""
+def use_explicit_attention(tower: nn.Module) -> nn.Module:
+    """Make a tower's torch.nn.MultiheadAttention layers explicit too, which no context reaches; return the tower."""
     for module in tower.modules():
         if isinstance(module, nn.MultiheadAttention):
             module.register_forward_pre_hook(_ask_for_weights, with_kwargs=True)
@@ -50,7 +50,7 @@ def _ask_for_weights(
     return args, kwargs
 
 
-class _WrittenOut(TorchFunctionMode):
+class _ExplicitAttention(TorchFunctionMode):
     """Replace scaled_dot_product_attention by its formula, where that is faster."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""Attention for training on a CPU: forward and backward, torch's fused operator over the written-out formula.
+"""Attention for training on a CPU: forward and backward, torch's fused operator over explicit attention.
 
 python tests/benchmarks/bench_attention.py
 """
@@ -35,7 +35,7 @@ def main() -> None:
                     ratios.append(fused / written)
                     ours.append(written)
             what = f"{name} {tuple(shape)}, {str(dtype).removeprefix('torch.')}"
-            print(f"{what:<48} {1e3 * median(ours):6.1f} ms; fused over written out {median(ratios):.2f} x")
+            print(f"{what:<48} {1e3 * median(ours):6.1f} ms; fused over explicit {median(ratios):.2f} x")
 
 
 def seconds(attend: Callable[[], Tensor], gradient: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Attention written out for training on a CPU: the same numbers and gradients, where it is asked for only."""
+"""Explicit attention for training on a CPU: the same numbers and gradients, where it is asked for only."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention as fused
 
-from hypclip.towers.attention import attention_for, write_out
+from hypclip.towers.attention import attention_for, use_explicit_attention
 
 SHAPE = (2, 4, 9, 16)
 
@@ -87,7 +87,7 @@ def test_without_gradients_nothing_changes():
 def test_layers_of_torch(batch_first, rows, written_out):
     torch.manual_seed(0)
     plain = nn.MultiheadAttention(16, 4, batch_first=batch_first)
-    layer = write_out(copy.deepcopy(plain))
+    layer = use_explicit_attention(copy.deepcopy(plain))
     x = torch.randn(2, rows, 16) if batch_first else torch.randn(rows, 2, 16)
     mask = torch.full((rows, rows), -torch.inf).triu(1)
     expected = plain(x, x, x, need_weights=False, attn_mask=mask)[0]
@@ -99,6 +99,6 @@ def test_layers_of_torch(batch_first, rows, written_out):
 
 
 def test_weights_that_are_asked_for_are_those_of_torch():
-    layer = write_out(plain := nn.MultiheadAttention(16, 4, batch_first=True))
+    layer = use_explicit_attention(plain := nn.MultiheadAttention(16, 4, batch_first=True))
     x = torch.randn(2, 5, 16)
     assert layer(x, x, x)[1].shape == plain(x, x, x)[1].shape == (2, 5, 5)
