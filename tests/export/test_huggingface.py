@@ -298,6 +298,7 @@ def test_a_tokenizer_of_another_kind_is_refused(folder: Path, tmp_path: Path) ->
         AutoModel.from_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_without_transformers_the_extra_is_named() -> None:
     """And hypclip itself works without."""
     code = (

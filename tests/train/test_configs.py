@@ -255,6 +255,7 @@ def told(tmp_path) -> Path:
     return script
 
 
+@pytest.mark.slow
 def test_two_processes_start_on_the_cpu_and_see_no_gpu(told):
     with start(told, "cpu_2") as launcher:
         output, _ = launcher.communicate(timeout=120)
@@ -262,6 +263,7 @@ def test_two_processes_start_on_the_cpu_and_see_no_gpu(told):
     assert sorted(output.splitlines()) == ["0 2 0 -1,-1", "1 2 1 -1,-1"]
 
 
+@pytest.mark.slow
 def test_the_demo_launches_without_advice(told):
     """By its very command, where nobody has said how many threads."""
     recipe = (ROOT / "Makefile").read_text().replace("\\\n", "")

@@ -27,7 +27,7 @@ from tests.support.training import make_batch, passes_of, stand_in, tokens_of
 
 pytestmark = pytest.mark.slow
 
-STEPS = 20
+STEPS = 10
 WAYS = [(way, parts) for way in ("ddp", "ddp, texts by length", "fsdp") for parts in (1, 2)]
 
 

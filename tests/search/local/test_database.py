@@ -409,6 +409,7 @@ while start := sys.stdin.readline():
 """
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_to_a_kill_and_batches_are_whole(tmp_path):
     command = [sys.executable, "-c", _WRITER, str(tmp_path)]
     kept, start, rng = set(), 0, random.Random(0)

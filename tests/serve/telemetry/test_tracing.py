@@ -99,6 +99,7 @@ def test_no_text_key_or_picture_gets_into_a_span(traced):
     assert "hyp_secret" not in str(dict(span.attributes))
 
 
+@pytest.mark.slow
 def test_without_a_setting_there_is_no_middleware_and_no_package():
     assert Tracing(None).middleware == []
     Tracing(None).close()

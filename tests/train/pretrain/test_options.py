@@ -37,6 +37,7 @@ from train import parts, pretrain
 # Averaged weights -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_finished_model_has_the_averages_and_resumes(tmp_path, shards):
     output_dir = assert_resumes(config_of(tmp_path, shards, train__ema_decay=0.15, train__checkpoint_every=1), tmp_path)
     weights = [load_file(step_of(output_dir, step) / "model.safetensors") for step in range(1, 5)]
@@ -120,6 +121,7 @@ def test_spikes_in_a_row_end_the_run(tmp_path, shards, monkeypatch, capfd):
 # How it is computed ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_computes_the_same(tmp_path, shards, plain):
     output_dir = assert_resumes(config_of(tmp_path, shards, train__gradient_checkpointing=True), tmp_path)
     assert losses(output_dir) == pytest.approx(losses(plain), abs=1e-5)
@@ -151,6 +153,7 @@ def test_deterministic_operations_are_asked_for(tmp_path, shards, plain, monkeyp
     assert losses(tmp_path / "run") == losses(plain)
 
 
+@pytest.mark.slow
 def test_fp16_scales_gradients_and_keeps_weights_of_full_precision(tmp_path, shards, plain):
     output_dir = assert_resumes(config_of(tmp_path, shards, train__precision="fp16"), tmp_path)
     assert losses(output_dir)[0] == pytest.approx(losses(plain)[0], rel=0.01)
@@ -187,6 +190,7 @@ def timm_towers(**kwargs: Any) -> dict[str, Any]:
     return {**TOWERS, "vision_cfg": vision}
 
 
+@pytest.mark.slow
 def test_pictures_of_boxes_can_be_smaller(tmp_path, shards, monkeypatch):
     seen: list[dict[str, int]] = []
 
@@ -225,6 +229,7 @@ def test_a_box_size_leaves_the_start_as_it_was(tmp_path, shards):
     assert all(torch.allclose(last[name], tensor, rtol=0, atol=1e-9) for name, tensor in first.items())
 
 
+@pytest.mark.slow
 def test_a_run_may_save_memory_from_some_step_on(tmp_path, shards, plain):
     config = config_of(tmp_path, shards)
     assert run(config) == 0

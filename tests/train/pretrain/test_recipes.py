@@ -37,6 +37,7 @@ def parts_of(recipe: Recipe) -> set[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_by_its_name_alone(name, config, tmp_path):
     """What the model needs to know of it, it is told; what is left can be loaded without the config."""
@@ -93,6 +94,7 @@ def several(tmp_path, shards) -> Path:
     return write_config(tmp_path / "several.yaml", settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [2, 3])
 def test_parts_of_a_batch_train_as_the_whole_does(accumulate, several, tmp_path):
     """Four samples in parts of two, and of one and two; without the dropped patches, which are drawn in other order."""
@@ -105,6 +107,7 @@ def test_parts_of_a_batch_train_as_the_whole_does(accumulate, several, tmp_path)
         )
 
 
+@pytest.mark.slow
 def test_a_run_of_several_boxes_in_parts_goes_on_bit_for_bit(several, tmp_path):
     """With patches dropped at random in each part."""
     assert run(several, "train.keep_checkpoints=3") == 0

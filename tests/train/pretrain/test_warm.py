@@ -58,6 +58,7 @@ def test_a_run_that_goes_on_needs_its_source_no_more(tmp_path, shards, capsys):
     assert_refused(config, capsys, "cannot start from '.*clip': expected an open_clip model and tag")
 
 
+@pytest.mark.slow
 def test_a_run_without_a_whole_checkpoint_reads_its_source_again(tmp_path, shards, flat, capsys):
     config = config_of(tmp_path, shards, warm_start={"source": str(flat)})
     assert run(config) == 0
@@ -71,6 +72,7 @@ def test_a_run_without_a_whole_checkpoint_reads_its_source_again(tmp_path, shard
     assert_same_run(tmp_path / "run", tmp_path / "plain")
 
 
+@pytest.mark.slow
 def test_a_text_model_reads_the_captions(tmp_path, shards, flat):
     bert = tmp_path / "bert"
     torch.manual_seed(3)
@@ -120,6 +122,7 @@ def test_adapters_are_trained_merged_and_resumed(tmp_path, shards):
     assert all(torch.equal(written[name], tensor) for name, tensor in finished.items())
 
 
+@pytest.mark.slow
 def test_adapters_with_averages_resume(tmp_path, shards):
     lora = {"rank": 2, "image_blocks": 1, "text_blocks": 1}
     config = config_of(tmp_path, shards, tune={"lora": lora}, train__ema_decay=0.9)
@@ -127,6 +130,7 @@ def test_adapters_with_averages_resume(tmp_path, shards):
     assert not any("parametrizations" in name for name in finished)
 
 
+@pytest.mark.slow
 def test_locked_towers_stay_and_resume(tmp_path, shards):
     tune = {"lock_image": True, "unlocked_image_blocks": 1, "lock_text": True}
     changed = moved(assert_resumes(config_of(tmp_path, shards, tune=tune), tmp_path))
@@ -139,6 +143,7 @@ def test_locked_towers_stay_and_resume(tmp_path, shards):
     assert not any(name.startswith("image_tower.transformer.resblocks.0.") for name in changed)
 
 
+@pytest.mark.slow
 def test_lower_layers_move_less_and_resume(tmp_path, shards, plain):
     """Adam's first updates have the size of the learning rate: a third of it a layer."""
     layer_decay = {"image_layer_decay": 0.1, "text_layer_decay": 0.1}
