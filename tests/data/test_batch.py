@@ -137,6 +137,7 @@ def test_a_batch_is_normalised_on_its_way_to_the_device() -> None:
     assert batch.to(torch.device("cpu")).images["image"].dtype == torch.uint8
 
 
+@pytest.mark.slow
 def test_scores_are_odds_and_zero_is_never() -> None:
     """Chi-square of 8,000 draws by the odds 1 : 2 : 5 : 0, and of 2,000 visits by the odds of a record's boxes."""
     boxes = [

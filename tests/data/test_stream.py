@@ -330,6 +330,7 @@ def test_files_that_are_no_shards_are_an_error(tmp_path, content, why):
         take(cheap_stream(config(find_shards(str(tmp_path)), max_bad_shards=0)), 1)
 
 
+@pytest.mark.slow
 @HANGS
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("cut", [0, 1, 2])

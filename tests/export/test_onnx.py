@@ -195,6 +195,7 @@ def test_the_lift_keeps_its_accuracy_at_every_radius(tmp_path: Path, space: str)
             torch.testing.assert_close(lorentz.radius(rows, curv), torch.full((8,), norm), rtol=2e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_a_tower_whose_rows_always_fill_the_context_says_so(tmp_path: Path) -> None:
     """Its features would change with the padding."""
     model = model_of(VIT, {**TEXT, "no_causal_mask": True, "pool_type": "last"}, geometry="euclidean")
@@ -234,6 +235,7 @@ class Counting(nn.Module):
         return rows.flatten(1)[:, :1].float() * self.calls * torch.ones(16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tower", "reason"),
     [(Undecided(), "data-dependent"), (Counting(), r"features of a \(2, 3, 32, 32\) .* are off by")],

@@ -196,6 +196,7 @@ def test_the_maps_at_the_origin_are_exact():
 # Gradients ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_function
 @each_curv
 def test_gradcheck(function, curv):

@@ -24,6 +24,8 @@ from tests.support.models import tiny_model
 from tests.support.ports import free_port
 from tests.support.training import HIERARCHY, SCALES, below_nothing, make_batch, stand_in, with_taxonomy
 
+pytestmark = pytest.mark.slow
+
 PROCESSES = 2
 CASES: dict[str, tuple[Any, Batch]] = {
     "hycoclip": ({"base": "hycoclip", "skip_duplicates": True}, make_batch()),

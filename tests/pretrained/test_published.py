@@ -219,6 +219,7 @@ def test_half_precision_weights_become_single():
 # Kinds and keys -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_meru_and_hycoclip_are_told_apart_by_whoever_knows():
     weights = tiny("hycoclip")
     assert published(weights).notes == {"name": "meru_or_hycoclip_vit_tiny"}
@@ -293,6 +294,7 @@ def test_widths_of_none_of_the_sizes_are_refused():
         convert(tiny("meru"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "shape"), list(zip(SIZES, (S, B, L), strict=True)), ids=["s", "b", "l"])
 @pytest.mark.parametrize("kind", ["phyclip", "uncha"])
 def test_the_three_sizes_are_recognised_and_their_towers_have_the_heads(size, shape, kind):

@@ -98,6 +98,7 @@ def test_a_config_says_what_it_is(recipe, size, shards):
     assert plan.config.tune == type(plan.config.tune)()
 
 
+@pytest.mark.slow
 @each_config
 def test_towers_are_those_of_the_published_checkpoints(recipe, size):
     model = empty_model(file_of(recipe, size))

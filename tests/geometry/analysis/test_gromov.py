@@ -275,6 +275,7 @@ def test_distances_keep_to_their_bound(metric, dim, offset):
     assert (got - exact).abs().max() <= 1e-7 * exact.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["euclidean", "angle"])
 @pytest.mark.parametrize("n, dim", [(300, 512), (300, 300), (300, 30)])
 def test_gaussian_noise_is_not_told_from_its_nulls(metric, n, dim):

@@ -101,6 +101,7 @@ def test_knn_is_brute_force(shared, where, count, k):
             assert hit.angle is hit.aperture is hit.margin is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", WHERES)
 @pytest.mark.parametrize("page", [3, 64])
 def test_pages_concatenate_to_the_whole(shared, where, page):

@@ -97,6 +97,7 @@ def test_any_distance_is_enough_to_find_everything(reach):
     assert found == set(range(len(points)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("every_row_twice")
 @settings(max_examples=60)
 @given(SEEDS, DIMS, CURVS, RADII, ETAS, MIN_RADII, st.sampled_from(["ancestors", "descendants"]))
@@ -185,6 +186,7 @@ def test_what_is_just_inside_a_cone_is_among_the_candidates(seed, dim, curv, rho
     assert set(np.flatnonzero(inside)) <= keys_at(snapshot, found)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(SEEDS, st.sampled_from([2, 3, 8]), CURVS, RADII, ETAS, MIN_RADII, KINDS, st.sampled_from([None, 9]))
 def test_the_ancestors_of_every_place_are_among_the_candidates_of_the_arc(

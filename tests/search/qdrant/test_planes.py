@@ -43,6 +43,7 @@ def brute(pool, query, side, plane, curv):
     return height, distance, lorentz.radius(x, curv), inside.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [-0.7, 0.0, 0.4])
 @pytest.mark.parametrize("side", ["ancestors", "descendants"])
 def test_half_spaces_hold_what_brute_force_says(filled, side, threshold):

@@ -143,6 +143,7 @@ def test_points_within_a_distance(filled, where):
             assert (found(result), result.total, result.exact) == (wanted[3:13], len(wanted), True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("min_radius", [0.05, 0.1, 0.2])
 @pytest.mark.parametrize("eta", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("side", ["ancestors", "descendants"])
