@@ -133,9 +133,8 @@ def pairwise_score(
     _, norm_x, unit_x = lorentz.polar(general, c)
     _, norm_y, unit_y = lorentz.polar(specific, c)
     om = 1 - unit_x @ unit_y.T
-    if isinstance(
-        entailment, Cone
-    ):  # the angle at the apex itself is 0, which rounding in the product would leave open
+    # The angle at the apex itself is 0, which rounding in the product would leave open; a height there is 0 either way.
+    if isinstance(entailment, Cone):
         om = om.masked_fill(coincident(general, specific), 0)
     return score(entailment, norm_x, norm_y.T, om, hyperbolic=metric.is_hyperbolic)
 

@@ -43,11 +43,11 @@ class TextPasses:
             pass_tokens: what a pass costs besides its tokens, in tokens; None for a pass per role whatever the lengths.
         """
         counts = {role: len(rows.lengths) for role, rows in texts.items()}
-        if pass_tokens is not None and texts:
+        if pass_tokens is not None and any(counts.values()):
             rows = TokenRows.joined(texts.values())
             order = sorted(range(len(rows.lengths)), key=rows.lengths.__getitem__)
             lengths = [rows.lengths[text] for text in order]
-            padded = sum(len(role.lengths) * max(role.lengths) for role in texts.values())
+            padded = sum(len(role.lengths) * max(role.lengths, default=0) for role in texts.values())
             if sizes := passes_by_length(lengths, padded, len(texts), pass_tokens):
                 tokens, by_length = rows.padded(pad_id), torch.tensor(order)
                 ends = itertools.accumulate(sizes)

@@ -1,7 +1,7 @@
 """Responses written as JSON from the values of the service.
 
-Pydantic would validate and copy every number: of 1,000 hits that takes 25 ms of the event loop, and this 1 ms. The
-response models are for the OpenAPI document, which tests hold the responses to.
+Pydantic would validate and copy every number, on the event loop. The response models are for the OpenAPI document, to
+which tests hold the responses.
 """
 
 from __future__ import annotations

@@ -108,3 +108,12 @@ def test_every_tensor_of_passes_is_changed():
     moved = TextPasses.plan(TEXTS, PAD, 5).map(lambda x: x.to("meta"))
     assert moved.order is not None
     assert {x.device.type for x in [*moved.passes, moved.order]} == {"meta"}
+
+
+@pytest.mark.parametrize("pass_tokens", [None, 1])
+def test_a_role_may_have_no_texts(pass_tokens):
+    none, some = TokenRows(torch.zeros(0, dtype=torch.int64), []), TokenRows(torch.tensor([1, 2, 3]), [2, 1])
+    planned = TextPasses.plan({"text": some, "box_text": none}, 0, pass_tokens)
+    assert planned.counts == {"text": 2, "box_text": 0}
+    assert planned.read(lambda tokens: tokens.sum(1)).tolist() == [3, 3]
+    assert sum(map(len, TextPasses.plan({"text": none}, 0, pass_tokens).passes)) == 0
