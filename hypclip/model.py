@@ -25,7 +25,7 @@ from hypclip.errors import ConfigError, InputError
 from hypclip.geometry.entailment import Cone, Entailment, Plane, coincident, pairwise_score
 from hypclip.geometry.metric import Distance, Geometry, Metric
 from hypclip.roles import BOX_ROLES
-from hypclip.towers.attention import attention_for
+from hypclip.towers.attention import explicit_attention, use_explicit_attention
 from hypclip.towers.build import build_towers, tower_config
 from hypclip.towers.image import evaluation_transform
 from hypclip.towers.passes import TextPasses, cost_of_a_pass
@@ -101,6 +101,7 @@ class HypCLIP(nn.Module):
         self.model_id = "unsaved"
         self.revision = ""
         self._computes_again = False
+        self._attends_explicitly = False
         self.passes_are_fixed = False
         """Whether batches have to have a pass per role: FSDP gathers weights per pass, compilation is per shape."""
         towers = tower_config(config.towers)
@@ -155,7 +156,7 @@ class HypCLIP(nn.Module):
 
     def encode_image(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch d"]:
         """Embed normalised pixels; float32 space components whatever the towers run in."""
-        with self._attention(pixels):
+        with self._attention():
             features = self.image_tower(pixels)
         return self.metric.lift(features.float(), self.log_image_scale.exp(), self.curv)
 
@@ -197,16 +198,23 @@ class HypCLIP(nn.Module):
         return dict(zip(texts.counts, torch.split(embedded, list(texts.counts.values())), strict=True))
 
     def _read(self, tokens: Tensor) -> Tensor:
-        with self._attention(tokens):
+        with self._attention():
             features: Tensor = self.text_tower(tokens)
         return features
 
     def _lift_text(self, features: Tensor) -> Tensor:
         return self.metric.lift(features.float(), self.log_text_scale.exp(), self.curv)
 
-    def _attention(self, rows: Tensor) -> contextlib.AbstractContextManager[object]:
+    def _attention(self) -> contextlib.AbstractContextManager[object]:
         # What is computed again in the backward pass is so outside of this context, and must come out the same.
-        return contextlib.nullcontext() if self._computes_again else attention_for(rows)
+        explicit = self._attends_explicitly and not self._computes_again
+        return explicit_attention() if explicit else contextlib.nullcontext()
+
+    def use_explicit_attention(self) -> None:
+        """Train the towers with explicit attention, which is faster on a CPU; see `hypclip.towers.attention`."""
+        self._attends_explicitly = True
+        for tower in (self.image_tower, self.text_tower):
+            use_explicit_attention(tower)
 
     def set_grad_checkpointing(self) -> None:
         """Let the towers compute activations again in the backward pass instead of keeping them.

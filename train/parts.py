@@ -28,7 +28,6 @@ from hypclip.training.ema import AveragedWeights
 from hypclip.training.monitoring.log import MetricsLog
 from hypclip.training.optim import adamw
 from hypclip.training.runtime.launch import check_launch
-from hypclip.training.runtime.memory import keep_freed_memory
 from hypclip.training.settings import RunConfig, RunPlan, WarmStartConfig, read_source
 from hypclip.training.sizes import check_sizes
 
@@ -81,8 +80,6 @@ def start_processes(config: RunConfig) -> Group:
         project_dir=config.output_dir,
     )
     device, size = accelerator.device, accelerator.num_processes
-    if device.type == "cpu":
-        keep_freed_memory()
     if settings.batch_size % size:
         raise ConfigError(f"train.batch_size {settings.batch_size} does not divide among {size} processes")
     chosen = precision.choose(settings.precision, device)

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-# Read when torch is loaded: its threads wait for each other for some microseconds only before they make room for the
-# processes that prepare data, which on a CPU share its cores.
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+from train import cpu
+
+os.environ.setdefault(*cpu.SPIN_COUNT)  # before torch is loaded, which reads it
 
 import torch
 from torch import Tensor
@@ -129,6 +129,8 @@ class Run:
             warn(notice)
         found = find_checkpoint(plan.config.output_dir, group, resume, overwrite, warn)
         self.model = group.together(lambda: build_model(plan, group, found, say))
+        if group.device.type == "cpu":
+            cpu.tune(self.model)
         self.averaged = AveragedWeights(self.model, settings.ema_decay) if settings.ema_decay else None
         self.optimizer = group.together(lambda: build_optimizer(self.model, plan.config, sharded=group.sharded))
         self.scaler = precision.loss_scaler(group.precision, group.device)

@@ -1,4 +1,8 @@
-"""Explicit (unfused) attention for training on a CPU, where the backward pass of the fused operator is slow."""
+"""Explicit (unfused) attention for training on a CPU, where the backward pass of the fused operator is slow.
+
+train/cpu.py asks for it. On 2 cores forward and backward in bfloat16 take two thirds to a fifth of the fused operator's
+time (tests/benchmarks/bench_attention.py); bench_cpu.py measures whole steps.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +20,23 @@ _LONGEST = 512
 """Tokens beyond which the matrix of all pairs would take too much memory."""
 
 
-def attention_for(rows: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Return a context for a tower's pass over `rows` in which attention takes the way that trains fastest.
+def explicit_attention() -> contextlib.AbstractContextManager[object]:
+    """Return a context for a tower's pass, in which attention is explicit where that trains faster.
 
-    On 2 cores forward and backward in bfloat16 take two thirds to a fifth of the time of the fused operator
-    (tests/benchmarks/bench_attention.py). Elsewhere, and without gradients, nothing changes.
+    Without gradients, and in compiled towers, nothing changes.
     """
-    if rows.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return _ExplicitAttention()
-    return contextlib.nullcontext()
+    return _ExplicitAttention() if _trains() else contextlib.nullcontext()
 
 
-def use_explicit_attention(tower: nn.Module) -> nn.Module:
-    """Make a tower's torch.nn.MultiheadAttention layers explicit too, which no context reaches; return the tower."""
+def use_explicit_attention(tower: nn.Module) -> None:
+    """Make a tower's torch.nn.MultiheadAttention layers explicit too, which no context reaches."""
     for module in tower.modules():
         if isinstance(module, nn.MultiheadAttention):
             module.register_forward_pre_hook(_ask_for_weights, with_kwargs=True)
-    return tower
+
+
+def _trains() -> bool:
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _ask_for_weights(
@@ -40,12 +44,8 @@ def _ask_for_weights(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Have a layer return its weights too, for which torch computes them instead of calling the fused operator."""
     query: Tensor = args[0]
-    trains = query.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if (
-        trains
-        and kwargs.get("need_weights") is False
-        and query.shape[1 if module.batch_first else 0] <= _longest(query)
-    ):
+    length = query.shape[1 if module.batch_first else 0]
+    if _trains() and kwargs.get("need_weights") is False and length <= _longest(query):
         kwargs = {**kwargs, "need_weights": True, "average_attn_weights": False}
     return args, kwargs
 

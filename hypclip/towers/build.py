@@ -14,7 +14,6 @@ from timm.layers import build_sincos2d_pos_embed
 from torch import nn
 
 from hypclip.errors import ConfigError
-from hypclip.towers.attention import use_explicit_attention
 from hypclip.towers.text import accept_short_rows
 
 _KEYS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
@@ -74,7 +73,7 @@ def build_towers(config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
             _replace_trunk(clip.visual, vision, config["embed_dim"], kwargs, changed)
         if fixed:
             fix_position(clip.visual)
-    return use_explicit_attention(clip.visual), use_explicit_attention(accept_short_rows(clip.text))
+    return clip.visual, accept_short_rows(clip.text)
 
 
 @torch.no_grad()

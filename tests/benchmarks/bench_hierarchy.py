@@ -93,6 +93,7 @@ def quickstart_step(config: RunConfig, recipe: Recipe) -> Callable[[], None]:
     torch.manual_seed(0)
     model = HypCLIP(config.model).train()
     model.to(memory_format=torch.channels_last)
+    model.use_explicit_attention()  # as a run on a CPU has it
     optimizer = adamw(model, learning_rate=1e-4, weight_decay=0.05, betas=config.train.betas)
     objective, batch = Objective(recipe), quickstart_batch(model, config, recipe)
 

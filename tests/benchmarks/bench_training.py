@@ -27,7 +27,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as train/pretrain.py has it, for every contender
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from train import cpu
+
+os.environ.setdefault(*cpu.SPIN_COUNT)  # as train/pretrain.py has it, for every contender
 
 import torch
 import yaml
@@ -38,17 +42,14 @@ from hypclip.data.batch import Batch
 from hypclip.data.quickstart.scenes import compose
 from hypclip.data.shards import find_shards
 from hypclip.model import HypCLIP
-from hypclip.towers.attention import attention_for
+from hypclip.towers.attention import explicit_attention
 from hypclip.towers.passes import TextPasses
 from hypclip.towers.tokens import TokenRows
 from hypclip.training import precision
 from hypclip.training.settings import configure
+from train.pretrain import Run
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from train.pretrain import Run  # noqa: E402
-
 SIDE, SCENES = 256, 1_024
 TEXT_512 = {"context_length": 77, "width": 512, "heads": 8, "layers": 12}
 TOWERS: dict[str, dict[str, Any]] = {
@@ -182,7 +183,7 @@ def bench_overhead(options: argparse.Namespace, folder: Path) -> None:
         def bare(run: Run = run, pictures: torch.Tensor = pictures, batch: Batch = batch) -> None:
             run.model.zero_grad()
             with precision.towers_in(run.precision, run.device):
-                with attention_for(pictures):  # as the loop's own passes have it
+                with explicit_attention():  # as the loop's own passes have it
                     image = run.model.image_tower(pictures)
                 features = [image, *run.model({}, batch.texts).features.values()]
             torch.stack([x.float().sum() for x in features]).sum().backward()
@@ -203,6 +204,7 @@ def bench_texts(options: argparse.Namespace, _: Path) -> None:
         if options.towers not in (None, towers):
             continue
         model = HypCLIP(configure(settings(Path("-"), Path("-"), towers, batch_size)).config.model)
+        model.use_explicit_attention()
         generator = torch.Generator().manual_seed(0)
         for name, words in (("captions", {"text": 17}), ("and phrases", {"text": 17, "box_text": 3})):
 

@@ -4,12 +4,15 @@ import math
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 
 import hypclip
 from hypclip.errors import InputError
 from hypclip.geometry import lorentz, product
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.towers.passes import TextPasses
+from tests.support.checks import is_fused
 from tests.support.models import each_geometry, tiny_model
 from tests.support.search import unchecked
 from tests.support.training import ROLES, batch, tokens_of
@@ -39,6 +42,24 @@ def test_pictures_of_one_size_share_a_pass():
     model.image_tower.register_forward_hook(lambda _module, args, _output: seen.append(args[0].shape[0]))
     model(*batch(roles=("image", "box_image", "text")))
     assert seen == [6]
+
+
+def test_attention_is_explicit_where_it_is_asked_for():
+    """In layers of torch.nn, which the text tower has, and in calls of the operator, as timm's towers make them."""
+
+    class Attending(nn.Module):
+        def forward(self, x):
+            rows = x[:, :, :16, :16]
+            return scaled_dot_product_attention(rows, rows, rows).mean((1, 2))
+
+    model = tiny_model()
+    model.image_tower = Attending()
+    pixels, tokens = torch.randn(2, 3, 32, 32, requires_grad=True), model.tokenizer(["a dog", "a cat"])
+    fused = model.encode_image(pixels), model.encode_text(tokens)
+    model.use_explicit_attention()
+    explicit = model.encode_image(pixels), model.encode_text(tokens)
+    assert [is_fused(x) for x in (*fused, *explicit)] == [True, True, False, False]
+    torch.testing.assert_close(explicit, fused, rtol=1e-5, atol=1e-6)
 
 
 @each_geometry

@@ -60,3 +60,14 @@ def assert_autocast_changes_nothing(function: Callable[..., Tensor], *inputs: Te
 def rows(*tensors: Tensor) -> Iterator[Tensor]:
     """Make a row of each vector."""
     return (tensor.unsqueeze(0) for tensor in tensors)
+
+
+def is_fused(x: Tensor) -> bool:
+    """Return whether torch's fused attention is among the operators that a tensor is computed by."""
+    nodes, seen = [x.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [before for before, _ in node.next_functions]
+    return any("ScaledDotProduct" in node.name() for node in seen)

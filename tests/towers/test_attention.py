@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention as fused
 
-from hypclip.towers.attention import attention_for, use_explicit_attention
+from hypclip.towers.attention import explicit_attention, use_explicit_attention
+from tests.support.checks import is_fused
 
 SHAPE = (2, 4, 9, 16)
 
@@ -15,20 +16,6 @@ SHAPE = (2, 4, 9, 16)
 def tensors(rows: int = 9, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(2, 4, rows, 16, generator=generator).to(dtype).requires_grad_() for _ in range(3)]
-
-
-def names_of(graph: torch.autograd.graph.Node | None, seen: set[str] | None = None) -> set[str]:
-    """Return the names of all operators behind a tensor."""
-    seen = set() if seen is None else seen
-    if graph is not None:
-        seen.add(graph.name())
-        for before, _ in graph.next_functions:
-            names_of(before, seen)
-    return seen
-
-
-def is_fused(x: torch.Tensor) -> bool:
-    return any("ScaledDotProduct" in name for name in names_of(x.grad_fn))
 
 
 MASKS = {
@@ -46,7 +33,7 @@ def test_written_out_it_has_the_same_values_and_gradients(mask):
     exact = {k: x.double() if torch.is_tensor(x) and x.is_floating_point() else x for k, x in MASKS[mask].items()}
     expected = fused(*(inputs := tensors(dtype=torch.float64)), **exact)
     expected.square().sum().backward()
-    with attention_for(inputs[0]):
+    with explicit_attention():
         got = fused(*(ours := tensors()), **MASKS[mask])
     got.square().sum().backward()
     assert is_fused(fused(*tensors(), **MASKS[mask]))
@@ -59,7 +46,7 @@ def test_written_out_it_has_the_same_values_and_gradients(mask):
 def test_keys_shared_by_heads():
     query, key, value = tensors()
     arguments = (query, key[:, :2], value[:, :2])
-    with attention_for(query):
+    with explicit_attention():
         got = fused(*arguments, enable_gqa=True)
     torch.testing.assert_close(got, fused(*arguments, enable_gqa=True), rtol=1e-5, atol=1e-6)
 
@@ -70,7 +57,7 @@ def test_keys_shared_by_heads():
 )
 def test_long_rows_stay_fused(rows, dtype, written_out):
     inputs = tensors(rows, dtype)
-    with attention_for(inputs[0]):
+    with explicit_attention():
         assert is_fused(fused(*inputs)) is not written_out
 
 
@@ -78,7 +65,7 @@ def test_without_gradients_nothing_changes():
     inputs = tensors()
     with torch.no_grad():
         expected = fused(*inputs)
-        with attention_for(inputs[0]):
+        with explicit_attention():
             assert torch.equal(fused(*inputs), expected)
 
 
@@ -87,7 +74,7 @@ def test_without_gradients_nothing_changes():
 def test_layers_of_torch(batch_first, rows, written_out):
     torch.manual_seed(0)
     plain = nn.MultiheadAttention(16, 4, batch_first=batch_first)
-    layer = use_explicit_attention(copy.deepcopy(plain))
+    use_explicit_attention(layer := copy.deepcopy(plain))
     x = torch.randn(2, rows, 16) if batch_first else torch.randn(rows, 2, 16)
     mask = torch.full((rows, rows), -torch.inf).triu(1)
     expected = plain(x, x, x, need_weights=False, attn_mask=mask)[0]
@@ -99,6 +86,7 @@ def test_layers_of_torch(batch_first, rows, written_out):
 
 
 def test_weights_that_are_asked_for_are_those_of_torch():
-    layer = use_explicit_attention(plain := nn.MultiheadAttention(16, 4, batch_first=True))
+    layer = copy.deepcopy(plain := nn.MultiheadAttention(16, 4, batch_first=True))
+    use_explicit_attention(layer)
     x = torch.randn(2, 5, 16)
     assert layer(x, x, x)[1].shape == plain(x, x, x)[1].shape == (2, 5, 5)

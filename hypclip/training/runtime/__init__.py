@@ -1,1 +1,1 @@
-"""The process a run lives in: signals, memory, and the launcher that started it."""
+"""The process a run lives in: signals, and the launcher that started it."""

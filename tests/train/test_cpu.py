@@ -1,13 +1,19 @@
-"""What is freed stays with the process, in a process of its own, since it cannot be undone."""
+"""Tuning of a run on a CPU."""
 
 import subprocess
 import sys
 
 import pytest
+import torch
 
+from tests.support.checks import is_fused
+from tests.support.pretraining import after, config_of, run
+from train import cpu
+
+# In a process of its own, since it cannot be undone.
 PROGRAM = """
 import ctypes, resource, sys, torch
-from hypclip.training.runtime.memory import keep_freed_memory
+from train.cpu import keep_freed_memory
 PR_SET_THP_DISABLE = 41  # else one fault may be 512 pages
 ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 if sys.argv[1] == "kept":
@@ -21,6 +27,20 @@ for step in range(40):
     fresh += step >= 10 and faults * resource.getpagesize() > NUMBERS
 print(fresh)
 """
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="a run here is on another device")
+def test_a_run_is_tuned(shards, tmp_path, monkeypatch):
+    models = []
+    monkeypatch.setattr(cpu, "tune", after(cpu.tune, models.append))
+    assert run(config_of(tmp_path, shards, train__steps=1)) == 0
+    (model,) = models
+    assert not is_fused(model.encode_text(model.tokenizer(["a dog"])))
+
+
+def test_threads_are_told_before_torch_is_loaded():
+    program = "import sys, train.cpu; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def tensors_of_fresh_pages(how: str) -> int:
