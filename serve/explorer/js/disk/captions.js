@@ -1,0 +1,214 @@
+/** Captions and thumbnails of points: what was fetched, what is asked for, and which of them fit on the screen. */
+
+import { Boxes, firstPerCell } from "./boxes.js";
+import { GROUP } from "./layout.js";
+
+const BATCH = 256;
+const KEPT = 800; // thumbnails in memory: 160 × 160 × 4 bytes each at most, 80 MB outside of the heap
+const LINE = 16;
+const LETTERS = 28;
+const NAMED = [GROUP.above, GROUP.below, GROUP.nearAbove, GROUP.nearBelow];
+
+/**
+ * @typedef {{text: string, id: string, modality: string}} Caption
+ * @typedef {{row: number, text: string, x: number, y: number, width: number, height: number}} Label
+ * @typedef {{row: number, bitmap: ImageBitmap, x: number, y: number, width: number, height: number}} Picture
+ */
+
+/**
+ * One kind of thing known by key, fetched in batches when asked for.
+ * @template T
+ */
+export class Fetched {
+  /**
+   * @param {(keys: number[]) => Promise<Map<number, T>>} fetch
+   * @param {() => void} arrived
+   * @param {number} limit how many are kept
+   */
+  constructor(fetch, arrived, limit) {
+    this.fetch = fetch;
+    this.arrived = arrived;
+    this.limit = limit;
+    /** null: asked for, or not there. @type {Map<number, T | null>} */
+    this.known = new Map();
+    /** @type {Set<number>} */
+    this.wanted = new Set();
+    this.closed = false;
+    this.timer = 0;
+  }
+
+  /**
+   * What is known of a key; otherwise it is asked for.
+   * @param {number} key
+   * @returns {T | null}
+   */
+  get(key) {
+    const found = this.known.get(key);
+    if (found === undefined) {
+      this.known.set(key, null);
+      this.wanted.add(key);
+      if (!this.timer) this.timer = window.setTimeout(() => this.#ask(), 30);
+    } else if (found !== null) {
+      this.known.delete(key); // the last one used is the last one dropped
+      this.known.set(key, found);
+    }
+    return found ?? null;
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.timer);
+    this.known.clear();
+  }
+
+  async #ask() {
+    this.timer = 0;
+    const keys = [...this.wanted];
+    this.wanted.clear();
+    for (let i = 0; i < keys.length; i += BATCH) {
+      const batch = keys.slice(i, i + BATCH);
+      try {
+        const found = await this.fetch(batch);
+        if (this.closed) return;
+        for (const [key, value] of found) this.known.set(key, value);
+        if (found.size) this.arrived();
+      } catch {
+        for (const key of batch) this.known.delete(key); // asked again by the next picture of them
+      }
+    }
+    for (const [key, value] of this.known) {
+      if (this.known.size <= this.limit) break;
+      if (value !== null) this.known.delete(key);
+    }
+  }
+}
+
+/** Chooses labels and thumbnails for a still picture, and lays the chosen ones out again while it moves. */
+export class Captions {
+  /**
+   * @param {{labels: (keys: number[]) => Promise<Map<number, Caption>>,
+   *          thumbnails: (keys: number[]) => Promise<Map<number, ImageBitmap>>}} callbacks
+   * @param {() => void} arrived
+   */
+  constructor(callbacks, arrived) {
+    this.texts = new Fetched((keys) => callbacks.labels(keys), arrived, 20000);
+    this.pictures = new Fetched((keys) => callbacks.thumbnails(keys), arrived, KEPT);
+    /** @type {Map<string, number>} */
+    this.widths = new Map();
+    /** @type {number[]} */
+    this.labelRows = [];
+    /** @type {number[]} */
+    this.pictureRows = [];
+  }
+
+  close() {
+    this.texts.close();
+    this.pictures.close();
+  }
+
+  /** Forget everything: another collection's keys mean other points. */
+  clear() {
+    for (const kind of [this.texts, this.pictures]) {
+      kind.known.clear();
+      kind.wanted.clear();
+    }
+    this.labelRows = [];
+    this.pictureRows = [];
+  }
+
+  /**
+   * Caption of a key, or an empty string while it is not there.
+   * @param {number} key
+   */
+  text(key) {
+    const caption = this.texts.get(key);
+    return caption ? caption.text : "";
+  }
+
+  /**
+   * Choose the rows to be captioned, most general first, and those to be drawn as pictures.
+   * @param {import("./layout.js").Layout} layout
+   * @param {Uint8Array | null} visible
+   * @param {Screen} screen
+   * @param {import("./controls.js").Options} options
+   * @typedef {{sx: Float32Array, sy: Float32Array, width: number, height: number, zoom: number}} Screen
+   */
+  choose(layout, visible, { sx, sy, width, height, zoom }, { labels, thumbnails, thumbnailSize: size }) {
+    const { modality, header } = layout.map;
+    const [text, image] = ["text", "image"].map((name) => header.modalities.indexOf(name));
+    const shown = layout.byRadius.filter((r) => !visible || visible[r] !== 0);
+    this.labelRows = [];
+    this.pictureRows = [];
+    if (labels) {
+      const named = layout.focus
+        ? [[layout.self], ...NAMED.map((g) => shown.filter((r) => layout.group[r] === g))].flatMap((rows) => [...rows])
+        : shown.filter((r) => modality[r] === text);
+      const limit = Math.round(Math.min(240, 90 * Math.max(1, zoom)));
+      const grid = { width, height, columns: 44, lines: LINE + 2, limit };
+      this.labelRows = firstPerCell(named.length ? named : shown, sx, sy, grid);
+    }
+    if (thumbnails && image >= 0) {
+      const drawn = [...shown.filter((r) => modality[r] === image && !(layout.focus && layout.group[r] === GROUP.dim))];
+      if (drawn.includes(layout.self)) drawn.unshift(layout.self);
+      this.pictureRows = firstPerCell(drawn, sx, sy, { width, height, columns: size, lines: size, limit: BATCH });
+    }
+  }
+
+  /**
+   * Lay the chosen ones out without overlaps.
+   * @param {CanvasRenderingContext2D} context whose font the labels have
+   * @param {import("./layout.js").Layout} layout
+   * @param {Screen} screen
+   * @param {number} size side of a thumbnail's cell
+   * @param {import("./boxes.js").Box[]} taken boxes kept free
+   * @returns {{labels: Label[], pictures: Picture[]}}
+   */
+  layOut(context, layout, { sx, sy, width, height }, size, taken) {
+    const boxes = new Boxes(width, height);
+    for (const box of taken) boxes.add(box);
+    /** @type {Label[]} */
+    const labels = [];
+    for (const row of this.labelRows) {
+      const full = this.text(layout.map.key[row]);
+      if (!full) continue;
+      const text = full.length > LETTERS ? `${full.slice(0, LETTERS - 1).trimEnd()}…` : full;
+      const wide = this.#width(context, text) + 4;
+      const [x, y] = [sx[row], sy[row]];
+      const gap = row === layout.self ? 12 : 5;
+      const [middle, centre] = [y - LINE / 2, x - wide / 2];
+      const places = [[x + gap, middle], [x - wide - gap, middle], [centre, y - LINE - gap], [centre, y + gap]];
+      for (const [left, top] of places) {
+        const box = { x: left, y: top, width: wide, height: LINE };
+        if (boxes.add(box)) {
+          labels.push({ row, text, ...box });
+          break;
+        }
+      }
+    }
+    /** @type {Picture[]} */
+    const pictures = [];
+    for (const row of this.pictureRows) {
+      const bitmap = this.pictures.get(layout.map.key[row]);
+      if (!bitmap) continue;
+      const scale = (size - 6) / Math.max(bitmap.width, bitmap.height);
+      const [wide, high] = [bitmap.width * scale, bitmap.height * scale];
+      const box = { x: sx[row] - wide / 2, y: sy[row] - high / 2, width: wide, height: high };
+      if (boxes.add(box)) pictures.push({ row, bitmap, ...box });
+    }
+    return { labels, pictures };
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} context
+   * @param {string} text
+   */
+  #width(context, text) {
+    let width = this.widths.get(text);
+    if (width === undefined) {
+      width = context.measureText(text).width;
+      if (this.widths.size > 20000) this.widths.clear();
+      this.widths.set(text, width);
+    }
+    return width;
+  }
+}
