@@ -18,6 +18,7 @@ from hypclip.search import VectorStore
 from hypclip.search.space import require_lorentz
 from serve.api import routers
 from serve.errors import NotReady
+from serve.explore import Explorer
 from serve.http import responses
 from serve.http.keys import Keyring
 from serve.http.middleware.auth import Authenticate
@@ -95,7 +96,8 @@ def create_app(
             stack.push_async_callback(fetcher.aclose)
             opened = stack.enter_context(contextlib.closing(open_store(settings) if store is None else store))
             pictures = stack.enter_context(ThreadPoolExecutor(max(2, cores()), "hypclip-pictures"))
-            runtime.serve(Service(settings, engine, opened, counted, fetcher, pictures))
+            explorer = Explorer(opened, settings.index)
+            runtime.serve(Service(settings, engine, opened, counted, fetcher, pictures, explorer))
             stack.push_async_callback(runtime.aclose)
             yield {"runtime": runtime}
 
@@ -114,8 +116,8 @@ def create_app(
                 CORSMiddleware,
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST", "PUT", "DELETE"],
-                allow_headers=["Authorization", "Content-Type", "X-Api-Key", REQUEST_ID_HEADER],
-                expose_headers=[REQUEST_ID_HEADER, "Retry-After", "Server-Timing"],
+                allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-Api-Key", REQUEST_ID_HEADER],
+                expose_headers=[REQUEST_ID_HEADER, "ETag", "Retry-After", "Server-Timing"],
             ),
             Middleware(Errors),
             Middleware(Authenticate, keyring=keyring, metrics=counted, protect_metrics=settings.protect_metrics),

@@ -35,15 +35,17 @@ from hypclip.search import (
     traverse,
 )
 from hypclip.search.hierarchy import relations
+from hypclip.search.layout.kept import About
 from hypclip.search.types import check_space
 from serve.classify import Taxonomy, probabilities, prompts, taxonomy
 from serve.errors import InvalidImage, InvalidRequest, LimitExceeded
+from serve.explore import Explorer
 from serve.inference.batching import Input
 from serve.inference.engine import Engine
 from serve.inputs.data_uri import is_picture, refuse_picture
 from serve.inputs.fetch import Fetcher
 from serve.inputs.images import decode, is_url, open_images
-from serve.schemas.items import EmbeddingItem, IdItem, ImageItem, Item, TextItem, Upload
+from serve.schemas.items import EmbeddingItem, IdItem, ImageItem, Item, RootItem, TextItem, Upload
 from serve.schemas.points import EmbeddingPoint, Point
 from serve.schemas.search import Rule
 from serve.settings import Settings
@@ -75,6 +77,7 @@ class Service:
     metrics: Metrics
     fetcher: Fetcher
     pictures: Executor
+    explorer: Explorer
     since: int = field(default_factory=lambda: int(time.time()))
 
     def with_engine(self, engine: Engine) -> Service:
@@ -161,6 +164,8 @@ class Service:
                 case EmbeddingItem():
                     given[i] = item.embedding
                     modality[i] = item.modality if isinstance(item, EmbeddingPoint) else "embedding"
+                case RootItem():
+                    given[i], modality[i] = [0.0] * self.engine.dim, "embedding"
                 case IdItem():
                     stored[i] = item.id
         points = torch.empty(len(items), self.engine.dim)
@@ -262,6 +267,27 @@ class Service:
         """Tell which of two items is the more general."""
         points = (await self.embed([first, second], collection)).points
         return relations.order(points[0], points[1], self.engine.curv, rule)
+
+    async def map_version(self, name: str) -> str:
+        """Return what names the map of a collection as it is now."""
+        return await self.ask("map_version", partial(self.explorer.version, name))
+
+    async def map(self, name: str) -> tuple[str, bytes]:
+        """Return the map of a collection, also of one of another model: its version, and its columns."""
+        return await self.ask("map", partial(self.explorer.map, name))
+
+    async def renew_map(self, name: str) -> About:
+        """Lay a collection out anew, and return what is known of the layout."""
+        return await self.ask("renew_map", partial(self.explorer.renew, name))
+
+    async def focus(self, name: str, of: Item, target: Item | None, rule: Entailment) -> bytes:
+        """Return all points of a collection as seen from an item, in columns."""
+        await self.check_collection(name)
+        items = [of] if target is None else [of, target]
+        points, modality, _ = await self.embed(items, name, is_checked=True)
+        about = {"modality": modality[0], **({"id": of.id} if isinstance(of, IdItem) else {})}
+        aim = None if target is None else points[1]
+        return await self.ask("focus", partial(self.explorer.focus, name, points[0], rule, aim, about))
 
     async def classify(
         self, inputs: Sequence[Item], collection: str, labels: Sequence[str], templates: Sequence[str]

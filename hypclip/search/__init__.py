@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hypclip.geometry.entailment import Cone, Entailment, Plane
+from hypclip.search.contents import Contents
 from hypclip.search.errors import ModelMismatch, Unavailable, UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.hierarchy.relations import Ordering, common_ancestors, mean, order
 from hypclip.search.hierarchy.traverse import Traversal, traverse
@@ -22,6 +23,7 @@ __all__ = [
     "ANYTHING",
     "Collection",
     "Cone",
+    "Contents",
     "Entailment",
     "Hit",
     "Index",

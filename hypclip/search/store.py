@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from hypclip.geometry.entailment import Entailment
+from hypclip.search.contents import Contents
 from hypclip.search.given import Vectors
 from hypclip.search.route import Route
 from hypclip.search.space import Space
@@ -76,6 +77,10 @@ class VectorStore(Protocol):
 
         Points written or deleted meanwhile may or may not be among them.
         """
+        ...
+
+    def contents(self, name: str) -> Contents:
+        """Return the state of a collection, from which all its points can be read; to ask for it costs little."""
         ...
 
     def knn(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from serve.api import collections, embed, hierarchy, models, openai, operations, retrieve
+from serve.api import collections, embed, explore, hierarchy, models, openai, operations, retrieve
 
 
 def routers() -> list[APIRouter]:
     """Return the routers of all routes, in the order of the OpenAPI document."""
-    return [each.router for each in (embed, openai, models, retrieve, hierarchy, collections, operations)]
+    return [each.router for each in (embed, openai, models, retrieve, hierarchy, collections, explore, operations)]

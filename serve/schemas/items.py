@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     Discriminator,
     Field,
     Tag,
 )
 
-from serve.schemas.fields import Embedding, PointId, Schema, Text, Visible, limits
+from serve.schemas.fields import Embedding, Flag, PointId, Schema, Text, Visible, limits
 
 EXAMPLE_PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGP8z8DAwMDAxMDAwMDAAAANHQEDasKb6QAAAABJ"
@@ -57,6 +58,18 @@ class IdItem(Schema):
     id: PointId = Field(examples=["photo-1"])
 
 
+def _true(value: bool) -> bool:
+    if not value:
+        raise ValueError("the root is given as true")
+    return value
+
+
+class RootItem(Schema):
+    """The root: the origin of the space, which is more general than everything."""
+
+    root: Annotated[Flag, AfterValidator(_true), Field(json_schema_extra={"const": True})]
+
+
 def one_key(*keys: str) -> Any:
     """Return the discriminator of objects told apart by which one of `keys` they have.
 
@@ -78,11 +91,12 @@ Item: TypeAlias = Annotated[
     | Annotated[TextItem, Tag("(text)")]
     | Annotated[ImageItem, Tag("(image)")]
     | Annotated[EmbeddingItem, Tag("(embedding)")]
-    | Annotated[IdItem, Tag("(id)")],
+    | Annotated[IdItem, Tag("(id)")]
+    | Annotated[RootItem, Tag("(root)")],
     Discriminator(
-        one_key("text", "image", "embedding", "id"),
+        one_key("text", "image", "embedding", "id", "root"),
         custom_error_type="one_of",
-        custom_error_message="expected a string, or an object with exactly one of text, image, embedding, id",
+        custom_error_message="expected a string, or an object with exactly one of text, image, embedding, id, root",
     ),
 ]
 

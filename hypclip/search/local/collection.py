@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hypclip.search.contents import Block, Contents
 from hypclip.search.local import ivf
 from hypclip.search.local.sqlite import Database
-from hypclip.search.local.table import Keys, Table
+from hypclip.search.local.table import Keys, Segment, Snapshot, Table
 from hypclip.search.space import Space
 from hypclip.search.types import Index
 from hypclip.search.where import MODALITIES, Condition, check_modality
@@ -68,6 +69,18 @@ class LoadedCollection:
             self.writes += 1
 
 
+def contents(snapshot: Snapshot) -> Contents:
+    """Return the living rows of a snapshot.
+
+    Keys are given once and points never change under theirs. So of two states of a collection with the same greatest
+    key and as many points, the later one can only have lost points, and has lost none.
+    """
+    alive = [segment for segment in snapshot if segment.count]
+    last = max((int(segment.columns.keys[segment.alive].max()) for segment in alive), default=0)
+    count = sum(segment.count for segment in alive)
+    return Contents(f"{last}-{count}", count, lambda: [_living(segment) for segment in alive])
+
+
 class CollectionLoader:
     """Reader of one collection from disk: rows with cells go into their segment, later ones into the table."""
 
@@ -112,3 +125,9 @@ def modality_codes(modality: Sequence[str]) -> NDArray[np.uint8]:
     """
     check_modality(modality)
     return np.asarray([_CODES[one] for one in modality], np.uint8)
+
+
+def _living(segment: Segment) -> Block:
+    rows = slice(None) if segment.count == len(segment) else segment.alive
+    columns = segment.columns
+    return Block(columns.keys[rows], columns.vectors[rows], columns.modality[rows])

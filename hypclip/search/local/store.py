@@ -28,11 +28,12 @@ from hypclip.search.checks import (
     check_points,
     check_rows,
 )
+from hypclip.search.contents import Contents
 from hypclip.search.errors import UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import Measures, measure, measure_cone, one_thread
 from hypclip.search.given import Vectors, as_ids, shown
 from hypclip.search.local import ivf, scan_cones, scan_knn, scan_planes, scan_routes
-from hypclip.search.local.collection import CollectionLoader, LoadedCollection, modality_codes
+from hypclip.search.local.collection import CollectionLoader, LoadedCollection, contents, modality_codes
 from hypclip.search.local.sqlite import Database, Row, fields_of
 from hypclip.search.local.table import Candidates, Keys, Mask, Snapshot, Table, gather, segment_rows, select, selected
 from hypclip.search.route import Route
@@ -181,6 +182,10 @@ class LocalStore:
         for start in range(0, len(keys), rows):
             if found := self._database.by_key(keys[start : start + rows]):
                 yield self._points(found, loaded.space.dim)
+
+    def contents(self, name: str) -> Contents:
+        """Return the state of a collection; see VectorStore."""
+        return contents(self._find(name).table.snapshot)
 
     def knn(
         self,

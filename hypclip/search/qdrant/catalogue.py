@@ -6,7 +6,9 @@ id, to search. A collection keeps its space for life, and hypclip deletes none, 
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +16,7 @@ from functools import partial
 from qdrant_client import models
 
 from hypclip.errors import StoreError
-from hypclip.search.errors import Unavailable
+from hypclip.search.errors import Unavailable, UnknownCollection
 from hypclip.search.qdrant import codec
 from hypclip.search.qdrant.link import Link
 from hypclip.search.space import Space
@@ -37,11 +39,15 @@ class Catalogue:
         link: to Qdrant.
         prefix: of the names of our Qdrant collections.
         indexes: payload fields to index, and the types of their values.
+
+    Attributes:
+        writes: how many writes of ours each collection has had.
     """
 
     def __init__(self, link: Link, prefix: str, indexes: Mapping[str, str]):
         self._link, self._prefix, self._indexes = link, prefix, indexes
         self._entries: dict[str, _Entry] = {}
+        self.writes: Counter[str] = Counter()
 
     def info(self, name: str) -> models.CollectionInfo:
         """Ask Qdrant for a collection, whoever made it."""
@@ -55,6 +61,35 @@ class Catalogue:
         """Return about how many points a collection has; exact after a write of ours."""
         entry = self._entry(name)
         return self._read(name)[0].points or 0 if entry.points is None else entry.points
+
+    def create(self, name: str, space: Space, shards: int | None, replicas: int) -> None:
+        """Make a collection, unless another process was first.
+
+        Raises:
+            StoreError: the server is older than 1.16.
+        """
+        version = "" if self._link.local else self._link.ask(name, self._link.client.info).version
+        if version and [int(part) for part in version.split(".")[:2]] < [1, 16]:
+            raise StoreError(f"Qdrant {self._link.address} is {version}; metadata of collections need 1.16 or later")
+        create = partial(
+            self._link.client.create_collection,
+            self._prefix + name,
+            codec.vectors(space),
+            shard_number=shards,
+            replication_factor=replicas,
+            write_consistency_factor=replicas // 2 + 1,
+            metadata=codec.own_metadata(space),
+        )
+        try:
+            self._link.ask(name, create)
+        except Unavailable:
+            raise
+        except StoreError as error:
+            # Another process may have been first, or of two tries the answer to the first was lost.
+            with contextlib.suppress(UnknownCollection):
+                self.info(name)
+                return
+            raise error from error.__cause__
 
     def migrate(self, name: str) -> Space:
         """Make the payload indexes that a collection lacks, and return its space."""
@@ -75,6 +110,7 @@ class Catalogue:
             Unavailable: the write was not finished in time.
         """
         result = self._link.ask(name, call)
+        self.writes[name] += 1
         if entry := self._entries.get(name):
             self._entries[name] = replace(entry, points=None)
         if result.status != models.UpdateStatus.COMPLETED:

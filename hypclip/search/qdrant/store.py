@@ -43,7 +43,8 @@ from hypclip.search.checks import (
     check_points,
     check_rows,
 )
-from hypclip.search.errors import Unavailable, UnknownCollection, UnknownField, UnknownPoint
+from hypclip.search.contents import Contents
+from hypclip.search.errors import UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import measure_cone
 from hypclip.search.given import Vectors, as_ids
 from hypclip.search.route import Route
@@ -56,6 +57,7 @@ try:
 
     from hypclip.search.qdrant import codec, filters, planes, searches
     from hypclip.search.qdrant.catalogue import Catalogue
+    from hypclip.search.qdrant.contents import Reader
     from hypclip.search.qdrant.link import Link
 except ImportError as missing:
     raise MissingExtraError(f"{missing}: it comes with an extra, run pip install 'hypclip[search]'") from missing
@@ -102,6 +104,7 @@ class QdrantStore:
         self._shards, self._replicas, self._exact_up_to = shards, replicas, exact_up_to
         fields = {filters.field_key(name): filters.field_index(kind).value for name, kind in (indexed or {}).items()}
         self._catalogue = Catalogue(self._link, prefix, _INDEXES | fields)
+        self._reader = Reader(self._link, self._catalogue, prefix)
 
     @classmethod
     def connect(
@@ -167,7 +170,7 @@ class QdrantStore:
         try:
             found = self.describe(name)
         except UnknownCollection:
-            self._create(name, space)
+            self._catalogue.create(name, space, self._shards, self._replicas)
             found = self.describe(name)
         found.check_space(space)
         return found
@@ -233,6 +236,14 @@ class QdrantStore:
         """Yield all points that meet the conditions, each once; see VectorStore."""
         check_rows(rows)
         return self._scan(name, self.space(name), where, rows)
+
+    def contents(self, name: str) -> Contents:
+        """Return the state of a collection, read whole where it may have changed; see VectorStore.
+
+        Raises:
+            InputError: it has more points than are read at once.
+        """
+        return self._reader.read(name).contents
 
     def knn(
         self,
@@ -471,27 +482,3 @@ class QdrantStore:
     def _any(self, name: str, scroll_filter: models.Filter | None) -> bool:
         scroll = partial(self._client.scroll, self._prefix + name, scroll_filter, limit=1, with_payload=False)
         return bool(self._link.ask(name, scroll)[0])
-
-    def _create(self, name: str, space: Space) -> None:
-        version = "" if self._link.local else self._link.ask(name, self._client.info).version
-        if version and [int(part) for part in version.split(".")[:2]] < [1, 16]:
-            raise StoreError(f"Qdrant {self._link.address} is {version}; metadata of collections need 1.16 or later")
-        create = partial(
-            self._client.create_collection,
-            self._prefix + name,
-            codec.vectors(space),
-            shard_number=self._shards,
-            replication_factor=self._replicas,
-            write_consistency_factor=self._replicas // 2 + 1,
-            metadata=codec.own_metadata(space),
-        )
-        try:
-            self._link.ask(name, create)
-        except Unavailable:
-            raise
-        except StoreError as error:
-            # Another process may have been first, or of two tries the answer to the first was lost.
-            with contextlib.suppress(UnknownCollection):
-                self._catalogue.info(name)
-                return
-            raise error from error.__cause__

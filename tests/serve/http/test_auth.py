@@ -27,6 +27,9 @@ NEEDED = {
         for name in ("ancestors", "descendants", "common_ancestors", "traverse", "mean", "order")
     },
     **{(method, "/collections/{name}/points"): "write" for method in ("PUT", "DELETE")},
+    ("GET", "/collections/{name}/map"): "read",
+    ("PUT", "/collections/{name}/map"): "write",
+    ("POST", "/collections/{name}/focus"): "read",
     ("POST", "/admin/reload"): "admin",
 }
 """What every route of the app needs; a new one has to be added here."""
