@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from serve.api import collections, embed, explore, hierarchy, models, openai, operations, retrieve
+from serve.api import collections, embed, explore, hierarchy, models, openai, operations, page, retrieve
 
 
 def routers() -> list[APIRouter]:
     """Return the routers of all routes, in the order of the OpenAPI document."""
-    return [each.router for each in (embed, openai, models, retrieve, hierarchy, collections, explore, operations)]
+    modules = (embed, openai, models, retrieve, hierarchy, collections, explore, operations, page)
+    return [each.router for each in modules]

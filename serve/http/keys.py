@@ -17,7 +17,8 @@ from serve.errors import Forbidden, Unauthorized
 Scope: TypeAlias = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
-_OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
+_OPEN = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")
+_OPEN_BELOW = ("/docs/", "/explorer/")
 _LENGTH = 32
 
 
@@ -43,7 +44,7 @@ def needed_scope(method: str, path: str, *, protect_metrics: bool) -> Scope | No
     """Return the scope that a request needs; None when it is open to all."""
     if path == "/metrics":
         return "admin" if protect_metrics else None
-    if path in _OPEN or path.startswith("/docs/") or method == "OPTIONS":
+    if path in _OPEN or path.startswith(_OPEN_BELOW) or method == "OPTIONS":
         return None
     if path == "/admin" or path.startswith("/admin/"):
         return "admin"

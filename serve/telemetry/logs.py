@@ -33,13 +33,14 @@ def configure(style: Literal["text", "json"]) -> None:
 
 def announce(style: Literal["text", "json"], address: str) -> None:
     """Say on standard error where the server listens, in the form that `configure` gives the log."""
-    line = f"{address} – docs at /docs"
+    lines = [f"{address} – docs at /docs", f"Explorer: {address}/"]
     if style == "json":
-        logger.info("%s", line)
+        logger.info("%s", lines[0])
         return
+    text = "\n".join(lines)
     try:
-        line.encode(getattr(sys.stderr, "encoding", None) or "ascii")
+        text.encode(getattr(sys.stderr, "encoding", None) or "ascii")
     except UnicodeEncodeError:
-        line = line.replace("–", "-")
-    sys.stderr.write(line + "\n")
+        text = text.replace("–", "-")
+    sys.stderr.write(text + "\n")
     sys.stderr.flush()

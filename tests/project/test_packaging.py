@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -91,6 +92,12 @@ def test_what_is_installed_trains_and_serves_outside_of_a_checkout(installed, tm
             with urllib.request.urlopen(request) as answer:
                 (point,) = json.load(answer)["data"]
             assert len(point["embedding"]) == 16
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+                files = re.findall(r'(?:href|src)="(explorer/[^"]+)"', answer.read().decode())
+            assert "explorer/js/main.js" in files
+            for file in [*files, "explorer/vendor/lit-html.js", "explorer/js/views/shell.js"]:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/{file}") as answer:
+                    assert answer.status == 200
         finally:
             server.terminate()
 

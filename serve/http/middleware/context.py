@@ -42,6 +42,12 @@ _DOCS_POLICY = (
     "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
 )
 
+_EXPLORER_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types lit-html"
+)
+
 
 class RequestContext:
     """Give each request an id, the client's own if it sent a sane one; time, count and log it.
@@ -71,7 +77,7 @@ class RequestContext:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                headers["Content-Security-Policy"] = _DOCS_POLICY if scope["path"].startswith("/docs") else _POLICY
+                headers["Content-Security-Policy"] = _policy(scope["path"])
                 headers[REQUEST_ID_HEADER] = request_id
                 headers["Server-Timing"] = timing.header(parts, time.perf_counter() - start)
                 if self._runtime.draining:
@@ -116,6 +122,12 @@ def _endpoint(scope: Scope) -> str:
     """
     path = getattr(scope.get("route"), "path_format", None) or scope["app"].state.paths.template_of(scope["path"])
     return path or "other"
+
+
+def _policy(path: str) -> str:
+    if path == "/" or path.startswith("/explorer/"):
+        return _EXPLORER_POLICY
+    return _DOCS_POLICY if path.startswith("/docs") else _POLICY
 
 
 def logged(path: str) -> str:

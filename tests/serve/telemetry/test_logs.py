@@ -64,13 +64,16 @@ def test_who_asks_for_warnings_gets_them(said, monkeypatch):
 
 @pytest.mark.parametrize(
     ("encoding", "expected"),
-    [("utf-8", f"{ADDRESS} – docs at /docs"), ("ascii", f"{ADDRESS} - docs at /docs")],
+    [
+        ("utf-8", [f"{ADDRESS} – docs at /docs", f"Explorer: {ADDRESS}/"]),
+        ("ascii", [f"{ADDRESS} - docs at /docs", f"Explorer: {ADDRESS}/"]),
+    ],
 )
-def test_the_banner_is_a_line_for_people_that_any_console_can_print(said, encoding, expected):
+def test_the_banner_is_two_lines_for_people_that_any_console_can_print(said, encoding, expected):
     lines = said(encoding)
     logs.configure("text")
     logs.announce("text", ADDRESS)
-    assert lines() == [expected]
+    assert lines() == expected
 
 
 def test_the_banner_is_a_record_for_machines(said):

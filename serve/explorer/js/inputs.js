@@ -1,0 +1,135 @@
+/** What is brought to the page: pictures and files that are dropped, pasted or picked, and labels. */
+
+import { ApiError, collectionPath } from "./api.js";
+import { itemOf } from "./state.js";
+import { readClasses } from "./taxonomy.js";
+import { label } from "./text.js";
+import { POINT_TYPE } from "./views/common.js";
+
+export class Inputs {
+  /** @param {import("./app.js").App} app */
+  constructor(app) {
+    this.app = app;
+  }
+
+  get ui() {
+    return this.app.ui;
+  }
+
+  // Pictures
+
+  /** @param {any} event */
+  pick(event) {
+    const [file] = event.target.files;
+    if (file) this.useFile(file);
+    event.target.value = "";
+  }
+
+  /** @param {ClipboardEvent} event */
+  paste(event) {
+    const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
+    if (!file || event.defaultPrevented) return;
+    event.preventDefault();
+    this.useFile(file);
+  }
+
+  /** @param {DragEvent} event */
+  drag(event) {
+    const types = event.dataTransfer?.types ?? [];
+    const isOurs = types.includes(POINT_TYPE);
+    if (!types.includes("Files") && !isOurs) return;
+    event.preventDefault();
+    const isDropping = event.type === "dragover";
+    if (this.ui.isDropping !== isDropping) {
+      this.ui.isDropping = isDropping;
+      this.app.redraw();
+    }
+    if (event.type !== "drop") return;
+    if (isOurs) {
+      if (/** @type {HTMLElement} */ (event.target).closest(".query"))
+        this.app.act.addPart({ kind: "id", id: event.dataTransfer?.getData(POINT_TYPE) ?? "" });
+      return;
+    }
+    const file = event.dataTransfer?.files[0];
+    if (file && /\.(txt|json)$/.test(file.name)) this.#classesFrom(file);
+    else if (file) this.useFile(file);
+  }
+
+  /** Embed a picture and search with its point; the picture itself stays in this page. @param {File} file */
+  async useFile(file) {
+    const form = new FormData();
+    form.append("image", file, "picture");
+    this.ui.queryError = null;
+    this.app.act.toast("Embedding the picture …");
+    try {
+      const response = await this.app.api.send({ method: "POST", path: "/embed", form });
+      const [{ embedding }] = (await response.json()).data;
+      const view =
+        this.app.store.place.view === "map" || this.app.store.place.view === "collections"
+          ? "focus"
+          : this.app.store.place.view;
+      this.app.act.query(
+        { kind: "vector", embedding, modality: "image", name: file.name, url: URL.createObjectURL(file) },
+        view,
+      );
+    } catch (error) {
+      this.ui.queryError = /** @type {ApiError} */ (error);
+      this.app.redraw();
+    }
+  }
+
+  // Classes
+
+  /** @param {any} event */
+  openClasses(event) {
+    const [file] = event.target.files;
+    if (file) this.#classesFrom(file);
+    event.target.value = "";
+  }
+
+  /** @param {File} file */
+  async #classesFrom(file) {
+    this.ui.classes = await file.text();
+    this.app.store.go({ view: "classify" });
+  }
+
+  async labelsFromCollection() {
+    const words = new Set();
+    try {
+      const path = collectionPath(this.app.store.place.collection, "/points?order=radius&k=200&modality=text");
+      for (const point of (await this.app.api.json("GET", path)).points) words.add(label(point));
+      this.ui.classes = [...words].join("\n");
+    } catch (error) {
+      this.ui.classifyError = /** @type {ApiError} */ (error);
+    }
+    this.app.redraw();
+  }
+
+  async runClassify() {
+    const { ui, app } = this;
+    Object.assign(ui, { classesError: "", classifyError: null });
+    try {
+      const { labels, edges } = readClasses(ui.classes);
+      const { parts, collection } = this.app.store.place;
+      const inputs = [parts.length === 1 ? itemOf(parts[0]) : resolved(this.app.store)];
+      const body = { inputs, ...(edges ? { taxonomy: edges } : { labels }), templates: [ui.template], collection };
+      ui.isClassifying = true;
+      app.redraw();
+      const { data } = await app.api.json("POST", "/classify", body);
+      ui.classified = { edges, scores: data[0].scores, request: body };
+    } catch (error) {
+      if (error instanceof ApiError) ui.classifyError = error;
+      else ui.classesError = /** @type {Error} */ (error).message;
+    } finally {
+      ui.isClassifying = false;
+      app.redraw();
+    }
+  }
+}
+
+/** @param {import("./store.js").Store} store */
+function resolved(store) {
+  const item = store.data("item")?.item;
+  if (!item) throw new Error("The query is not there yet; try again in a moment.");
+  return item;
+}

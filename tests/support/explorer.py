@@ -1,0 +1,131 @@
+"""A server with a small collection for the explorer: colours, their families and pictures, ever more specific."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvicorn
+from fastapi.testclient import TestClient
+
+from hypclip.geometry import lorentz
+from serve.app import create_app
+from serve.inference.engine import TextPoints
+from serve.settings import Settings
+from tests.support.ports import free_port
+from tests.support.serving import FakeEngine, colours, encoded, quadrants, text_point
+
+FAMILIES = {
+    "a warm colour": {"red": (220, 30, 30), "orange": (240, 140, 20), "yellow": (240, 220, 40)},
+    "a cold colour": {"blue": (30, 60, 220), "teal": (20, 150, 160), "violet": (120, 40, 200)},
+}
+NAMES = {name: colour for family in FAMILIES.values() for name, colour in family.items()}
+PICTURES = 8
+"""Of each colour."""
+
+
+def at(direction: torch.Tensor, radius: float) -> torch.Tensor:
+    """Return the point in a direction from the root, `radius` away from it."""
+    return lorentz.exp_map0(radius * direction / direction.norm(), FakeEngine.curv).float()
+
+
+def _direction(colour: tuple[int, int, int]) -> torch.Tensor:
+    return colours(*[colour] * 4) - 0.5
+
+
+class Palette(FakeEngine):
+    """An engine to which names of colours are general and pictures of them specific."""
+
+    async def embed_text(self, texts: Any) -> TextPoints:
+        points = []
+        for text in texts:
+            name = text.removeprefix("a photo of a ")
+            if name in NAMES:
+                points.append(at(_direction(NAMES[name]), 0.35))
+            elif name in FAMILIES:
+                points.append(at(torch.stack([_direction(c) for c in FAMILIES[name].values()]).sum(0), 0.12))
+            else:
+                points.append(text_point(text))
+        return TextPoints(torch.stack(points), len(texts))
+
+    async def embed_image(self, images: Any) -> torch.Tensor:
+        pictures = [torch.from_numpy(image.array) - 0.5 for image in images]
+        return torch.stack([at(x, 1.0 + 0.5 * float(x.std())) for x in pictures])
+
+
+def points() -> list[dict[str, Any]]:
+    """Return the points to write: texts, and pictures with a colour as their class."""
+    draw = random.Random(0)
+    found: list[dict[str, Any]] = []
+    for family, names in FAMILIES.items():
+        found.append({"id": f"family/{family}", "text": family, "metadata": {"caption": family}})
+        for name, colour in names.items():
+            found.append({"id": f"name/{name}", "text": name, "metadata": {"caption": name, "family": family}})
+            for i in range(PICTURES):
+                corners = tuple(tuple(max(0, min(255, c + draw.randint(-25, 25))) for c in colour) for _ in range(4))
+                size = draw.choice([(80, 60), (60, 80), (64, 64)])
+                about = {"class": name, "year": 2000 + i, "family": family}
+                found.append({"id": f"{name}/{i}.png", "image": encoded(quadrants(size, corners)), "metadata": about})
+    return found
+
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    '"><script>alert(1)</script>',
+    "<svg/onload=alert(1)>",
+    "javascript:alert(1)",
+    "{{constructor.constructor('alert(1)')()}}",
+    "${alert(1)}",
+    "' onmouseover='alert(1)",
+    "</textarea><iframe srcdoc='<script>alert(1)</script>'>",
+    "\u202egnp.exe\u2066 a\u200bb",
+    "bell\u0007 tab\t escape\u001b[31m",
+    '=HYPERLINK("http://example.com")',
+    "../../etc/passwd?x=1#y%2F",
+)
+"""Texts that a page must show as they are."""
+
+
+def hostile_points() -> list[dict[str, Any]]:
+    """Return points whose ids, captions and fields are hostile."""
+    fields = [{"caption": text, text.replace('"', "").replace("\\", "") or "x": text} for text in HOSTILE]
+    plain = [{name: value for name, value in about.items() if name.isprintable()} for about in fields]
+    return [{"id": text, "text": f"text {i}", "metadata": plain[i]} for i, text in enumerate(HOSTILE)]
+
+
+def make_app(folder: Path) -> Any:
+    """Build an app whose store is filled when it starts: `default`, `hostile`, and `empty`."""
+    settings = Settings(index=folder / "index", create_index=True, access_log=False)
+    with TestClient(create_app(settings, Palette())) as client:
+        for name, rows in {"default": points(), "hostile": hostile_points(), "empty": points()[:1]}.items():
+            written = client.put(f"/collections/{name}/points", json={"points": rows})
+            assert written.status_code == 200, written.text
+        client.request("DELETE", "/collections/empty/points", json={"ids": [points()[0]["id"]]})
+    return create_app(settings, Palette())
+
+
+class Running:
+    """An app behind a port of this machine, in a thread."""
+
+    def __init__(self, app: Any):
+        self.port = free_port()
+        config = uvicorn.Config(app, host="127.0.0.1", port=self.port, log_config=None, access_log=False, lifespan="on")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        end = time.monotonic() + 60
+        while not self._server.started:
+            assert time.monotonic() < end, "the server has not started"
+            time.sleep(0.02)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(60)
