@@ -318,9 +318,10 @@ class HypCLIP(nn.Module):
         rule = self.config.entailment if entailment is None else entailment
         if not isinstance(rule, Entailment):
             raise InputError(f"entailment must be a Cone or a Plane, got {type(rule).__name__}")
-        score = pairwise_score(rule, general.double(), specific.double(), self.metric, self.curv.detach())
+        equal = coincident(general, specific) if rule.strict else None
+        score = pairwise_score(rule, general.double(), specific.double(), self.metric, self.curv.detach(), equal)
         held = score >= 0
-        return held & ~coincident(general, specific) if rule.strict else held
+        return held if equal is None else held & ~equal
 
     def _check_rows(self, **rows: object) -> None:
         for name, points in rows.items():

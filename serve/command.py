@@ -121,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _help(name: str) -> str:
     field = Settings.model_fields[name]
-    return f"{field.description} Default: {field.default}."
+    default = "" if field.default is None else f" Default: {field.default}."
+    return f"{field.description}{default}"
 
 
 def _print_key(asked: str) -> int:

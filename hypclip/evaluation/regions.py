@@ -44,25 +44,29 @@ def half_spaces(model: HypCLIP, x: Float[Tensor, "n d"]) -> float:
     return near.double().mean().item()
 
 
-def scores(model: HypCLIP, general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    """Return the depth of each specific point in the region of each general one, ≥ 0 inside, in float64."""
-    curv, specific = model.curv.detach().cpu(), specific.double()
-    return torch.cat(
+def scores(
+    model: HypCLIP, general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]
+) -> tuple[Float[Tensor, "n m"], Bool[Tensor, "n m"]]:
+    """Return the depth of each specific point in the region of each general one, and what the model asserts.
+
+    The depth is in float64, ≥ 0 inside. The mask has the pairs that `HypCLIP.entails` asserts.
+    """
+    rule, curv, specific = model.config.entailment, model.curv.detach().cpu(), specific.double()
+    equal = coincident(general, specific)
+    size = max(1, _BLOCK_PAIRS // max(1, len(specific)))
+    score = torch.cat(
         [
-            pairwise_score(model.config.entailment, some.double(), specific, model.metric, curv)
-            for some in torch.split(general, max(1, _BLOCK_PAIRS // max(1, len(specific))))
+            pairwise_score(rule, some.double(), specific, model.metric, curv, same)
+            for some, same in zip(torch.split(general, size), torch.split(equal, size), strict=True)
         ]
     )
-
-
-def asserted(
-    model: HypCLIP, score: Float[Tensor, "n m"], general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]
-) -> Bool[Tensor, "n m"]:
-    """Return a mask of the pairs that the model asserts, as `HypCLIP.entails` does, given their scores."""
     held = score >= 0
-    if model.config.entailment.strict:
-        held &= ~coincident(general, specific)
-    return held
+    return score, held & ~equal if rule.strict else held
+
+
+def asserted(model: HypCLIP, general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]) -> Bool[Tensor, "n m"]:
+    """Return a mask of the pairs that the model asserts, as `HypCLIP.entails` does, in blocks."""
+    return scores(model, general, specific)[1]
 
 
 def cosines(general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
@@ -95,7 +99,7 @@ def edge_measures(
         if ranks:
             yield from zip(("ap", "auc"), plain, strict=True)
         return
-    score = scores(model, general, specific)
+    score, every = scores(model, general, specific)
     if ranks:
         own = precision_and_auc(score[asked], truth)
         apart = radii(model, specific) - radii(model, general)[:, None]
@@ -104,7 +108,7 @@ def edge_measures(
             yield name, value
             yield f"{name}-cosine", value - cosine
             yield f"{name}-radius", value - radius
-    held = asserted(model, score, general, specific) & asked
+    held = every & asked
     right = int((held & true).sum())
     if bool(held.any()):
         yield "precision", right / int(held.sum())
@@ -120,7 +124,7 @@ def transitivity(model: HypCLIP, phrases: Float[Tensor, "n d"]) -> float:
     Of more than 2,000 phrases a fixed random sample of them is taken.
     """
     phrases = phrases[_sample(len(phrases), _TRIPLE_PHRASES)]
-    held = asserted(model, scores(model, phrases, phrases), phrases, phrases).fill_diagonal_(False)
+    held = asserted(model, phrases, phrases).fill_diagonal_(False)
     triples = (held.float() @ held.float()).fill_diagonal_(0).double()
     return ((triples * held).sum() / triples.sum()).item()
 
@@ -146,14 +150,14 @@ def containment(
     own = 0
     for rows in torch.split(torch.arange(len(texts)), _OWN_ROWS):
         some, theirs = texts[rows], images[image_of[rows]]
-        own += int(asserted(model, scores(model, some, theirs), some, theirs).diagonal().sum())
+        own += int(asserted(model, some, theirs).diagonal().sum())
     columns = _sample(len(images), max(1, MOST_PAIRS // len(texts)))
     numbers: dict[str, int] = {}
     wording = torch.tensor([numbers.setdefault(same_phrase(caption), len(numbers)) for caption in captions])
     has = torch.zeros(len(numbers), len(images), dtype=torch.bool)
     has[wording, image_of] = True
     other = ~has[:, columns][wording]
-    held = asserted(model, scores(model, texts, images[columns]), texts, images[columns])
+    held = asserted(model, texts, images[columns])
     return own / len(texts), held[other].double().mean().item()
 
 

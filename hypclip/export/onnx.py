@@ -195,11 +195,16 @@ def _refused(name: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:  # the exporter, ONNX's checker and ONNX Runtime raise a dozen kinds
-        cause = error.__cause__ or error  # what an exporter wraps says more than the advice around it
-        reason = str(cause).strip().partition("\n")[0] or type(cause).__name__
         raise ConfigError(
-            f"model.towers cannot be exported to {name}: {reason}; towers must be what torch.onnx.export can express"
+            f"model.towers cannot be exported to {name}: {reason_of(error)}; towers must be what torch.onnx.export can "
+            "express"
         ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return in one line why an exporter, a compiler or a runtime failed."""
+    cause = error.__cause__ or error  # what an exporter wraps says more than the advice around it
+    return str(cause).strip().partition("\n")[0] or type(cause).__name__
 
 
 def _tokens(model: HypCLIP) -> list[Tensor]:

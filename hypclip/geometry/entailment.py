@@ -106,7 +106,12 @@ def half_aperture(cone: Cone, general: Tensor, hyperbolic: bool) -> Tensor:
 
 @full_precision
 def pairwise_score(
-    entailment: Entailment, general: Float[Tensor, "n d"], specific: Float[Tensor, "m d"], metric: Metric, curv: Curv
+    entailment: Entailment,
+    general: Float[Tensor, "n d"],
+    specific: Float[Tensor, "m d"],
+    metric: Metric,
+    curv: Curv,
+    equal: Bool[Tensor, "n m"] | None = None,
 ) -> Float[Tensor, "n m"]:
     """Score the depth of each specific point in the region of each general one: ≥ 0 inside.
 
@@ -115,6 +120,14 @@ def pairwise_score(
     its own cone, at angle 0.
 
     Numerics: as `cones.pairwise_oxy_angle` and `planes.pairwise_height`, in the dtype of the points.
+
+    Args:
+        entailment: the rule.
+        general: space components (N, D).
+        specific: space components (M, D).
+        metric: the space.
+        curv: c > 0; one per factor of a product.
+        equal: `coincident(general, specific)`, where the caller has it.
 
     Raises:
         ConfigError: the geometry is the sphere, where no point is more general than another.
@@ -135,7 +148,7 @@ def pairwise_score(
     om = 1 - unit_x @ unit_y.T
     # The angle at the apex itself is 0, which rounding in the product would leave open; a height there is 0 either way.
     if isinstance(entailment, Cone):
-        om = om.masked_fill(coincident(general, specific), 0)
+        om = om.masked_fill(coincident(general, specific) if equal is None else equal, 0)
     return score(entailment, norm_x, norm_y.T, om, hyperbolic=metric.is_hyperbolic)
 
 

@@ -32,7 +32,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
         device = "cpu"
         for value in (*args, *kwargs.values()):
             if isinstance(value, Tensor) and value.dim() > 0:
-                if value.dtype not in (torch.float32, torch.float64):
+                if value.dtype not in (torch.float32, torch.float64, torch.bool):  # a mask, which is no points
                     raise InputError(
                         f"{function.__name__} needs float32 or float64 points, got {value.dtype}: "
                         "cast the features before the scale and the lift"

@@ -24,7 +24,7 @@ from torch.export import Dim
 
 from hypclip import HypCLIP
 from hypclip.errors import ConfigError, MissingExtraError
-from hypclip.export.onnx import require_equal, require_onnx, session, write_graph
+from hypclip.export.onnx import reason_of, require_equal, require_onnx, session, write_graph
 from hypclip.towers.passes import TextPasses
 from hypclip.towers.tokens import TokenRows
 from serve.inference.exports import Contents, Exports
@@ -191,14 +191,9 @@ def _refused(kind: str, error_type: type[Exception]) -> Iterator[None]:
         yield
     except error_type as error:
         raise ConfigError(
-            f"HYPCLIP_BACKEND {kind!r} cannot run the towers of this model: {_reason(error)}; HYPCLIP_BACKEND torch "
+            f"HYPCLIP_BACKEND {kind!r} cannot run the towers of this model: {reason_of(error)}; HYPCLIP_BACKEND torch "
             "runs any"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    cause = error.__cause__ or error  # what an exporter wraps says more than the advice around it
-    return str(cause).strip().partition("\n")[0] or type(cause).__name__
 
 
 class _Graph(NamedTuple):
@@ -260,7 +255,7 @@ def _kept(
     try:
         return _sessions(graphs, {name: folder / f"{name}.onnx" for name in graphs}, precision)
     except Exception as error:  # ONNX Runtime raises a dozen kinds of errors
-        logger.warning("%s does not run this model and is made again: %s", folder, _reason(error))
+        logger.warning("%s does not run this model and is made again: %s", folder, reason_of(error))
         return None
 
 

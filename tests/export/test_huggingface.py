@@ -20,8 +20,9 @@ from hypclip.client.picture import to_rgb
 from hypclip.errors import CheckpointError, ConfigError, InputError
 from hypclip.export.huggingface import HypCLIPConfig, HypCLIPForHub, HypCLIPProcessor, export_huggingface
 from hypclip.geometry.entailment import Cone, Plane
+from tests.support.environment import environment
 from tests.support.models import TOWERS, tiny_model
-from tests.support.training import ROOT, environment
+from tests.support.training import ROOT
 from train.export import main
 
 TEXTS = ["a dog", "", "a red dog and a <end_of_text> cat", "dog " * 40]

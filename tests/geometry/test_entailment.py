@@ -10,7 +10,7 @@ from hypclip import checkpoint
 from hypclip.config import build
 from hypclip.errors import ConfigError, InputError
 from hypclip.geometry import cones, lorentz, planes
-from hypclip.geometry.entailment import Cone, Plane, pairwise_score
+from hypclip.geometry.entailment import Cone, Plane, coincident, pairwise_score
 from hypclip.geometry.metric import Metric
 from hypclip.model import ModelConfig
 from tests.support.models import SPACES, tiny_model
@@ -43,6 +43,16 @@ def test_in_flat_space_regions_are_euclidean():
     found = pairwise_score(Cone(min_radius=0.5), x, y, flat, 1.0)
     angles = [math.atan2(3, 0.5), math.pi, math.atan2(1, 3)]
     assert found.tolist() == pytest.approx(np.array([[math.asin(0.5) - a for a in angles]]))
+
+
+@pytest.mark.parametrize("metric", [Metric(), Metric("euclidean")])
+def test_a_mask_of_equal_points_changes_no_score(metric):
+    x = torch.cat([points(5, 1), torch.zeros(1, 4, dtype=torch.float64)])
+    y = torch.cat([x[2:], points(6, 2)])
+    given = coincident(x, y)
+    found = pairwise_score(Cone(), x, y, metric, 1.0, given)
+    assert torch.equal(found, pairwise_score(Cone(), x, y, metric, 1.0))
+    assert given.nonzero().tolist() == [[2, 0], [3, 1], [4, 2], [5, 3]]
 
 
 def test_a_product_has_the_mean_of_its_factors():

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from hypclip.objective import Objective, blockwise
 from hypclip.objective.blockwise import Bars, Points, Term
+from tests.support.environment import environment
 from tests.support.objective import SETTINGS, apply, assert_near, gradients, leaves, samples
-from tests.support.training import ROOT, environment
+from tests.support.training import ROOT
 
 FORMS = {
     "cosine": ("dot", "sum", 1),

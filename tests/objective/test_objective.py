@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hypclip.objective import Contrast, Edge, Objective, Recipe, recipe_from
 from hypclip.roles import MISSING
+from tests.support.environment import environment
 from tests.support.objective import (
     BOXED,
     CURVED,
@@ -34,7 +35,7 @@ from tests.support.objective import (
     textbook,
     violation,
 )
-from tests.support.training import ROLES, ROOT, environment
+from tests.support.training import ROLES
 
 
 def made(name: str) -> Objective:
@@ -225,7 +226,7 @@ def test_a_compiled_call_has_no_graph_break_and_the_same_gradients():
     """In a process of its own: torch.compile cannot follow the signature checks that conftest puts around functions."""
     run = subprocess.run(
         [sys.executable, "-c", COMPILE],
-        env={**environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -14,8 +14,8 @@ from torch.nn.functional import softplus
 from hypclip.errors import ConfigError, InputError
 from hypclip.objective import Objective, recipe_from
 from hypclip.roles import MISSING
+from tests.support.environment import environment
 from tests.support.objective import MIN_RADIUS, angle, aperture, assert_same, distance, gradients, leaves, samples
-from tests.support.training import ROOT, environment
 
 CURV = 0.7
 A, B, C, D, E = 11, 12, 13, 14, 15
@@ -336,7 +336,7 @@ def test_a_compiled_call_has_no_graph_break_and_the_same_gradients():
     """In a process of its own: torch.compile cannot follow the signature checks that conftest puts around functions."""
     run = subprocess.run(
         [sys.executable, "-c", COMPILE],
-        env={**environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import site
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.environment import environment
 from tests.support.ports import free_port
 from tests.support.training import ROOT, run_config, wait_for, write_shards
 
@@ -30,7 +30,7 @@ def installed(tmp_path_factory) -> Path:
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, source / part)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    kept = environment()
+    kept = elsewhere()
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", wheels, source], check=True, env=kept)
     (wheel,) = wheels.glob("*.whl")
     venv.create(home, with_pip=False)
@@ -42,15 +42,14 @@ def installed(tmp_path_factory) -> Path:
     return home / "bin"
 
 
-def environment() -> dict[str, str]:
-    """Return that of the tests, but for where this checkout is."""
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("PYTEST_")}
-    return {**kept, "OMP_NUM_THREADS": "1"}
+def elsewhere() -> dict[str, str]:
+    """Return an environment that does not say where this checkout is."""
+    return {name: value for name, value in environment().items() if name != "PYTHONPATH"}
 
 
 def run(program: Path, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [program, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
+    return subprocess.run(command, cwd=cwd, env=elsewhere(), capture_output=True, text=True)
 
 
 @pytest.mark.slow
@@ -80,7 +79,7 @@ def test_what_is_installed_trains_and_serves_outside_of_a_checkout(installed, tm
     command = [installed / "hypclip-serve", "--checkpoint", tmp_path / "run" / "checkpoint", "--port", str(port)]
     command += ["--index", tmp_path / "index", "--create-index"]
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=tmp_path, env=elsewhere(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as server:
         try:
             wait_for(lambda: server.poll() is not None or ready(port), "the server")

@@ -108,7 +108,9 @@ def test_help_names_the_defaults(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
-    assert "runs/quickstart/checkpoint" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "runs/quickstart/checkpoint" in told
+    assert "None" not in told
 
 
 # Keys -----------------------------------------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ import torch
 
 from hypclip import HypCLIP, ModelConfig
 from hypclip.checkpoint import atomic_directory, save
+from tests.support.environment import ROOT, environment
 from tests.support.ports import free_port
 
-ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600.0  # for what takes a second on a machine that does nothing else
 
 TOWERS: dict[str, Any] = {
@@ -134,13 +134,6 @@ class Server:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
         self.wait(PATIENCE_S)
-
-
-def environment(**settings: str) -> dict[str, str]:
-    """Return the environment of a server: this one's, but for its settings."""
-    mine = {name: value for name, value in os.environ.items() if not name.startswith("HYPCLIP_")}
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return {**mine, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **settings}
 
 
 @contextlib.contextmanager

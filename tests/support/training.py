@@ -27,9 +27,9 @@ from hypclip.data.batch import Batch
 from hypclip.geometry import lorentz
 from hypclip.roles import BOX_ROLES, MISSING
 from hypclip.towers.passes import TextPasses
+from tests.support.environment import ROOT, environment
 from tests.support.models import TOWERS
 
-ROOT = Path(__file__).parents[2]
 ROLES = ("image", "text", "box_image", "box_text")
 COLOURS = {"red": (220, 30, 30), "green": (20, 160, 40), "blue": (30, 40, 200), "yellow": (230, 210, 30)}
 
@@ -252,12 +252,6 @@ def logged_steps(output_dir: Path) -> int:
     """Return how many steps a run that may be under way has logged."""
     path = output_dir / "metrics.jsonl"
     return path.read_text(encoding="utf-8").count("\n") if path.is_file() else 0
-
-
-def environment() -> dict[str, str]:
-    """Return the environment for a subprocess: one thread, and nothing that a launcher or pytest has set."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "MASTER_", "PYTEST_"))}
-    return {**kept, "OMP_NUM_THREADS": "1"}
 
 
 def command(program: str, *arguments: object) -> list[str]:

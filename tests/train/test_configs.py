@@ -26,8 +26,9 @@ from hypclip.pretrained.published.keys import SIZES
 from hypclip.training.calibration import FirstRadii
 from hypclip.training.optim import learning_rate_at
 from hypclip.training.settings import RunPlan, TrainConfig, configure
+from tests.support.environment import environment
 from tests.support.ports import free_port
-from tests.support.training import ROLES, ROOT, command, environment, read_log, run_config, write_config, write_shards
+from tests.support.training import ROLES, ROOT, command, read_log, run_config, write_config, write_shards
 
 PRETRAIN = ROOT / "configs" / "pretrain"
 REPRODUCE = PRETRAIN / "reproduce" / "hycoclip_vit_b.yaml"

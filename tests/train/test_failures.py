@@ -9,16 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.training import (
-    ROOT,
-    environment,
-    logged_steps,
-    run_config,
-    started,
-    wait_for,
-    write_config,
-    write_shards,
-)
+from tests.support.environment import environment
+from tests.support.training import ROOT, logged_steps, run_config, started, wait_for, write_config, write_shards
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from hypclip.evaluation.zero_shot import (
 )
 from hypclip.model import HypCLIP, ModelConfig
 from tests.support.data import KnownModel
+from tests.support.environment import environment
 from train.zero_shot import main
 
 TOWERS = {
@@ -371,9 +371,8 @@ def test_the_documented_command_line_runs_as_a_program(folder: Path) -> None:
     arguments = ["--checkpoint", "checkpoint", "--images", "images", "--classes", "classes.json"]
     (folder / "prompts.txt").write_text("a {}\n")
     more = ["--taxonomy", "edges.json", "--templates", "prompts.txt", "--output", "scores.json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [*program, *arguments, *more], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [*program, *arguments, *more], cwd=folder, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((folder / "scores.json").read_text())
