@@ -31,7 +31,7 @@ demo: install  ## scenes → training → an index ready to serve → scores on 
 	$(BIN)/python train/evaluate.py --checkpoint $(RUN)/checkpoint --config configs/evaluate/quickstart.yaml \
 	    --output $(RUN)/metrics.json
 	$(BIN)/python train/ask.py --checkpoint $(RUN)/checkpoint --index $(RUN)/index \
-	    --picture $(RUN)/data/zero_shot/images/1F34E/fluent.png --below "an animal" --above "a red apple" \
+	    --image $(RUN)/data/zero_shot/images/1F34E/fluent.png --below "an animal" --above "a red apple" \
 	    --way "a green apple"
 
 serve: install  ## serve the demo's model on 127.0.0.1:8000

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from hypclip.config import STRICT_KEYS
-from hypclip.data.given import Picture, batches, pictures_of, texts_of
+from hypclip.data.given import ImageLike, batches, images_of, texts_of
 from hypclip.errors import ConfigError, InputError
 from hypclip.geometry.entailment import Cone, Entailment, Plane, coincident, pairwise_score
 from hypclip.geometry.metric import Distance, Geometry, Metric
@@ -171,7 +171,7 @@ class HypCLIP(nn.Module):
         shape: tuple[int, int] | None = None,
         box_rows: Int[Tensor, " m"] | None = None,
     ) -> Output:
-        """Embed every role of a batch, pictures of one size in one pass and texts in the passes they come in.
+        """Embed every role of a batch, images of one size in one pass and texts in the passes they come in.
 
         Args:
             images: role → pixels (B, 3, H, W).
@@ -266,25 +266,25 @@ class HypCLIP(nn.Module):
         return torch.cat(rows).cpu() if rows else torch.empty(0, self.dim)
 
     @torch.no_grad()
-    def embed_image(self, images: Picture | Iterable[Any], batch_size: int = 128) -> Float[Tensor, "n d"]:
-        """Embed pictures of any mode and size.
+    def embed_image(self, images: ImageLike | Iterable[Any], batch_size: int = 128) -> Float[Tensor, "n d"]:
+        """Embed images of any mode and size.
 
         Args:
-            images: pictures, in a list or a generator, or an array (N, H, W, 3) of uint8; one picture is a row of its
-                own. A picture is one of PIL's, the path of a file, the bytes of one,  or an array (H, W, 3) of uint8.
+            images: images, in a list or a generator, or an array (N, H, W, 3) of uint8; one image is a row of its
+                own. An image is one of PIL's, the path of a file, the bytes of one,  or an array (H, W, 3) of uint8.
             batch_size: rows per forward pass.
 
         Returns:
             Space components (N, D), float32, on the CPU.
 
         Raises:
-            InputError: something among them is no picture, or may mean several.
+            InputError: something among them is no image, or may mean several.
             DataError: a file cannot be read.
         """
         with _evaluating(self):
             rows = [
                 self.encode_image(torch.stack([self.transform(image) for image in chunk]).to(self.device))
-                for chunk in batches(pictures_of(images), batch_size)
+                for chunk in batches(images_of(images), batch_size)
             ]
         return torch.cat(rows).cpu() if rows else torch.empty(0, self.dim)
 
@@ -303,7 +303,7 @@ class HypCLIP(nn.Module):
         specific: Float[Tensor, "m d"],
         entailment: Entailment | None = None,
     ) -> Bool[Tensor, "n m"]:
-        """Return whether each of the first is more general than each of the second: an animal entails its picture.
+        """Return whether each of the first is more general than each of the second: an animal entails its image.
 
         Args:
             general: space components (N, D).
@@ -348,7 +348,7 @@ class _evaluating:
 
 
 def _by_size(images: Mapping[str, Tensor]) -> list[list[str]]:
-    """Return the roles whose pictures have one size together, whatever their numbers: those differ by process."""
+    """Return the roles whose images have one size together, whatever their numbers: those differ by process."""
     groups: dict[torch.Size, list[str]] = {}
     for role, pixels in images.items():
         groups.setdefault(pixels.shape[1:], []).append(role)

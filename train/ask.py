@@ -1,9 +1,9 @@
 """Ask an index what something is an instance of, what is below it, and what lies on its way to the root.
 
 python train/ask.py --checkpoint runs/quickstart/checkpoint --index runs/quickstart/index \
-    --picture apple.png --below "an animal" --way "a red apple"
+    --image apple.png --below "an animal" --way "a red apple"
 
-Answers are texts of the collection, by the model's own rule of entailment: the picture's ancestors from the nearest to
+Answers are texts of the collection, by the model's own rule of entailment: the image's ancestors from the nearest to
 the most general, the descendants that lie deepest, and the texts that entail the places on the way, in its order.
 """
 
@@ -32,21 +32,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=user_path, required=True, help="a model directory")
     parser.add_argument("--index", type=user_path, required=True, help="folder of an index, as train/embed.py makes it")
     parser.add_argument("--collection", default="default", help="name of the collection (%(default)s)")
-    parser.add_argument("--picture", type=user_path, action="append", default=[], help="what is it an instance of?")
+    parser.add_argument("--image", type=user_path, action="append", default=[], help="what is it an instance of?")
     parser.add_argument("--above", metavar="TEXT", action="append", default=[], help="what is it an instance of?")
     parser.add_argument("--below", metavar="TEXT", action="append", default=[], help="what are its instances?")
     parser.add_argument("--way", metavar="TEXT", action="append", default=[], help="what is on its way to the root?")
     parser.add_argument("-k", type=int, default=8, help="how many answers (%(default)s)")
     arguments = parser.parse_args(argv)
     try:
-        if not (arguments.picture or arguments.above or arguments.below or arguments.way):
-            raise InputError("nothing is asked: give --picture, --above, --below or --way")
+        if not (arguments.image or arguments.above or arguments.below or arguments.way):
+            raise InputError("nothing is asked: give --image, --above, --below or --way")
         model = hypclip.load(arguments.checkpoint)
         with LocalStore(arguments.index) as store:
             store.describe(arguments.collection).check_space(space_of(model))
             asked = _Asked(model, store, arguments.collection, arguments.k)
-            for picture in arguments.picture:
-                asked.above(f"the picture {picture}", model.embed_image([picture])[0])
+            for image in arguments.image:
+                asked.above(f"the image {image}", model.embed_image([image])[0])
             for text in arguments.above:
                 asked.above(repr(text), model.embed_text([text])[0])
             for text in arguments.below:
@@ -103,7 +103,7 @@ def _line(hit: Hit) -> None:
 
 
 def _name(point_id: str, metadata: Mapping[str, Any]) -> str:
-    """Return the text of a point, or the id of a picture; beside it its class, where it has one."""
+    """Return the text of a point, or the id of an image; beside it its class, where it has one."""
     name = next((metadata[field] for field in ("phrase", "caption") if field in metadata), point_id)
     about = str(metadata.get("class", ""))
     return str(name) if str(name).endswith(about) else f"{name}  ({about})"

@@ -3,7 +3,7 @@
 python train/draw.py --checkpoint runs/quickstart/checkpoint --taxonomy emoji --taxonomy emoji-held-out \
     --output docs/hierarchy.svg
 
-The distance from the centre is the model's own. Of the directions, which have many dimensions, the picture shows only
+The distance from the centre is the model's own. Of the directions, which have many dimensions, the drawing shows only
 what the taxonomy says: each root has a sector, and its descendants are in it. A point is hollow where its root does not
 entail it.
 """

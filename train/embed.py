@@ -1,4 +1,4 @@
-"""Embed pictures and texts into a collection of an index, ready to serve. Killed, it goes on when called again.
+"""Embed images and texts into a collection of an index, ready to serve. Killed, it goes on when called again.
 
 python train/embed.py --checkpoint runs/quickstart/checkpoint --index runs/quickstart/index \
     --shards runs/quickstart/data/validation --images ROOT --classes classes.json
@@ -7,7 +7,7 @@ accelerate launch --config_file configs/accelerate/gpu_8.yaml train/embed.py --c
 python train/embed.py --from-parquet DIR --index runs/x/index
 
 Each sample of a shard becomes two points, KEY/image and KEY/text, and of several captions KEY/text/2 and so on; each
-picture ROOT/<class key>/... one point, named by its way from ROOT; each name of classes.json one text point; and each
+image ROOT/<class key>/... one point, named by its way from ROOT; each name of classes.json one text point; and each
 phrase of a --taxonomy that stands above another one text point, concept/PHRASE. Every
 process writes the points of a shard to a Parquet file once it is through, and passes over shards whose file is there;
 in the end the first process puts all of them into the collection. A shard that changed (path, size or time; of a URL,
@@ -53,7 +53,7 @@ from hypclip.indexing.units import (
     earlier_parts,
     embed_unit,
     first_samples,
-    picture_units,
+    image_units,
     shard_unit,
     space_of,
     text_unit,
@@ -78,11 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     target.add_argument("--parquet", type=user_path, metavar="DIR", help="write Parquet files there, and stop")
     parser.add_argument("--collection", default="default", help="name of the collection (%(default)s)")
     parser.add_argument("--checkpoint", type=user_path, help="a model directory")
-    parser.add_argument("--shards", type=expand_home, nargs="+", help="shards whose pictures and captions to embed")
+    parser.add_argument("--shards", type=expand_home, nargs="+", help="shards whose images and captions to embed")
     parser.add_argument("--samples", type=int, help="only the first so many samples of the shards, bad ones included")
     parser.add_argument("--caption-field", default="caption", help="of a sample's .json (%(default)s)")
     parser.add_argument("--keep-damaged", action="store_true", help="use what can be read of a damaged shard")
-    parser.add_argument("--images", type=user_path, help="folder with one folder of pictures a class; needs --classes")
+    parser.add_argument("--images", type=user_path, help="folder with one folder of images a class; needs --classes")
     parser.add_argument("--classes", type=user_path, help="JSON, class key to its name or names")
     parser.add_argument(
         "--taxonomy", type=expand_home, help="emoji, or JSON of is-a edges over phrases: those above others are points"
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="take the place of other data's points of the same ids; move an index of another model to a dated name",
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=128, help="samples per forward pass (%(default)s)")
-    parser.add_argument("--threads", type=int, default=4, help="threads a process that decode pictures (%(default)s)")
+    parser.add_argument("--threads", type=int, default=4, help="threads a process that decode images (%(default)s)")
     arguments = parser.parse_args(argv)
     try:
         _check(arguments)
@@ -237,9 +237,7 @@ def _units(arguments: argparse.Namespace, model: HypCLIP) -> list[Unit]:
             if distributed.rank() == 0:
                 tqdm.write(f"warning: {line}", file=sys.stderr)
         named = [(key, name) for key, names in zip(data.keys, data.names, strict=True) for name in dict.fromkeys(names)]
-        units += picture_units(
-            data.root, data.files, [{"class": data.names[i][0]} for i in data.labels], model.transform
-        )
+        units += image_units(data.root, data.files, [{"class": data.names[i][0]} for i in data.labels], model.transform)
         texts = [(f"{key}/{name}", name) for key, name in named]
         classes: Path = arguments.classes
         about: list[dict[str, Any]] = [{"class": name} for _, name in named]

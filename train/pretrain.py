@@ -29,7 +29,7 @@ from hypclip import distributed, shipped
 from hypclip.config import read
 from hypclip.console import escape_unprintable
 from hypclip.data.batch import Batch
-from hypclip.data.picture import Normaliser
+from hypclip.data.image import Normaliser
 from hypclip.data.tally import Tally
 from hypclip.errors import HypclipError, TrainingError
 from hypclip.evaluation.suite import prepare
@@ -253,10 +253,10 @@ class Run:
         self.log.write(values | {"warnings": sorted(trouble)})
         self.group.accelerator.log({k: v for k, v in values.items() if isinstance(v, float)}, step=state.step)
         if evaluating:
-            picture = report.radius_histogram(seen.features, model.metric, seen.curv)
+            histogram = report.radius_histogram(seen.features, model.metric, seen.curv)
             for tracker in self.group.accelerator.trackers:
                 order = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-                tracker.log_images({"radius": picture}, step=state.step, **order)
+                tracker.log_images({"radius": histogram}, step=state.step, **order)
         self.progress.tell(values)
 
     def _tell_of_data(self) -> dict[str, Any]:

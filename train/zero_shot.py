@@ -1,10 +1,10 @@
-"""Score zero-shot classification of a folder of pictures, and how far wrong answers are from right ones.
+"""Score zero-shot classification of a folder of images, and how far wrong answers are from right ones.
 
 python train/zero_shot.py --checkpoint runs/quickstart/checkpoint --images ROOT --classes classes.json \
     --taxonomy taxonomy.json --output scores.json
 
 ROOT/<class key>/*.png|jpg; classes.json {"<class key>": "name" | ["name", "synonym"]};
-taxonomy.json [["child", "parent"], ...]. Pictures of every format that Pillow reads count, also in folders of the class
+taxonomy.json [["child", "parent"], ...]. Images of every format that Pillow reads count, also in folders of the class
 folders; hidden files are passed over, and others are named. Where classes share a name, "shared_names" says how many.
 """
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     escape_unprintable()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=user_path, required=True, help="a model directory")
-    parser.add_argument("--images", type=user_path, required=True, help="folder with one folder of pictures a class")
+    parser.add_argument("--images", type=user_path, required=True, help="folder with one folder of images a class")
     parser.add_argument("--classes", type=user_path, required=True, help="JSON, class key to its name or names")
     parser.add_argument("--taxonomy", type=user_path, help="JSON, is-a edges over class keys and inner nodes")
     parser.add_argument("--templates", type=user_path, help="prompt templates, one per line, {} for the name")
@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         templates = read_templates(arguments.templates) if arguments.templates else DEFAULT_TEMPLATES
         for line in data.warnings():
             print(f"warning: {line}", file=sys.stderr)
-        if data.without_pictures:
-            count, first = len(data.without_pictures), data.without_pictures[0]
+        if data.without_images:
+            count, first = len(data.without_images), data.without_images[0]
             print(
                 f"note: {count} classes have no folder, {first!r} first: they only serve as wrong answers",
                 file=sys.stderr,

@@ -19,7 +19,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/=_\-\s]{200,}")
 
 
 @runtime_checkable
-class Picture(Protocol):
+class PILImage(Protocol):
     """A PIL image, recognised by a method that nothing else has."""
 
     def getexif(self) -> Any:
@@ -43,7 +43,7 @@ class File(Protocol):
         """Return the content."""
 
 
-def image(source: str | os.PathLike[str] | bytes | bytearray | memoryview | File | Picture | Array) -> dict[str, str]:
+def image(source: str | os.PathLike[str] | bytes | bytearray | memoryview | File | PILImage | Array) -> dict[str, str]:
     """Return an image as an item.
 
     Args:
@@ -62,7 +62,7 @@ def image(source: str | os.PathLike[str] | bytes | bytearray | memoryview | File
         if _ADDRESS.match(source) or _BASE64.fullmatch(source):
             return {"image": source}
         if not source or _OTHER_ADDRESS.match(source):
-            raise ValueError(f"a picture is a path, an http or https URL, a data URI or base64, not {source[:60]!r}")
+            raise ValueError(f"an image is a path, an http or https URL, a data URI or base64, not {source[:60]!r}")
     return {"image": base64.b64encode(_bytes(source)).decode()}
 
 
@@ -71,10 +71,10 @@ def _bytes(source: object) -> bytes:
         return bytes(source)
     if isinstance(source, str | os.PathLike):
         return Path(os.path.expanduser(source)).read_bytes()  # noqa: PTH111, since Path fails on ~tmp.jpg, a name
-    if isinstance(source, Picture | Array):  # a PIL image is both
-        from .picture import from_array, to_rgb  # which needs Pillow
+    if isinstance(source, PILImage | Array):  # a PIL image is both
+        from .rgb import from_array, to_rgb  # which needs Pillow
 
-        rgb = to_rgb(source) if isinstance(source, Picture) else from_array(source)  # type: ignore[arg-type]
+        rgb = to_rgb(source) if isinstance(source, PILImage) else from_array(source)  # type: ignore[arg-type]
         buffer = io.BytesIO()
         rgb.save(buffer, "PNG")
         return buffer.getvalue()
@@ -82,7 +82,7 @@ def _bytes(source: object) -> bytes:
     if not isinstance(content, bytes):
         opened = "; open it for reading bytes, 'rb'" if isinstance(content, str) else ""
         raise TypeError(
-            "a picture is a path, the bytes of a file, an open file, a PIL image or an array (H, W, 3) of uint8, not "
+            "an image is a path, the bytes of a file, an open file, a PIL image or an array (H, W, 3) of uint8, not "
             f"{type(source).__name__}{opened}"
         )
     return content

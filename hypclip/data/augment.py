@@ -23,11 +23,11 @@ class AugmentConfig:
     """Random changes to images; each is off by default but the crop of the published recipes.
 
     Args:
-        crop_scale: bounds of the area of the crop, as a share of the picture's.
+        crop_scale: bounds of the area of the crop, as a share of the image's.
         crop_ratio: bounds of its width over its height.
         colour_jitter: strength of changes to brightness, contrast and saturation; hue turns by up to a quarter of it,
             in turns.
-        grey: probability of a picture without colours.
+        grey: probability of an image without colours.
         flip: probability of a mirrored one.
     """
 
@@ -102,9 +102,9 @@ def crop_box(
 
     A square keeps the proportions of what is in it; where the image itself is narrower, the cut is as wide as it is.
     """
-    _, picture_height, picture_width = pixels.shape
-    side = max(1, round(max((box.x1 - box.x0) * picture_width, (box.y1 - box.y0) * picture_height) * (1 + margin)))
-    width, height = min(side, picture_width), min(side, picture_height)
-    left = min(max(0, round((box.x0 + box.x1) / 2 * picture_width - width / 2)), picture_width - width)
-    top = min(max(0, round((box.y0 + box.y1) / 2 * picture_height - height / 2)), picture_height - height)
+    _, image_height, image_width = pixels.shape
+    side = max(1, round(max((box.x1 - box.x0) * image_width, (box.y1 - box.y0) * image_height) * (1 + margin)))
+    width, height = min(side, image_width), min(side, image_height)
+    left = min(max(0, round((box.x0 + box.x1) / 2 * image_width - width / 2)), image_width - width)
+    top = min(max(0, round((box.y0 + box.y1) / 2 * image_height - height / 2)), image_height - height)
     return pixels[:, top : top + height, left : left + width]

@@ -18,8 +18,8 @@ from hypclip.taxonomy import Taxonomy
 from hypclip.towers.passes import TextPasses
 from hypclip.towers.text import Tokenizer
 
-WHOLE_PICTURE = 0.95
-"""Share of the picture from which a box is treated as the whole picture and gives no entailment edge."""
+WHOLE_IMAGE = 0.95
+"""Share of the image from which a box is treated as the whole image and gives no entailment edge."""
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,14 @@ class Batch:
 
 
 class ExampleMaker:
-    """Choose boxes of a record, crop them from the decoded picture, and make all random changes.
+    """Choose boxes of a record, crop them from the decoded image, and make all random changes.
 
     Args:
         roles: what the recipe needs; boxes are left out when it needs none.
         image_size: side of the towers' pixels.
         augment: see AugmentConfig.
         box_margin: a crop is up to this fraction wider than its box.
-        max_boxes: 1 draws one box by score, and stands the whole picture in for the box of a picture without any; more
+        max_boxes: 1 draws one box by score, and stands the whole image in for the box of an image without any; more
             takes the best by score.
         box_size: side of the pixels of boxes, where it is another.
         taxonomy: what stands above the phrases of captions and boxes, if it is known.
@@ -160,17 +160,17 @@ class ExampleMaker:
         boxes = self._boxes(record, rng)
         caption = self._caption(record, seed)
         name = f"picture/{record.shard}/{record.key}"
-        picture = content_id(name)
+        image_id = content_id(name)
         images: dict[Role, Tensor] = {}
         texts: dict[Role, list[str]] = {}
         content: dict[Role, list[int]] = {}
         if "image" in self.roles:
-            images["image"], content["image"] = self.transform(record.pixels, rng), [picture]
+            images["image"], content["image"] = self.transform(record.pixels, rng), [image_id]
         if "text" in self.roles:
             texts["text"], content["text"] = [caption], [text_id(caption)]
         if "box_image" in self.roles:
             crops = [self._crop(record.pixels, box, rng) for box in boxes]
-            content["box_image"] = [self._content(name, picture, box) for box in boxes]
+            content["box_image"] = [self._content(name, image_id, box) for box in boxes]
             images["box_image"] = _stack(crops) if crops else _none(self.box_size)
         if "box_text" in self.roles:
             texts["box_text"] = [caption if box is None else box.phrase for box in boxes]
@@ -200,10 +200,10 @@ class ExampleMaker:
             return self.box_transform(pixels, rng)
         return self.box_transform(crop_box(pixels, box, rng.uniform(0.0, self.box_margin)), rng)
 
-    def _content(self, name: str, picture: int, box: Box | None) -> int:
+    def _content(self, name: str, image_id: int, box: Box | None) -> int:
         if box is None:
             return MISSING
-        return picture if box.area >= WHOLE_PICTURE else content_id(f"{name}/{box}")
+        return image_id if box.area >= WHOLE_IMAGE else content_id(f"{name}/{box}")
 
 
 def draw_box(boxes: Sequence[Box], rng: random.Random) -> Box | None:
@@ -295,18 +295,18 @@ def _ids_above(above: Sequence[tuple[str, ...]], taxonomy: Taxonomy) -> Tensor:
     return torch.tensor([[text_id(up) for up in one] + [MISSING] * (most - len(one)) for one in above])
 
 
-def _stack(pictures: Sequence[Tensor]) -> Tensor:
-    """Stack pictures (3, H, W) that are channels-last, and keep them so."""
-    return torch.stack([x.permute(1, 2, 0) for x in pictures]).permute(0, 3, 1, 2)
+def _stack(images: Sequence[Tensor]) -> Tensor:
+    """Stack images (3, H, W) that are channels-last, and keep them so."""
+    return torch.stack([x.permute(1, 2, 0) for x in images]).permute(0, 3, 1, 2)
 
 
-def _cat(pictures: Sequence[Tensor]) -> Tensor:
-    """Concatenate pictures (N, 3, H, W) that are channels-last, and keep them so."""
-    return torch.cat([x.permute(0, 2, 3, 1) for x in pictures]).permute(0, 3, 1, 2)
+def _cat(images: Sequence[Tensor]) -> Tensor:
+    """Concatenate images (N, 3, H, W) that are channels-last, and keep them so."""
+    return torch.cat([x.permute(0, 2, 3, 1) for x in images]).permute(0, 3, 1, 2)
 
 
 def _none(size: int, count: int = 0) -> Tensor:
-    """Return room for so many pictures."""
+    """Return room for so many images."""
     return torch.empty(count, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
 
 

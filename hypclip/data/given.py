@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hypclip.client.picture import from_array, to_rgb
+from hypclip.client.rgb import from_array, to_rgb
 from hypclip.errors import DataError, InputError
 
 T = TypeVar("T")
 
-Picture: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | NDArray[Any]
+ImageLike: TypeAlias = Image.Image | str | os.PathLike[str] | bytes | NDArray[Any]
 """A PIL image, the path of a file, the bytes of one, or an array (H, W, 3) of uint8; see `from_array` for others."""
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
@@ -45,7 +45,7 @@ def texts_of(texts: Iterable[Any]) -> Iterator[str]:
         yield str(text)
 
 
-def pictures_of(images: Picture | Iterable[Any]) -> Iterator[Image.Image]:
+def images_of(images: ImageLike | Iterable[Any]) -> Iterator[Image.Image]:
     """Yield images in RGB: a single one, or the images of a list, a generator or an array (N, H, W, 3) of uint8.
 
     Raises:
@@ -55,11 +55,11 @@ def pictures_of(images: Picture | Iterable[Any]) -> Iterator[Image.Image]:
     if isinstance(images, Image.Image | str | os.PathLike | bytes | bytearray | memoryview | io.IOBase) or (
         isinstance(images, np.ndarray) and images.dtype != object and images.ndim in (2, 3)
     ):
-        yield _picture(images, "the picture")
+        yield _image(images, "the image")
         return
-    whole = "embed_image takes a picture, or a list of pictures"
+    whole = "embed_image takes an image, or a list of images"
     for index, image in enumerate(_in_order(images, whole, most_dimensions=4)):
-        yield _picture(image, f"images[{index}]")
+        yield _image(image, f"images[{index}]")
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -86,7 +86,7 @@ def _in_order(items: Iterable[Any], expected: str, most_dimensions: int = 1) -> 
     return items
 
 
-def _picture(given: Any, place: str) -> Image.Image:
+def _image(given: Any, place: str) -> Image.Image:
     match given:
         case Image.Image():
             return _of_pillow(given, place)
@@ -105,7 +105,7 @@ def _picture(given: Any, place: str) -> Image.Image:
                 raise InputError(f"{place}: {error}") from error
         case _:
             raise InputError(
-                f"{place} must be a PIL picture, a path, the bytes of a file or an array (H, W, 3) of uint8, "
+                f"{place} must be a PIL image, a path, the bytes of a file or an array (H, W, 3) of uint8, "
                 f"got {shown(given)}{_advice(given)}"
             )
 
@@ -137,7 +137,7 @@ def _opened(stream: Any, named: str) -> Image.Image:
         with Image.open(stream) as image:
             return to_rgb(image)
     except Exception as error:  # damaged bytes make decoders raise almost anything, such as struct.error
-        raise DataError(f"{named} cannot be read as a picture: {error}") from error
+        raise DataError(f"{named} cannot be read as an image: {error}") from error
 
 
 def shown(value: object) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from PIL import Image
 from torch import Tensor
 
-from hypclip.data.picture import decode, orientation, upright
+from hypclip.data.image import decode, orientation, upright
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp", "jfif", "jpe", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm", "pgm")
 """Extensions of images, of several in one sample the first."""
@@ -115,8 +115,8 @@ def read_record(sample: Mapping[str, Any], reading: Reading = Reading()) -> Reco
             raise sample["__bad__"]
         extension = next((k for k in IMAGE_KEYS if k in sample), None)
         if extension is None:
-            expected = "jpg, png, webp or another picture"
-            raise BadSample("no picture", f"found {_extensions(sample)}; expected {expected}")
+            expected = "jpg, png, webp or another image"
+            raise BadSample("no image", f"found {_extensions(sample)}; expected {expected}")
         captions, fields = _texts(sample, reading.caption_field)
         content = sample[extension]
         turned = _turned_boxes(content, fields, reading.boxes_are)
@@ -202,10 +202,10 @@ def _box(row: Any, caption: str, turn: int) -> Box:
     if not 0 <= start < end <= len(caption) or not (phrase := caption[int(start) : int(end)].strip()):
         raise BadSample("phrase outside the caption", f"characters {start:g} to {end:g} of {caption!r:.80}")
     if min(x0, y0) < -_EDGE_TOLERANCE or max(x1, y1) > 1 + _EDGE_TOLERANCE:
-        raise BadSample("box outside the picture", f"{[x0, y0, x1, y1]}; expected fractions of width and height")
+        raise BadSample("box outside the image", f"{[x0, y0, x1, y1]}; expected fractions of width and height")
     box = Box(phrase, *upright(turn, max(0.0, x0), max(0.0, y0), min(1.0, x1), min(1.0, y1)), score)
     if box.x0 >= box.x1 or box.y0 >= box.y1:
-        raise BadSample("box outside the picture", f"{[x0, y0, x1, y1]} has no area")
+        raise BadSample("box outside the image", f"{[x0, y0, x1, y1]} has no area")
     return box
 
 
@@ -228,4 +228,4 @@ def _pixels(content: bytes, extension: str) -> Tensor:
     try:
         return decode(content)
     except Exception as error:  # damaged bytes make decoders raise almost anything, such as struct.error
-        raise BadSample("unreadable picture", f"{extension} of {len(content):,} bytes: {error}") from error
+        raise BadSample("unreadable image", f"{extension} of {len(content):,} bytes: {error}") from error

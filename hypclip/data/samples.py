@@ -208,7 +208,7 @@ def _read_names(shard: str, first: str, files: Sequence[_File]) -> Iterator[dict
     whole = sum(_is_whole(file.extension for file in of) for _, of in parts)
     hycoclip = any(file.extension == "numparents.txt" for file in files)
     own = [file for file in files if "." not in file.extension]
-    pictures = [file for file in files if file.suffix in IMAGE_KEYS]
+    images = [file for file in files if file.suffix in IMAGE_KEYS]
     texts = [file for file in files if file.suffix in TEXT_KEYS]
     own_is_whole = _is_whole(file.extension for file in own)
     several = whole > 1 if own_is_whole else 2 * whole > len(parts) and not own
@@ -216,14 +216,14 @@ def _read_names(shard: str, first: str, files: Sequence[_File]) -> Iterator[dict
         yield from (_sample(shard, key, of) for key, of in parts)
     elif own_is_whole:  # beside it masks and the like, such as KEY.depth.png
         yield _sample(shard, first, own)
-    elif len(pictures) == 1 and texts and len({file.suffix for file in texts}) == len(texts):
-        yield _sample(shard, first, [file._replace(extension=file.suffix) for file in (*pictures, *texts)])
+    elif len(images) == 1 and texts and len({file.suffix for file in texts}) == len(texts):
+        yield _sample(shard, first, [file._replace(extension=file.suffix) for file in (*images, *texts)])
     else:
         found = _listed(file.extension for file in files)
         advice = "HyCoCLIP's processed shards, whose boxes are gone, are not read" if hycoclip else (
-            "a key ends at the first dot: keep dots out of keys, or give each key a picture and a text of its own"
+            "a key ends at the first dot: keep dots out of keys, or give each key an image and a text of its own"
         )  # fmt: skip
-        reason = "no picture" if not pictures else "no caption" if not texts else "names that do not fit"
+        reason = "no image" if not images else "no caption" if not texts else "names that do not fit"
         yield _bad(shard, first, BadSample(reason, f"found {found}; {advice}"))
 
 

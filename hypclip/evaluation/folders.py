@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-_NO_PICTURES = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC"}
+_NO_IMAGES = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC"}
 """Formats that Pillow knows by their header only, or reads with a program that few have."""
 _LEFT_BY_SYSTEMS = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
@@ -26,18 +26,18 @@ _NAMED = 3
 class Found:
     """The files in a folder, hidden ones aside."""
 
-    pictures: list[Path] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     broken: list[Path] = field(default_factory=list)
     """Links to nothing, links that lead back to a folder they are in, and folders that cannot be read."""
 
 
 @functools.cache
-def picture_suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
     """Return the file name endings, such as ".jpg", of all formats that this Pillow reads by itself."""
     formats = Image.registered_extensions()
     return frozenset(
-        suffix for suffix, kind in formats.items() if kind == "MPO" or (kind in Image.OPEN and kind not in _NO_PICTURES)
+        suffix for suffix, kind in formats.items() if kind == "MPO" or (kind in Image.OPEN and kind not in _NO_IMAGES)
     )
 
 
@@ -56,11 +56,11 @@ def find_files(folder: Path) -> Found:
     for file, is_broken in _walk(folder, (folder.resolve(),)):
         if is_broken:
             found.broken.append(file)
-        elif file.suffix.lower() in picture_suffixes():
-            found.pictures.append(file)
+        elif file.suffix.lower() in image_suffixes():
+            found.images.append(file)
         else:
             found.others.append(file)
-    for files in (found.pictures, found.others, found.broken):
+    for files in (found.images, found.others, found.broken):
         files.sort()
     return found
 

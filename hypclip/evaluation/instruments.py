@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypclip.evaluation.is_a import EdgeSet, Phrases, Pictures
+from hypclip.evaluation.is_a import EdgeSet, Instances, Phrases
 from hypclip.evaluation.regions import (
     containment,
     edge_measures,
@@ -27,7 +27,7 @@ from hypclip.taxonomy import same_phrase
 
 @dataclass(frozen=True)
 class Captioned:
-    """Pictures with their captions, each with the row of its own picture, and the phrases of their boxes."""
+    """Images with their captions, each with the row of its own image, and the phrases of their boxes."""
 
     pairs: Pairs
     captions: list[str]
@@ -42,14 +42,14 @@ class Captioned:
 
     @classmethod
     def of(cls, pairs: Pairs) -> Captioned:
-        """Lay out the captions of pictures one after the other."""
+        """Lay out the captions of images one after the other."""
         captions = [caption for record in pairs.records for caption in record.captions]
         return cls(pairs, captions, torch.tensor([i for i, one in enumerate(pairs.records) for _ in one.captions]))
 
     def embed(self, model: HypCLIP) -> tuple[Tensor, Tensor]:
-        """Embed the pictures and the captions."""
+        """Embed the images and the captions."""
         records = self.pairs.records
-        # A slice at a time: each picture is made anew from its pixels.
+        # A slice at a time: each image is made anew from its pixels.
         slices = [records[first : first + 128] for first in range(0, len(records), 128)]
         images = torch.cat([model.embed_image([record.image for record in some]) for some in slices])
         return images, model.embed_text(self.captions)
@@ -61,29 +61,30 @@ class Hierarchy:
 
     Args:
         phrases: of the taxonomy, and those that are held out.
-        pictures: with the phrases that they are instances of.
-        captioned: captions and their own pictures.
+        instances: labelled images, with the phrases that they are instances of.
+        captioned: captions and their own images.
     """
 
     phrases: Phrases
-    pictures: Pictures | None = None
+    instances: Instances | None = None
     captioned: Captioned | None = None
 
     @functools.cached_property
     def sets(self) -> list[EdgeSet]:
         """The sets of pairs that a model is asked about."""
-        shown = self.phrases.picture_sets(self.pictures) if self.pictures else []
+        shown = self.phrases.instance_sets(self.instances) if self.instances else []
         return [*self.phrases.text_sets(), *shown]
 
     def measure(self, model: HypCLIP) -> dict[str, int | float]:
         """Measure whether a model's hierarchy holds, by the model's own rule of entailment.
 
-        - phrases, held_out, pictures, images, captions: how many took part; skipped: bad samples of the shards;
+        - phrases, held_out, pictures (labelled images), images (with captions), captions: how many took part;
+          skipped: bad samples of the shards;
         - half_spaces: the share of texts so near the origin that MERU's cone (K = 0.1) of them is a half-space;
         - transitivity: of g ⊐ m, m ⊐ s that are asserted of phrases, the share whose g ⊐ s is;
         - geodesic_against_cosine: rank correlation of similarity and cosine over phrases, captions and images, mean
-          over up to 100 of the images; without captions the pictures stand in for images, and phrases for those;
-        - radius/L: median √c · radius of the phrases of level L, 0 for roots, and of captions, images and pictures;
+          over up to 100 of the images; without captions the labelled ones stand in for images, and phrases for those;
+        - radius/L: median √c · radius of the phrases of level L, 0 for roots, and of captions and images;
         - order/L: of the is-a edges whose parent is of level L, the share whose parent is nearer to the origin than the
           child; the same of the edges that are held out, of captions and their images, and of phrases of boxes and
           their captions (order/phrase);
@@ -91,17 +92,17 @@ class Hierarchy:
         - violated/all, violated/own_image: the share of what is true that lies outside the region it belongs in;
         - A-B/…, A-B_held_out/…, all/…, held_out/…, A-picture/…, A-picture_held_out/…: the measures of `edge_measures`
           for the phrases of level A over those of level B, all general phrases over all, and the phrases of level A
-          over pictures; and each over what is held out alone.
+          over labelled images; and each over what is held out alone.
 
         The sphere has neither radii nor regions, and only the counts and the last kind. Measures without a value are
         left out, such as transitivity where nothing is asserted.
         """
         texts = model.embed_text(self.phrases.all)
         images, captions = self.captioned.embed(model) if self.captioned else (None, None)
-        shown = embed_files(model, self.pictures.files) if self.pictures else None
+        shown = embed_files(model, self.instances.files) if self.instances else None
         edges: dict[str, int | float] = {}
         for one in self.sets:
-            general, specific = texts[one.general], (texts if shown is None or not one.of_pictures else shown)
+            general, specific = texts[one.general], (texts if shown is None or not one.of_images else shown)
             measures = edge_measures(model, general, specific[one.specific], one.truth(), one.asked(), one.of_one_level)
             edges |= {f"{one.name}/{name}": value for name, value in measures}
         found = self._counts()
@@ -118,8 +119,8 @@ class Hierarchy:
         counts: dict[str, int | float] = {"phrases": len(self.phrases.all)}
         if self.phrases.held_out:
             counts["held_out"] = len(self.phrases.held_out)
-        if self.pictures:
-            counts["pictures"] = len(self.pictures.files)
+        if self.instances:
+            counts["pictures"] = len(self.instances.files)
         if self.captioned:
             counts |= {"images": len(self.captioned.pairs.records), "captions": len(self.captioned.captions)}
             counts["skipped"] = len(self.captioned.pairs.bad)
@@ -127,7 +128,7 @@ class Hierarchy:
 
 
 def _of_radii(model: HypCLIP, phrases: Phrases, texts: Tensor, others: Mapping[str, Tensor]) -> dict[str, int | float]:
-    """Measure what needs radii alone; `others` are captions, images and pictures, those that there are."""
+    """Measure what needs radii alone; `others` are captions, images and labelled images, those that there are."""
     worded = torch.cat([texts, others.get("caption", texts[:0])])
     queries = others.get("image", others.get("picture", texts[:0]))
     pool = torch.cat([worded, queries])

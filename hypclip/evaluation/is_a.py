@@ -1,4 +1,4 @@
-"""Sets of pairs to ask a model about: phrases, and the phrases and pictures that are instances of them.
+"""Sets of pairs to ask a model about: phrases, and the phrases and images that are instances of them.
 
 A set has general phrases and things that may be below them: every pair of the two is asked about, and a pair is true
 if the transitive closure of the taxonomy holds it.
@@ -33,9 +33,9 @@ class EdgeSet:
     Args:
         name: such as "0-2": phrases of level 0 over those of level 2.
         general: rows of the phrases.
-        specific: rows of the phrases, or of the pictures.
+        specific: rows of the phrases, or of the images.
         true_pairs: places in `general` and in `specific` of the pairs that are true.
-        of_pictures: whether `specific` are pictures.
+        of_images: whether `specific` are images.
         of_one_level: whether the general phrases are of one level.
     """
 
@@ -43,7 +43,7 @@ class EdgeSet:
     general: Int[Tensor, " n"]
     specific: Int[Tensor, " m"]
     true_pairs: Int[Tensor, "2 _"]
-    of_pictures: bool = False
+    of_images: bool = False
     of_one_level: bool = True
 
     def truth(self) -> Bool[Tensor, "n m"]:
@@ -54,20 +54,20 @@ class EdgeSet:
 
     def asked(self) -> Bool[Tensor, "n m"]:
         """Return a mask of the pairs that count: all but a phrase over itself."""
-        if self.of_pictures:
+        if self.of_images:
             return torch.ones(len(self.general), len(self.specific), dtype=torch.bool)
         return self.general[:, None] != self.specific
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures with the phrases that they are instances of.
+class Instances:
+    """Images with the phrases that they are instances of.
 
     Args:
-        files: of the pictures.
+        files: of the images.
         phrases: the names of each; one or more.
-        candidates: the names of all their classes, also of classes without pictures.
-        left_out: names of the classes that are called by no phrase; their pictures are not among the files.
+        candidates: the names of all their classes, also of classes without images.
+        left_out: names of the classes that are called by no phrase; their images are not among the files.
     """
 
     files: list[Path]
@@ -126,28 +126,33 @@ class Phrases:
         sets.append(self._set("held_out", general, held, of_one_level=False))
         return [one for one in sets if len(one.specific)]
 
-    def picture_sets(self, pictures: Pictures) -> list[EdgeSet]:
-        """Return a set for each level, of all pictures and of those called by a held-out phrase alone.
+    def instance_sets(self, instances: Instances) -> list[EdgeSet]:
+        """Return a set for each level, of all images and of those called by a held-out phrase alone.
 
-        A picture of a bird may be one of an owl: pictures that are called by phrases of higher levels alone take no
+        An image of a bird may be one of an owl: images that are called by phrases of higher levels alone take no
         part. General are the phrases that stand above another, or that a class is called by.
         """
-        general = self._of({*self.taxonomy.general, *pictures.candidates})
-        deepest = torch.tensor([max(self.taxonomy.level(p) for p in own) for own in pictures.phrases])
-        held = torch.tensor([self.held_out.issuperset(own) for own in pictures.phrases])
+        general = self._of({*self.taxonomy.general, *instances.candidates})
+        deepest = torch.tensor([max(self.taxonomy.level(p) for p in own) for own in instances.phrases])
+        held = torch.tensor([self.held_out.issuperset(own) for own in instances.phrases])
         sets = []
         for level in range(self.depth + 1):
             above = general[self.levels[general] == level]
             for suffix, chosen in (("", deepest >= level), ("_held_out", (deepest >= level) & held)):
                 below = chosen.nonzero().squeeze(1)
-                sets.append(self._set(f"{level}-picture{suffix}", above, below, pictures))
+                sets.append(self._set(f"{level}-picture{suffix}", above, below, instances))
         return [one for one in sets if len(one.general) and len(one.specific)]
 
     def _of(self, phrases: Iterable[str]) -> Int[Tensor, " n"]:
         return torch.tensor(sorted(self.rows[phrase] for phrase in phrases), dtype=torch.long)
 
     def _set(
-        self, name: str, general: Tensor, specific: Tensor, pictures: Pictures | None = None, of_one_level: bool = True
+        self,
+        name: str,
+        general: Tensor,
+        specific: Tensor,
+        instances: Instances | None = None,
+        of_one_level: bool = True,
     ) -> EdgeSet:
         most = max(1, MOST_PAIRS // max(1, len(general)))
         if len(specific) > most:
@@ -157,21 +162,21 @@ class Phrases:
         pairs = [
             (place[self.rows[phrase]], j)
             for j, row in enumerate(specific.tolist())
-            for phrase in (self._above(pictures.phrases[row]) if pictures else self.taxonomy.ancestors(self.all[row]))
+            for phrase in (self._above(instances.phrases[row]) if instances else self.taxonomy.ancestors(self.all[row]))
             if self.rows[phrase] in place
         ]
         true = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
-        return EdgeSet(name, general, specific, true, pictures is not None, of_one_level)
+        return EdgeSet(name, general, specific, true, instances is not None, of_one_level)
 
     def _above(self, own: Collection[str]) -> set[str]:
         return {*own, *(phrase for one in own for phrase in self.taxonomy.ancestors(one))}
 
 
-def call(data: LabelledImages, taxonomy: Taxonomy, templates: Sequence[str]) -> Pictures:
-    """Find the phrase that each class of pictures is called by: a name as it is, with an article, or in a template.
+def call(data: LabelledImages, taxonomy: Taxonomy, templates: Sequence[str]) -> Instances:
+    """Find the phrase that each class of images is called by: a name as it is, with an article, or in a template.
 
     Raises:
-        DataError: none that has pictures is called by a phrase.
+        DataError: none that has images is called by a phrase.
     """
     called = [
         tuple(dict.fromkeys(phrase for name in names for phrase in _phrase(name, taxonomy, templates)))
@@ -180,10 +185,10 @@ def call(data: LabelledImages, taxonomy: Taxonomy, templates: Sequence[str]) -> 
     chosen = [i for i, label in enumerate(data.labels) if called[label]]
     if not chosen:
         raise DataError(
-            f"no picture of {data.root} is of a class whose name is a phrase of the taxonomy, such as "
+            f"no image of {data.root} is of a class whose name is a phrase of the taxonomy, such as "
             f"{taxonomy.phrases[-1]!r}; its classes are {first_few([repr(names[0]) for names in data.names])}"
         )
-    return Pictures(
+    return Instances(
         [data.files[i] for i in chosen],
         [called[data.labels[i]] for i in chosen],
         frozenset(phrase for phrases in called for phrase in phrases),

@@ -39,7 +39,7 @@ def read_pairs(shards: Sequence[str], limit: int, reading: Reading = Reading()) 
             break
     if len(records) < 2:
         told = f", and {len(bad)} bad samples: {first_few(bad)}" if bad else ""
-        raise DataError(f"at least two pictures with captions are needed, {list(shards)} hold {len(records)}{told}")
+        raise DataError(f"at least two images with captions are needed, {list(shards)} hold {len(records)}{told}")
     return Pairs(records, bad)
 
 

@@ -173,19 +173,19 @@ def _hierarchy(name: str, task: HierarchyTask, warn: Callable[[str], None]) -> E
         phrases = Phrases(known, held_out)
     except DataError as error:
         raise DataError(f"{where}.held_out: {error}") from error
-    pictures = None
+    instances = None
     if task.images and task.classes:
         data = read_labelled_images(task.images, task.classes)
-        pictures = call(data, phrases.taxonomy, check_templates(task.templates))
+        instances = call(data, phrases.taxonomy, check_templates(task.templates))
         for line in data.warnings():
             warn(f"{where}: {line}")
-        if pictures.left_out:
+        if instances.left_out:
             warn(
-                f"{where}: {len(pictures.left_out)} of {len(data.keys)} classes are no phrases of the taxonomy, and "
-                f"their pictures take no part: {first_few(pictures.left_out)}"
+                f"{where}: {len(instances.left_out)} of {len(data.keys)} classes are no phrases of the taxonomy, and "
+                f"their images take no part: {first_few(instances.left_out)}"
             )
     captioned = _captioned(f"{where}.shards", task.shards, task) if task.shards else None
-    hierarchy = Hierarchy(phrases, pictures, captioned)
+    hierarchy = Hierarchy(phrases, instances, captioned)
     once = functools.cache(warn)
 
     def evaluate(model: HypCLIP) -> dict[str, int | float]:

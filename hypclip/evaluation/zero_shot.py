@@ -14,7 +14,7 @@ from open_clip.tokenizer import get_clean_fn
 from PIL import Image
 from torch import Tensor
 
-from hypclip.client.picture import to_rgb
+from hypclip.client.rgb import to_rgb
 from hypclip.errors import DataError
 from hypclip.evaluation.folders import count_by_suffix, find_files, is_hidden, name_files, same_form
 from hypclip.files import read_text
@@ -47,7 +47,7 @@ class LabelledImages:
     passed_over: list[str] = field(default_factory=list)
 
     @property
-    def without_pictures(self) -> list[str]:
+    def without_images(self) -> list[str]:
         """Keys of classes that only serve as wrong answers."""
         seen = set(self.labels)
         return [key for i, key in enumerate(self.keys) if i not in seen]
@@ -114,17 +114,17 @@ def read_labelled_images(root: Path, classes: Path) -> LabelledImages:
         if same_form(folder.name) not in names:
             raise DataError(f"{folder} names no class of {classes}: {_advice(folder, names)}")
         found = find_files(folder)
-        if not found.pictures:
+        if not found.images:
             rest = [*found.others, *found.broken]
             seen = f"only {count_by_suffix(rest, root)}" if rest else "no file"
             raise DataError(
-                f"class {folder.name!r} has no picture: {folder} holds {seen}; expected .jpg, .png or another format "
+                f"class {folder.name!r} has no image: {folder} holds {seen}; expected .jpg, .png or another format "
                 "that Pillow reads, or no such folder"
             )
-        inside = {parent for file in found.pictures for parent in file.parents if folder in parent.parents}
+        inside = {parent for file in found.images for parent in file.parents if folder in parent.parents}
         nested += [one for one in sorted(inside) if same_form(one.name) in names.keys() - {same_form(folder.name)}]
-        files += found.pictures
-        labels += [keys.index(same_form(folder.name))] * len(found.pictures)
+        files += found.images
+        labels += [keys.index(same_form(folder.name))] * len(found.images)
         others += found.others
         broken += found.broken
     for path in sorted(root.iterdir()):
@@ -248,7 +248,7 @@ def embed_files(model: HypCLIP, files: Sequence[Path], batch_size: int = 256) ->
             rows.append(model.embed_image(images))
     if bad:
         shown = "; ".join(bad[:_NAMED]) + "; …" * (len(bad) > _NAMED)
-        raise DataError(f"cannot read {len(bad)} of {len(files)} pictures: {shown}: mend or remove them")
+        raise DataError(f"cannot read {len(bad)} of {len(files)} images: {shown}: mend or remove them")
     return torch.cat(rows)
 
 

@@ -185,7 +185,7 @@ class HypCLIPForHub(PreTrainedModel):  # type: ignore[misc]
         if input_ids is None or pixel_values is None:
             missing = "input_ids" if input_ids is None else "pixel_values"
             raise InputError(
-                f"forward compares texts with pictures and got no {missing}: for one kind alone call "
+                f"forward compares texts with images and got no {missing}: for one kind alone call "
                 "get_text_features(input_ids) or get_image_features(pixel_values)"
             )
         image, text = self.get_image_features(pixel_values), self.get_text_features(input_ids, attention_mask)

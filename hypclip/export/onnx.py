@@ -59,7 +59,7 @@ def export_onnx(model: HypCLIP, folder: Path) -> None:
     require_onnx("export to ONNX")
     with atomic_directory(folder) as scratch:
         for name, input_name, tower, scale, samples, dynamic in (
-            (IMAGE, "pixels", model.image_tower, model.log_image_scale, _pictures(model), {0: Dim.DYNAMIC}),
+            (IMAGE, "pixels", model.image_tower, model.log_image_scale, _images(model), {0: Dim.DYNAMIC}),
             # AUTO: a tower whose rows always fill the context may have one length only.
             (TEXT, "tokens", model.text_tower, model.log_text_scale, _tokens(model), {0: Dim.DYNAMIC, 1: Dim.AUTO}),
         ):
@@ -213,7 +213,7 @@ def _tokens(model: HypCLIP) -> list[Tensor]:
     return [model.tokenizer(texts) for texts in (["a photo of a dog", "two"], [full, "two"], ["two"], ["a b c"] * 3)]
 
 
-def _pictures(model: HypCLIP) -> list[Tensor]:
+def _images(model: HypCLIP) -> list[Tensor]:
     pixels = torch.arange(3 * 3 * model.image_size**2).sin().view(3, 3, model.image_size, model.image_size)
     return [pixels[:2], pixels[:1], pixels]
 

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import BaseImageProcessor, BatchFeature, ProcessorMixin, PythonBackend
 from transformers.processing_utils import ImagesKwargs, TextKwargs
 
-from hypclip.client.picture import from_array, to_rgb
+from hypclip.client.rgb import from_array, to_rgb
 from hypclip.errors import CheckpointError, ConfigError, InputError
 from hypclip.towers.image import evaluation_transform
 from hypclip.towers.text import Tokenizer
@@ -169,7 +169,7 @@ class HypCLIPImageProcessor(BaseImageProcessor):  # type: ignore[misc]
             )
         check_tensors(return_tensors)
         transform = evaluation_transform(self.image_size, self.image_mean, self.image_std)
-        rows = [transform(to_rgb(image)) for image in _pictures(images)]
+        rows = [transform(to_rgb(image)) for image in _images_of(images)]
         pixels = torch.stack(rows) if rows else torch.empty(0, 3, self.image_size, self.image_size)
         if return_tensors == "pt":
             return BatchFeature({"pixel_values": pixels if device is None else pixels.to(device)})
@@ -209,7 +209,7 @@ class HypCLIPProcessor(ProcessorMixin):  # type: ignore[misc]
         Raises:
             InputError: neither texts nor images, something else than those, or tensors of another kind.
         """
-        if _holds_pictures(text):
+        if _holds_images(text):
             text, images = images, text
         if text is None and images is None:
             raise InputError("the processor needs text=[...] or images=[...], got neither")
@@ -278,22 +278,22 @@ def _no_texts(kind: Any) -> dict[str, Any]:
     return {"input_ids": {"pt": empty, "np": empty.numpy(), None: []}[kind]}
 
 
-def _holds_pictures(value: Any) -> bool:
+def _holds_images(value: Any) -> bool:
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":  # of strings
         return bool(value.size) and isinstance(value.flat[0], Image.Image)
     kinds = Image.Image | np.ndarray | torch.Tensor
     return isinstance(value, kinds) or (isinstance(value, list | tuple) and bool(value) and isinstance(value[0], kinds))
 
 
-def _pictures(images: Any) -> list[Image.Image]:
+def _images_of(images: Any) -> list[Image.Image]:
     if isinstance(images, np.ndarray | torch.Tensor):
         images = list(images) if images.ndim == 4 or images.dtype == object else [images]
     if isinstance(images, str | bytes) or not isinstance(images, Image.Image | Iterable):
         images = [images]
-    return [_picture(image) for image in ([images] if isinstance(images, Image.Image) else images)]
+    return [_image_of(image) for image in ([images] if isinstance(images, Image.Image) else images)]
 
 
-def _picture(image: Any) -> Image.Image:
+def _image_of(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
     if isinstance(image, torch.Tensor):

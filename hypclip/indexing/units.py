@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hypclip.client.picture import to_rgb
+from hypclip.client.rgb import to_rgb
 from hypclip.data.record import BadSample, Reading, read_record
 from hypclip.data.samples import samples_and_damage, samples_of
 from hypclip.data.tally import Tally
@@ -136,15 +136,15 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable[[Any], T], items: Iterab
 
 @torch.no_grad()
 def _embed(model: HypCLIP, items: Sequence[Item]) -> Points:
-    pictures = [(item, item.content) for item in items if isinstance(item.content, Tensor)]
+    images = [(item, item.content) for item in items if isinstance(item.content, Tensor)]
     texts = [(item, item.content) for item in items if isinstance(item.content, str)]
     vectors = []
-    if pictures:
-        vectors.append(model.encode_image(torch.stack([pixels for _, pixels in pictures]).to(model.device)).cpu())
+    if images:
+        vectors.append(model.encode_image(torch.stack([pixels for _, pixels in images]).to(model.device)).cpu())
     if texts:
         vectors.append(model.embed_text([text for _, text in texts]))
-    ordered = [item for item, _ in (*pictures, *texts)]
-    image: list[Modality] = ["image"] * len(pictures)
+    ordered = [item for item, _ in (*images, *texts)]
+    image: list[Modality] = ["image"] * len(images)
     text: list[Modality] = ["text"] * len(texts)
     return Points(
         [item.id for item in ordered], torch.cat(vectors), [*image, *text], [item.metadata for item in ordered]
@@ -226,7 +226,7 @@ def _sample_items(sample: dict[str, Any], transform: Transform, reading: Reading
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def picture_units(
+def image_units(
     root: Path, files: Sequence[Path], metadata: Sequence[Mapping[str, Any]], transform: Transform, size: int = 4096
 ) -> list[Unit]:
     """Return the work of image files, `size` to a unit: a point of each, named by its path below the root.
@@ -273,7 +273,7 @@ def _file_items(sample: tuple[Path, Mapping[str, Any]], root: Path, transform: T
         with Image.open(file) as image:
             pixels = transform(to_rgb(image))
     except Exception as error:  # damaged bytes make decoders raise almost anything, such as struct.error
-        raise BadSample("unreadable picture", f"{file}: {error}") from error
+        raise BadSample("unreadable image", f"{file}: {error}") from error
     return [Item(point_id, pixels, metadata)]
 
 

@@ -1,4 +1,4 @@
-"""The loss of entailment by the phrases of a taxonomy, over the texts and pictures of a batch, level by level."""
+"""The loss of entailment by the phrases of a taxonomy, over the texts and images of a batch, level by level."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def lineage(term: Lineage, recipe: Recipe, batch: Inputs) -> Tensor:
         return batch.curv.new_zeros(())
     ids, above = batch.content[spoken], batch.ancestors[spoken]
     held, own = _related(ids.flatten(), above.flatten(0, 1), concepts)
-    if spoken != term.specific:  # a picture is an instance of what is said of it
+    if spoken != term.specific:  # an image is an instance of what is said of it
         held, own = held | own, torch.zeros_like(own)
     shares = batch.shares(term.specific, spoken, among=held.any(1).view(ids.shape))
     boxes = ids.shape[1]

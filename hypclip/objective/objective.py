@@ -69,7 +69,7 @@ class Objective:
             logit_scale: inverse temperature s; logits are −s · d, or s · cosine on the sphere. A recipe with several
                 scales takes a mapping of their names.
             content: role → (B,) int64, for box roles (B,) or (B, N). Equal ids, across rows and across roles, mark
-                equal content (the same phrase, the same picture): an edge between equal contents is skipped, and with
+                equal content (the same phrase, the same image): an edge between equal contents is skipped, and with
                 `skip_duplicates` equal contents are no negatives of each other. MISSING marks a row that the sample
                 does not have.
             box_weight: (B, N) ≥ 0, how much each box counts beside the others of its sample; 0 marks padding. Samples

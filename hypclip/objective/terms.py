@@ -140,12 +140,12 @@ class Anchor:
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class Lineage:
-    """Phrases above another in the taxonomy entail `specific`: the phrase of a sample, its picture, or a concept.
+    """Phrases above another in the taxonomy entail `specific`: the phrase of a sample, its image, or a concept.
 
     For a point s and the phrases g of one level of the taxonomy, with z(g, s) as for `Entail`: the cross-entropy of
     contrast_scale · z over the level, its own ancestor being right and its other ancestors left out, times `contrast`;
     and the mean of softplus(−scale · z) of its ancestors, plus `negatives` times the sum of softplus(scale · z) of all
-    others: with 1 the border lies where both are as likely. Levels weigh alike. A picture also counts as entailed by
+    others: with 1 the border lies where both are as likely. Levels weigh alike. An image also counts as entailed by
     its own phrase.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def resize_and_crop(image_size: int) -> Callable[[Image.Image], Image.Image]:
-    """Return the part of `evaluation_transform` that maps RGB pictures to RGB pictures: resize, then centre crop."""
+    """Return the part of `evaluation_transform` that maps RGB images to RGB images: resize, then centre crop."""
     resize, crop, *_ = image_transform(image_size, is_train=False).transforms
     return lambda image: crop(resize(image))
 
@@ -18,7 +18,7 @@ def resize_and_crop(image_size: int) -> Callable[[Image.Image], Image.Image]:
 def evaluation_transform(
     image_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> Callable[[Image.Image], Tensor]:
-    """Return RGB picture → (3, image_size, image_size) float32: shortest side resized, centre cropped, normalised."""
+    """Return RGB image → (3, image_size, image_size) float32: shortest side resized, centre cropped, normalised."""
     transform: Callable[[Image.Image], Tensor] = image_transform(
         image_size, is_train=False, mean=tuple(mean), std=tuple(std)
     )

@@ -31,13 +31,13 @@ SLACK = 0.01
 
 @dataclass(frozen=True, config=STRICT_KEYS)
 class FirstRadii:
-    """The mean √c · radius that pictures and texts begin with.
+    """The mean √c · radius that images and texts begin with.
 
-    Towers begin with features of other lengths each, so that texts may lie further out than their pictures, and what is
+    Towers begin with features of other lengths each, so that texts may lie further out than their images, and what is
     general further out than what is specific.
 
     Args:
-        image: that of pictures.
+        image: that of images.
         text: that of texts.
     """
 

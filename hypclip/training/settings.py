@@ -41,7 +41,7 @@ class DataConfig:
         max_bad_shards: a run ends when more shards than this are damaged; by default none that is a file, and of others
             one in a hundred.
         caption_field: field of a .json that holds the caption or captions.
-        boxes_are: whether boxes were found on pictures as they are "shown" or as they are "stored", before their EXIF
+        boxes_are: whether boxes were found on images as they are "shown" or as they are "stored", before their EXIF
             turn; by default as `width` and `height` of the .json tell.
         box_margin: up to which fraction of a box its crop may be wider.
         box_size: side of a crop in pixels, that of the towers' images when not given; another one needs an image

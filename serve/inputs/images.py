@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from PIL import Image, UnidentifiedImageError
 
-from hypclip.client.picture import to_rgb
+from hypclip.client.rgb import to_rgb
 from serve.errors import InvalidImage, LimitExceeded
 from serve.inputs.data_uri import base64_of, from_base64, kind_of
 from serve.settings import Settings

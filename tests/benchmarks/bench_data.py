@@ -19,10 +19,10 @@ from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from torchvision.transforms import v2
 
-from hypclip.client.picture import to_rgb
+from hypclip.client.rgb import to_rgb
 from hypclip.data.augment import AugmentConfig, TrainingTransform
 from hypclip.data.batch import ExampleMaker, collate
-from hypclip.data.picture import Normaliser, decode, to_pixels
+from hypclip.data.image import Normaliser, decode, to_pixels
 from hypclip.data.quickstart.scenes import compose
 from hypclip.data.quickstart.shards import write_shards
 from hypclip.data.shards import find_shards

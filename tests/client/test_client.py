@@ -18,7 +18,7 @@ from PIL import Image
 
 import hypclip.client as c
 from hypclip.client import routes
-from hypclip.client.picture import to_rgb
+from hypclip.client.rgb import to_rgb
 from hypclip.geometry import lorentz, planes
 from hypclip.geometry.entailment import Plane
 from tests.support.client import BOTH, MODEL, Blocking, Script, answer, clients, error

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hypclip.data.augment import AugmentConfig, TrainingTransform, crop_box
-from hypclip.data.picture import Normaliser, to_pixels
+from hypclip.data.image import Normaliser, to_pixels
 from hypclip.data.record import Box
 from tests.support.data import BLUE, GREEN, RED, YELLOW, coordinates, quadrants
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hypclip.data.augment import AugmentConfig, TrainingTransform, crop_box
 from hypclip.data.batch import Batch, Example, ExampleMaker, collate, content_id, draw_box, text_id
-from hypclip.data.picture import Normaliser, to_pixels
+from hypclip.data.image import Normaliser, to_pixels
 from hypclip.data.record import Box, Record
 from hypclip.objective import Objective
 from hypclip.roles import BOX_ROLES, MISSING

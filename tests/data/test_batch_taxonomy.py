@@ -7,7 +7,7 @@ import torch
 
 from hypclip.data.augment import AugmentConfig
 from hypclip.data.batch import Batch, Example, ExampleMaker, collate, text_id
-from hypclip.data.picture import to_pixels
+from hypclip.data.image import to_pixels
 from hypclip.data.record import Box, Record
 from hypclip.roles import MISSING
 from hypclip.taxonomy import Taxonomy

@@ -152,7 +152,7 @@ def test_no_pictures_are_no_rows(model, nothing):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ([None], r"images\[0\] must be a PIL picture, .*got None: leave missing values out"),
+        ([None], r"images\[0\] must be a PIL image, .*got None: leave missing values out"),
         ([Image.new("L", (4, 4)), 1.5], r"images\[1\] must be .*got float 1.5"),
         ([["a.png"]], r"images\[0\] must be .*got list"),
         (
@@ -161,13 +161,13 @@ def test_no_pictures_are_no_rows(model, nothing):
         ),
         (["data:image/png;base64,AAAA"], r"images\[0\] is an address"),
         ([torch.zeros(3, 4, 4, dtype=torch.uint8)], r"images\[0\] must be .*x.permute\(1, 2, 0\).numpy\(\)"),
-        ([np.zeros((4, 4, 3))], r"images\[0\]: the numbers of a picture are uint8"),
+        ([np.zeros((4, 4, 3))], r"images\[0\]: the numbers of an image are uint8"),
         (np.zeros((2, 3, 40, 50), np.uint8), r"images\[0\]: an array of shape \(3, 40, 50\) has its colours first"),
         (np.zeros((2, 2, 4, 4, 3), np.uint8), r"got ndarray of shape \(2, 2, 4, 4, 3\)"),
         (np.zeros(4, np.uint8), r"images\[0\] must be .*got uint8"),
         (torch.zeros(3, 4, 4, dtype=torch.uint8), r"got Tensor of shape \(3, 4, 4\): of a tensor .* make an array"),
-        (None, "embed_image takes a picture, or a list of pictures, got None"),
-        ({"image": "a.png"}, "embed_image takes a picture, or a list of pictures, got dict"),
+        (None, "embed_image takes an image, or a list of images, got None"),
+        ({"image": "a.png"}, "embed_image takes an image, or a list of images, got dict"),
     ],
     ids=_without_address,
 )
@@ -177,14 +177,14 @@ def test_what_is_no_picture_is_refused(model, wrong, message):
 
 
 def test_files_that_cannot_be_read_are_named(model, files, tmp_path):
-    (tmp_path / "notes.png").write_text("no picture")
+    (tmp_path / "notes.png").write_text("no image")
     cut = files[1].read_bytes()[:200]
     for given, message in (
         ([files[0], tmp_path / "missing.png"], r"images\[1\]: there is no file '.*missing.png'"),
-        (tmp_path, "the picture: there is no file"),
-        ([str(tmp_path / "notes.png")], r"images\[0\], '.*notes.png', cannot be read as a picture"),
-        ([cut], r"images\[0\], 200 bytes, cannot be read as a picture: .*truncated"),
-        (b"", "the picture, 0 bytes, cannot be read"),
+        (tmp_path, "the image: there is no file"),
+        ([str(tmp_path / "notes.png")], r"images\[0\], '.*notes.png', cannot be read as an image"),
+        ([cut], r"images\[0\], 200 bytes, cannot be read as an image: .*truncated"),
+        (b"", "the image, 0 bytes, cannot be read"),
     ):
         with pytest.raises(DataError, match=message):
             model.embed_image(given)
@@ -200,9 +200,7 @@ def test_a_damaged_picture_of_pillow_is_named_in_a_note(model, files):
 def test_a_closed_picture_is_refused(model, files):
     with Image.open(files[0]) as image:
         pass
-    with pytest.raises(
-        InputError, match=r"images\[0\]: the file of this picture was closed before its pixels were read"
-    ):
+    with pytest.raises(InputError, match=r"images\[0\]: the file of this image was closed before its pixels were read"):
         model.embed_image([image])
     with pytest.raises(ValueError, match="was closed before"):
         c.image(image)
@@ -237,7 +235,7 @@ def test_a_picture_in_base64_is_no_path(model, files):
     """The name of a file may be 255 bytes long, and the system failed on such a one with an error of its own."""
     written = base64.b64encode(files[0].read_bytes()).decode()
     assert len(written) > 255
-    with pytest.raises(InputError, match=r"the picture is no path but base64, str 'iVBOR.{,60}…: give the bytes"):
+    with pytest.raises(InputError, match=r"the image is no path but base64, str 'iVBOR.{,60}…: give the bytes"):
         model.embed_image(written)
 
 

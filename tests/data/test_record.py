@@ -271,14 +271,14 @@ def test_a_bad_sample_says_where_it_is_what_was_found_and_what_was_expected(file
 def test_a_sample_without_a_picture_says_what_it_has():
     with pytest.raises(BadSample) as caught:
         read_record({"__key__": "7", "txt": b"a dog", "mp4": b""})
-    assert str(caught.value) == "no picture: 7: found txt, mp4; expected jpg, png, webp or another picture"
+    assert str(caught.value) == "no image: 7: found txt, mp4; expected jpg, png, webp or another image"
 
 
 BAD_PICTURES = {
-    "truncated": (encoded(quadrants(200, 200), "JPEG")[:-400], "unreadable picture"),
-    "a header alone": (PNG[:30], "unreadable picture"),
-    "empty": (b"", "unreadable picture"),
-    "a web page": (b"<html>404</html>", "unreadable picture"),
+    "truncated": (encoded(quadrants(200, 200), "JPEG")[:-400], "unreadable image"),
+    "a header alone": (PNG[:30], "unreadable image"),
+    "empty": (b"", "unreadable image"),
+    "a web page": (b"<html>404</html>", "unreadable image"),
 }
 
 
@@ -288,8 +288,8 @@ def test_a_bad_picture_is_named(content, expected):
 
 
 def test_no_picture_is_named():
-    assert reason({"__key__": "0", "txt": b"a dog"}) == "no picture"
-    assert reason({"__key__": "0", "txt": b"a dog", "mp4": PNG}) == "no picture"
+    assert reason({"__key__": "0", "txt": b"a dog"}) == "no image"
+    assert reason({"__key__": "0", "txt": b"a dog", "mp4": PNG}) == "no image"
 
 
 INSIDE = (0.1, 0.1, 0.5, 0.5)
@@ -299,14 +299,14 @@ BAD_CHUNKS = {
     "offsets swapped": ([5, 0, *INSIDE, 1], "phrase outside the caption"),
     "empty phrase": ([3, 3, *INSIDE, 1], "phrase outside the caption"),
     "blank phrase": ([1, 2, *INSIDE, 1], "phrase outside the caption"),
-    "right of the picture": ([0, 5, 0.5, 0.1, 1.02, 0.5, 1], "box outside the picture"),
-    "left of the picture": ([0, 5, -0.02, 0.1, 0.5, 0.5, 1], "box outside the picture"),
-    "above the picture": ([0, 5, 0.1, -3, 0.5, 0.5, 1], "box outside the picture"),
-    "below the picture": ([0, 5, 0.1, 0.1, 0.5, 1.5, 1], "box outside the picture"),
-    "in pixels": ([0, 5, 10, 20, 200, 300, 1], "box outside the picture"),
-    "no width": ([0, 5, 0.5, 0.1, 0.5, 0.5, 1], "box outside the picture"),
-    "corners swapped": ([0, 5, 0.1, 0.5, 0.5, 0.1, 1], "box outside the picture"),
-    "no width inside": ([0, 5, 1.0, 0.1, 1.005, 0.5, 1], "box outside the picture"),
+    "right of the picture": ([0, 5, 0.5, 0.1, 1.02, 0.5, 1], "box outside the image"),
+    "left of the picture": ([0, 5, -0.02, 0.1, 0.5, 0.5, 1], "box outside the image"),
+    "above the picture": ([0, 5, 0.1, -3, 0.5, 0.5, 1], "box outside the image"),
+    "below the picture": ([0, 5, 0.1, 0.1, 0.5, 1.5, 1], "box outside the image"),
+    "in pixels": ([0, 5, 10, 20, 200, 300, 1], "box outside the image"),
+    "no width": ([0, 5, 0.5, 0.1, 0.5, 0.5, 1], "box outside the image"),
+    "corners swapped": ([0, 5, 0.1, 0.5, 0.5, 0.1, 1], "box outside the image"),
+    "no width inside": ([0, 5, 1.0, 0.1, 1.005, 0.5, 1], "box outside the image"),
     "NaN": ([0, 5, math.nan, 0.1, 0.5, 0.5, 1], "malformed box"),
     "infinity": ([0, 5, 0.1, 0.1, 0.5, math.inf, 1], "malformed box"),
     "score NaN": ([0, 5, *INSIDE, math.nan], "malformed box"),
@@ -382,4 +382,4 @@ def test_damaged_pictures_are_read_or_bad_and_never_end_the_run(content, damage)
     for place, change in damage:
         damaged[place : place + len(change)] = change
     record = outcome(sample(txt=b"x", jpg=bytes(damaged)))
-    assert record == "unreadable picture" or record.image.mode == "RGB"
+    assert record == "unreadable image" or record.image.mode == "RGB"

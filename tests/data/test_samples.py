@@ -179,7 +179,7 @@ MISFITS = {
     ),
     "HyCoCLIP's": (HYCOCLIP, "HyCoCLIP's processed shards, whose boxes are gone, are not read"),
     "no text": ([("7.a.jpg", SMALL), ("7.b.jpg", SMALL)], "no caption: found a.jpg, b.jpg"),
-    "no picture": ([("7.image", SMALL), ("7.caption.json", b"{}")], "no picture: found image, caption.json"),
+    "no image": ([("7.image", SMALL), ("7.caption.json", b"{}")], "no image: found image, caption.json"),
     "a file twice": ([*pair("7", "first"), ("7.txt", b"second")], "a file twice: txt comes twice"),
 }
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hypclip.data.augment import AugmentConfig
 from hypclip.data.batch import ExampleMaker, collate
-from hypclip.data.picture import decode
+from hypclip.data.image import decode
 from hypclip.data.shards import find_shards, share_of
 from hypclip.data.stream import BatchStream, StreamConfig, StreamState
 from hypclip.errors import DataError
@@ -371,8 +371,8 @@ def test_shards_that_vanish_are_an_error(tmp_path):
     "names, reason",
     [
         (("child.jpg", "child.txt", "numparents.txt", "parent000.jpg", "parent000.txt"), "names that do not fit"),
-        (("image", "caption.json"), "no picture"),
-        (("npy", "txt"), "no picture"),
+        (("image", "caption.json"), "no image"),
+        (("npy", "txt"), "no image"),
     ],
 )
 def test_shards_of_another_layout_are_an_error(tmp_path, names, reason):

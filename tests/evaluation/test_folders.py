@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, features
 
 from hypclip.errors import DataError
-from hypclip.evaluation.folders import count_by_suffix, find_files, picture_suffixes
+from hypclip.evaluation.folders import count_by_suffix, find_files, image_suffixes
 from hypclip.evaluation.zero_shot import LabelledImages, embed_files, read_labelled_images, zero_shot
 from tests.support.data import KnownModel
 
@@ -74,7 +74,7 @@ def test_a_picture_of_every_format_is_scored(root: Path) -> None:
 
 
 def test_what_needs_another_program_or_is_no_picture_is_no_format() -> None:
-    suffixes = picture_suffixes()
+    suffixes = image_suffixes()
     assert {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif"} <= suffixes
     assert not {".pdf", ".eps", ".ps", ".mpg", ".mpeg", ".wmf", ".emf", ".h5", ".grib", ".txt", ".svg", ""} & suffixes
 
@@ -160,7 +160,7 @@ def test_of_one_folder(root: Path) -> None:
     save(root / "r" / "sub" / "2.jpg")
     (root / "r" / "a.txt").write_text("")
     found = find_files(root / "r")
-    assert found.pictures == [root / "r" / "1.png", root / "r" / "sub" / "2.jpg"]
+    assert found.images == [root / "r" / "1.png", root / "r" / "sub" / "2.jpg"]
     assert (found.others, found.broken) == ([root / "r" / "a.txt"], [])
 
 
@@ -182,12 +182,12 @@ def touch(path: Path) -> None:
             lambda r: save(r / "val" / "r" / "1.png"),
             r"it holds class folders itself; --images may be meant to be .*val",
         ),
-        (lambda r: (r / "b" / "1.png").unlink(), r"class 'b' has no picture: .*b holds no file"),
+        (lambda r: (r / "b" / "1.png").unlink(), r"class 'b' has no image: .*b holds no file"),
         (
             lambda r: (r / "b" / "1.png").rename(r / "b" / "1.heic"),
-            r"class 'b' has no picture: .*b holds only \.heic 1 \(b/1\.heic\); expected \.jpg",
+            r"class 'b' has no image: .*b holds only \.heic 1 \(b/1\.heic\); expected \.jpg",
         ),
-        (lambda r: (r / "b" / "1.png").rename(r / "b" / ".1.png"), "class 'b' has no picture: .* holds no file"),
+        (lambda r: (r / "b" / "1.png").rename(r / "b" / ".1.png"), "class 'b' has no image: .* holds no file"),
     ],
 )
 def test_folders_that_cannot_be_meant_are_refused_with_advice(root: Path, spoil: object, message: str) -> None:
@@ -210,7 +210,7 @@ def test_pictures_that_cannot_be_read_are_counted_and_the_first_are_named(root: 
     model = KnownModel(AXES, {RED: AXES["red"], BLUE: AXES["blue"]})
     with pytest.raises(DataError) as raised:
         embed_files(model, read(root).files, batch_size=2)
-    assert str(raised.value).startswith(f"cannot read 6 of 8 pictures: {root}/r/bad0.jpg: ")
+    assert str(raised.value).startswith(f"cannot read 6 of 8 images: {root}/r/bad0.jpg: ")
     assert f"; {root}/r/bad2.jpg: " in str(raised.value)
     assert "bad3" not in str(raised.value)
 

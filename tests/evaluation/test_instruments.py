@@ -12,7 +12,7 @@ from PIL import Image
 
 from hypclip.data.record import Box, Record
 from hypclip.evaluation.instruments import Captioned, Hierarchy
-from hypclip.evaluation.is_a import Phrases, Pictures
+from hypclip.evaluation.is_a import Instances, Phrases
 from hypclip.evaluation.retrieval import Pairs
 from hypclip.taxonomy import Taxonomy
 from tests.support.data import BLUE, GREEN, RED, KnownModel
@@ -35,11 +35,11 @@ CAPTIONED = Captioned.of(Pairs([record(RED, "a dog on grass"), record(BLUE, "a b
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Pictures:
+def pictures(tmp_path: Path) -> Instances:
     files = [tmp_path / f"{name}.png" for name in ("dog", "tiger")]
     for file, colour in zip(files, (RED, GREEN), strict=True):
         Image.new("RGB", (4, 4), colour).save(file)
-    return Pictures(files, [("a poodle",), ("a tiger",)], frozenset(["a poodle", "a tiger"]), [])
+    return Instances(files, [("a poodle",), ("a tiger",)], frozenset(["a poodle", "a tiger"]), [])
 
 
 def test_of_a_perfect_hierarchy_everything_is_right(pictures):

@@ -8,7 +8,7 @@ import pytest
 
 from hypclip.errors import DataError
 from hypclip.evaluation import is_a
-from hypclip.evaluation.is_a import EdgeSet, Phrases, Pictures, call
+from hypclip.evaluation.is_a import EdgeSet, Instances, Phrases, call
 from hypclip.evaluation.zero_shot import LabelledImages
 from hypclip.taxonomy import Taxonomy, load_taxonomy
 from tests.support.hierarchy import TREE
@@ -160,7 +160,7 @@ def test_every_class_of_the_emoji_is_called_by_a_phrase():
 
 
 def test_pictures_of_which_none_is_called_by_a_phrase_are_refused():
-    with pytest.raises(DataError, match=r"no picture of pictures is of a class whose name is a phrase.*'a rose'"):
+    with pytest.raises(DataError, match=r"no image of pictures is of a class whose name is a phrase.*'a rose'"):
         call(labelled([["sofa"], ["rose"]], [0]), Taxonomy([("a rose", "a plant")]), ["a {}"])
 
 
@@ -168,8 +168,8 @@ def test_the_sets_of_pictures():
     phrases = Phrases(Taxonomy(TREE), Taxonomy(HELD_OUT[:2]))
     names = ["poodle", "dog", "tiger", "fern", "lion or poodle", "rose"]
     called = [("a poodle",), ("a dog",), ("a tiger",), ("a fern",), ("a lion", "a poodle")]
-    pictures = Pictures([Path(name) for name in names[:5]], called, frozenset(sum(called, ("a rose",))), [])
-    sets = {one.name: told(one, phrases, names) for one in phrases.picture_sets(pictures)}
+    pictures = Instances([Path(name) for name in names[:5]], called, frozenset(sum(called, ("a rose",))), [])
+    sets = {one.name: told(one, phrases, names) for one in phrases.instance_sets(pictures)}
     assert sets["0-picture"] == {"a plant": ["fern"], "an animal": ["poodle", "dog", "tiger", "lion or poodle"]}
     assert sets["0-picture_held_out"] == {"a plant": ["fern"], "an animal": ["tiger"]}
     assert sets["1-picture"] == {
@@ -181,7 +181,7 @@ def test_the_sets_of_pictures():
     }  # fmt: skip
     assert list(sets) == [f"{i}-picture{suffix}" for i in (0, 1, 2) for suffix in ("", "_held_out")]
     # A picture of a dog may be one of a poodle.
-    deepest = next(one for one in phrases.picture_sets(pictures) if one.name == "2-picture")
+    deepest = next(one for one in phrases.instance_sets(pictures) if one.name == "2-picture")
     assert deepest.specific.tolist() == [0, 2, 4]
     assert deepest.asked().all()
 

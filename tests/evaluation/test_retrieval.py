@@ -119,7 +119,7 @@ def test_an_image_whose_captions_are_no_numbers_is_not_found_among_few() -> None
 
 def test_too_few_pairs_and_a_damaged_shard_are_refused(tmp_path: Path) -> None:
     shard = write(tmp_path / "a.tar", [{"png": picture(), "txt": b"one"}])
-    with pytest.raises(DataError, match="at least two pictures"):
+    with pytest.raises(DataError, match="at least two images"):
         read_pairs([shard], 10)
     (tmp_path / "b.tar").write_bytes(b"this is no tar file" * 100)
     with pytest.raises(DataError, match=r"cannot read .*b\.tar"):

@@ -171,7 +171,7 @@ def test_classes_that_are_in_no_taxonomy_are_named_once(folder, model, tmp_path)
     task = is_a(folder, images=folder / "images", classes=tmp_path / "classes.json")
     evaluate = prepare(EvaluationConfig(hierarchy={"x": task}), told.append)["x"]
     assert told == [
-        "hierarchy.x: 2 of 3 classes are no phrases of the taxonomy, and their pictures take no part: navy; sofa"
+        "hierarchy.x: 2 of 3 classes are no phrases of the taxonomy, and their images take no part: navy; sofa"
     ]
     assert evaluate(model)["pictures"] == 2
     assert len(told) == 1

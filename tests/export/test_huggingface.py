@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import ModelOutput
 
 from hypclip import checkpoint
-from hypclip.client.picture import to_rgb
+from hypclip.client.rgb import to_rgb
 from hypclip.errors import CheckpointError, ConfigError, InputError
 from hypclip.export.huggingface import HypCLIPConfig, HypCLIPForHub, HypCLIPProcessor, export_huggingface
 from hypclip.geometry.entailment import Cone, Plane

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor, AutoTokenizer, pipeline
 
 from hypclip import HypCLIP
-from hypclip.client.picture import from_array, to_rgb
+from hypclip.client.rgb import from_array, to_rgb
 from hypclip.errors import InputError
 from hypclip.export.huggingface import HypCLIPForHub, export_huggingface
 from hypclip.export.processing import HypCLIPImageProcessor, HypCLIPProcessor, HypCLIPTokenizer

@@ -56,7 +56,7 @@ def test_types_and_defaults_are_in_words():
 
 def test_commands_have_the_options_of_their_parsers():
     page = generate.commands()
-    assert "| `--shards` SHARDS … | shards whose pictures" in page
+    assert "| `--shards` SHARDS … | shards whose images" in page
     assert "| `--to` `huggingface`, `onnx` (required) |" in page
     files = {f"train/{file.stem}.py" for file in (ROOT / "train").glob("*.py") if "def main(" in file.read_text()}
     assert [file for file in files if f"## python {file}\n" not in page] == []

@@ -9,9 +9,9 @@ import torch
 from PIL import Image, ImageSequence
 from PIL.Image import Transpose
 
-from hypclip.client.picture import to_rgb
-from hypclip.data import picture
-from hypclip.data.picture import decode, to_pixels
+from hypclip.client.rgb import to_rgb
+from hypclip.data import image as data_image
+from hypclip.data.image import decode, to_pixels
 from hypclip.towers.image import evaluation_transform
 from tests.support.data import encoded, quadrants
 
@@ -55,7 +55,7 @@ def test_an_orientation_of_any_type_turns_the_picture_everywhere(kind, value):
     entry = struct.pack("<HHI", 0x0112, kind, 1) + value
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
     photo = encoded(quadrants(), "JPEG", quality=95, exif=exif)
-    assert picture.orientation(photo) == (6, (40, 20))
+    assert data_image.orientation(photo) == (6, (40, 20))
     shown = to_rgb(Image.open(io.BytesIO(photo)))
     assert shown.size == (20, 40)
     assert torch.equal(decode(photo), to_pixels(shown))
@@ -222,18 +222,18 @@ def test_without_torchcodec_pillow_decodes(monkeypatch, error):
             raise error
 
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", Missing())
-    picture._jpeg_decoder.cache_clear()
+    data_image._jpeg_decoder.cache_clear()
     try:
-        assert picture._jpeg_decoder() is None
+        assert data_image._jpeg_decoder() is None
         for name in ("chroma 2", "orientation 6"):
             assert torch.equal(decode(FILES[name]), to_pixels(to_rgb(Image.open(io.BytesIO(FILES[name])))))
     finally:
-        picture._jpeg_decoder.cache_clear()
+        data_image._jpeg_decoder.cache_clear()
 
 
 def test_a_jpeg_goes_through_torchcodec(monkeypatch):
     found = torch.zeros(3, 1, 1, dtype=torch.uint8)
-    monkeypatch.setattr(picture, "_jpeg_decoder", lambda: lambda data: found)
+    monkeypatch.setattr(data_image, "_jpeg_decoder", lambda: lambda data: found)
     assert decode(FILES["chroma 2"]) is found
     assert decode(FILES["PNG"]).shape == (3, 37, 53)
 

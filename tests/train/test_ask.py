@@ -50,9 +50,9 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_a_picture_is_what_entails_it_the_most_specific_first(asked, tmp_path, capsys):
-    assert main([*asked, "--picture", str(tmp_path / "apple.png")]) == 0
+    assert main([*asked, "--image", str(tmp_path / "apple.png")]) == 0
     heading, *rest = lines(capsys)
-    assert heading == f"the picture {tmp_path / 'apple.png'} is, 3 in all:"
+    assert heading == f"the image {tmp_path / 'apple.png'} is, 3 in all:"
     assert [line.split("  ")[1] for line in rest] == ["a red apple", "a fruit", "food"]
     assert rest[0].startswith("1.200")
 
@@ -78,7 +78,7 @@ def test_nothing_is_said_so(asked, capsys):
     ("arguments", "said"),
     [
         ([], "nothing is asked"),
-        (["--picture", "none.png"], "none.png"),
+        (["--image", "none.png"], "none.png"),
         (["--above", "food", "--collection", "other"], "other"),
     ],
 )

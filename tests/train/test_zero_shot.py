@@ -111,13 +111,13 @@ def test_synonyms_labels_and_order_of_files(folder: Path) -> None:
     assert [(f.parent.name, data.keys[i]) for f, i in zip(data.files, data.labels, strict=True)] == [
         (key, key) for key in ("b", "b", "g", "g", "r", "r")
     ]
-    assert data.without_pictures == ["x"]
+    assert data.without_images == ["x"]
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: [p.unlink() for p in (f / "images" / "g").iterdir()], "class 'g' has no picture"),
+        (lambda f: [p.unlink() for p in (f / "images" / "g").iterdir()], "class 'g' has no image"),
         (lambda f: (f / "images" / "unknown").mkdir(), "names no class"),
         (lambda f: (f / "images" / "b" / "1.png").write_bytes(b"nonsense"), "1.png"),
         (lambda f: (f / "classes.json").write_text("{"), "cannot read classes"),

@@ -148,8 +148,8 @@ def _draw(
     mirrored = rng.random() < 0.5
     angle = rng.uniform(-18, 18) if rng.random() < 0.6 else 0.0
     side = canvas.width
-    picture = sprite.draw(rng.uniform(*_SIZE_RANGE[count - 1]) * side, angle, mirrored)
-    width, height = picture.size
+    image = sprite.draw(rng.uniform(*_SIZE_RANGE[count - 1]) * side, angle, mirrored)
+    width, height = image.size
     least, best = math.inf, (0, 0, width, height)
     for _ in range(12):
         x, y = int(rng.random() * (side - width + 1)), int(rng.random() * (side - height + 1))
@@ -159,7 +159,7 @@ def _draw(
             least, best = covered, box
         if covered < _MAX_COVERED:
             break
-    canvas.paste(picture, best[:2], picture)
+    canvas.paste(image, best[:2], image)
     level = rng.choices(_LEVELS, _LEVEL_WEIGHTS)[0]
     return _Item(article(getattr(concept, level)), best)
 

@@ -98,8 +98,8 @@ def _write_shard(path: Path, seed: int, split: Split, styles: tuple[str, ...], f
     with wds.TarWriter(buffer, encoder=False, mode=0o644, mtime=0, user="hypclip", group="hypclip") as writer:
         for index in range(first, last):
             scene = compose(seed, split, index, styles)
-            picture = io.BytesIO()
-            scene.image.save(picture, "JPEG", quality=JPEG_QUALITY)
+            image = io.BytesIO()
+            scene.image.save(image, "JPEG", quality=JPEG_QUALITY)
             record = {
                 "key": f"{index:08d}",
                 "caption": scene.caption,
@@ -109,7 +109,7 @@ def _write_shard(path: Path, seed: int, split: Split, styles: tuple[str, ...], f
                 "ref_exps": scene.ref_exps,
             }
             text = json.dumps(record).encode()
-            writer.write({"__key__": f"{index:08d}", "jpg": picture.getvalue(), "json": text})
+            writer.write({"__key__": f"{index:08d}", "jpg": image.getvalue(), "json": text})
     content = buffer.getvalue()
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(content)

@@ -28,7 +28,7 @@ class Sprite:
         left = seen.argmax(1)[rows]
         right = seen.shape[1] - seen[:, ::-1].argmax(1)[rows]
         box = int(left.min()), int(rows[0]), int(right.max()), int(rows[-1]) + 1
-        self.picture = tile.convert("RGBa").crop(box)
+        self.image = tile.convert("RGBa").crop(box)
         # The outermost corners of each row of pixels, seen from the centre: turning them turns the bounding box.
         xs = np.concatenate((left, left, right, right)) - (box[0] + box[2]) / 2
         ys = np.concatenate((rows, rows + 1, rows, rows + 1)) - (box[1] + box[3]) / 2
@@ -44,8 +44,8 @@ class Sprite:
             mirrored: swap left and right.
         """
         if not angle:
-            width, height = _fit(float(self.picture.width), float(self.picture.height), longest)
-            upright = self.picture.resize((width, height), Image.Resampling.BILINEAR)
+            width, height = _fit(float(self.image.width), float(self.image.height), longest)
+            upright = self.image.resize((width, height), Image.Resampling.BILINEAR)
             return upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else upright
         cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         flip = -1 if mirrored else 1
@@ -72,11 +72,11 @@ class Sprite:
     def _level(self, step: float) -> tuple[Image.Image, float, float]:
         """Return the drawing at 1/`step` of its size, or up to √2 times that, in a clear border; and its scale."""
         power = max(0, math.floor(2 * math.log2(step)))
-        width, height = (max(1, round(s * 2 ** (-power / 2))) for s in self.picture.size)
+        width, height = (max(1, round(s * 2 ** (-power / 2))) for s in self.image.size)
         if power not in self._levels:
             self._levels[power] = Image.new("RGBa", (width + 2, height + 2))
-            self._levels[power].paste(self.picture.resize((width, height), Image.Resampling.HAMMING), (1, 1))
-        return self._levels[power], width / self.picture.width, height / self.picture.height
+            self._levels[power].paste(self.image.resize((width, height), Image.Resampling.HAMMING), (1, 1))
+        return self._levels[power], width / self.image.width, height / self.image.height
 
 
 def _fit(width: float, height: float, longest: float) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Reports of a run for people: a picture of the radii, and a summary at the end."""
+"""Reports of a run for people: an image of the radii, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def radius_histogram(features: Mapping[str, Tensor], metric: Metric, curv: Tenso
     radii = {role: metric.radius(x.flatten(0, -2), curv).float().cpu().numpy() for role, x in features.items()}
     radii = {role: r[r > 0] for role, r in radii.items()}
     highest = max((float(r.max()) for r in radii.values() if r.size), default=1.0)
-    picture = Image.new("RGB", (_LABEL + _WIDTH + 10, _ROW * len(radii) + 20), _PAPER)
-    draw = ImageDraw.Draw(picture)
+    drawn = Image.new("RGB", (_LABEL + _WIDTH + 10, _ROW * len(radii) + 20), _PAPER)
+    draw = ImageDraw.Draw(drawn)
     for row, (role, values) in enumerate(radii.items()):
         bottom = _ROW * (row + 1)
         counts, _ = np.histogram(values, bins=_BINS, range=(0.0, highest))
@@ -45,7 +45,7 @@ def radius_histogram(features: Mapping[str, Tensor], metric: Metric, curv: Tenso
         draw.text((4, bottom - 24), role, fill=_INK)
     draw.text((_LABEL, _ROW * len(radii) + 4), "0", fill=_INK)
     draw.text((_LABEL + _WIDTH - 30, _ROW * len(radii) + 4), f"{highest:.3g}", fill=_INK)
-    return np.asarray(picture)[None]
+    return np.asarray(drawn)[None]
 
 
 def summary(output_dir: Path, step: int, elapsed_s: float) -> str:

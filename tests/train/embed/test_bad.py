@@ -45,7 +45,7 @@ def test_bad_samples_are_counted_and_passed_over(
     told = f"skipped 1 of 3 samples: no caption 1; for example no caption: 0001 of {shards[0]}: {why}\n"
     assert f"warning: {shards[0]}: {told}" in said
     assert f"warning: {shards[1]}: skipped 2 of 4 samples: unreadable text 1, caption too long 1; for example " in said
-    assert f"unreadable picture 1; for example unreadable picture: {images}/a/bad.png: " in said
+    assert f"unreadable image 1; for example unreadable image: {images}/a/bad.png: " in said
     assert "warning: skipped 5 of 15 samples: " in said
 
 

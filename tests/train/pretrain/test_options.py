@@ -207,13 +207,13 @@ def test_pictures_of_boxes_can_be_smaller(tmp_path, shards, monkeypatch):
 @pytest.mark.parametrize("towers", [TOWERS, timm_towers()], ids=["open_clip", "timm"])
 def test_a_tower_of_one_size_refuses_others_by_name(tmp_path, shards, capsys, towers):
     config = config_of(tmp_path, shards, data__box_size=48, model={"towers": towers})
-    assert_refused(config, capsys, r"data\.box_size is 48 and the image tower takes pictures of 32 pixels only .*leave")
+    assert_refused(config, capsys, r"data\.box_size is 48 and the image tower takes images of 32 pixels only .*leave")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_a_tower_that_does_not_take_its_own_size_is_refused_by_name(tmp_path, shards, capsys):
     config = config_of(tmp_path, shards, model={"towers": timm_towers(img_size=48)})
-    assert_refused(config, capsys, r"tower does not take pictures of 32 pixels, its vision_cfg\.image_size .*img_size")
+    assert_refused(config, capsys, r"tower does not take images of 32 pixels, its vision_cfg\.image_size .*img_size")
 
 
 def test_a_box_size_that_is_the_towers_own_changes_nothing(tmp_path, shards, plain):

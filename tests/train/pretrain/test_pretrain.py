@@ -355,7 +355,7 @@ def test_what_the_data_workers_find_ends_in_one_line_too(config, capfd, tmp_path
     assert run(config, f"data.shards={cut_off}") == 1
     captured = capfd.readouterr()
     (line,) = error_lines(captured.err)
-    assert "10 of 10 samples are bad (unreadable picture 10), more than data.max_bad_fraction = 0.01" in line
+    assert "10 of 10 samples are bad (unreadable image 10), more than data.max_bad_fraction = 0.01" in line
     assert "Traceback" not in captured.err
 
 

@@ -105,11 +105,11 @@ def summary_of(folder: Path, *lines: dict[str, Any], step: int = 30) -> list[str
 
 
 def test_it_has_time_speed_losses_and_where_the_model_is(tmp_path):
-    skipped = {"no caption": 2, "unreadable picture": 3}
+    skipped = {"no caption": 2, "unreadable image": 3}
     told = summary_of(tmp_path, line(10), line(20, samples_per_s=1.0), line(30, skipped=skipped, curv=0.51234))
     assert told == [
         f"finished: 30 steps, this time in 1.5 min, 110 samples/s; the model is in {tmp_path}/checkpoint",
-        "  loss 3.9 → 3.7, curv 0.5123, logit_scale 14, 5 bad samples passed over (unreadable picture 3, no caption 2)",
+        "  loss 3.9 → 3.7, curv 0.5123, logit_scale 14, 5 bad samples passed over (unreadable image 3, no caption 2)",
     ]
 
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 import hypclip.client as c
-from hypclip.client.picture import from_array, to_rgb
-from hypclip.data.given import pictures_of
-from hypclip.data.picture import decode
+from hypclip.client.rgb import from_array, to_rgb
+from hypclip.data.given import images_of
+from hypclip.data.image import decode
 from hypclip.errors import InputError
 from serve.inputs.images import FORMATS, open_images
 from serve.inputs.images import decode as decode_served
@@ -149,7 +149,7 @@ def test_the_table_has_every_mode():
 @every_mode
 def test_the_library(image, seen):
     assert pixels(to_rgb(image())) == seen
-    assert [pixels(one) for one in pictures_of([image(), image()])] == [seen, seen]
+    assert [pixels(one) for one in images_of([image(), image()])] == [seen, seen]
 
 
 @every_mode
@@ -173,7 +173,7 @@ def test_the_same_in_a_file(name, tmp_path):
     path.write_bytes(FILES[name])
     settings = Settings(max_image_aspect=100)
     assert decode(FILES[name]).permute(1, 2, 0).flatten(0, 1).tolist() == [list(pixel) for pixel in seen]
-    assert [pixels(one) for one in pictures_of([str(path), path, FILES[name]])] == [seen] * 3
+    assert [pixels(one) for one in images_of([str(path), path, FILES[name]])] == [seen] * 3
     assert pixels(decode_served(open_images([FILES[name]], settings)[0])) == seen
     assert pixels(served(c.image(path))) == seen
 
@@ -224,7 +224,7 @@ def test_numbers_without_a_plain_meaning_are_refused(image, message):
     with pytest.raises(ValueError, match=message):
         c.image(image)
     with pytest.raises(InputError, match=rf"images\[1\]: .*{message}"):
-        list(pictures_of([Image.new("L", (1, 1)), image]))
+        list(images_of([Image.new("L", (1, 1)), image]))
 
 
 # EXIF -----------------------------------------------------------------------------------------------------------------
@@ -243,8 +243,8 @@ def photo(exif) -> Image.Image:
 @pytest.mark.parametrize("mode", ["RGB", "L", "F", "I;16"])
 def test_a_picture_without_pixels_is_refused(mode):
     for size in ((0, 3), (3, 0)):
-        with pytest.raises(InputError, match=f"the picture: a picture of {size[0]} × {size[1]} has no pixels"):
-            list(pictures_of(Image.new(mode, size)))
+        with pytest.raises(InputError, match=f"the image: an image of {size[0]} × {size[1]} has no pixels"):
+            list(images_of(Image.new(mode, size)))
         with pytest.raises(ValueError, match="has no pixels"):
             c.image(Image.new(mode, size))
 
@@ -311,7 +311,7 @@ def test_a_picture_that_was_pickled_or_copied_is_turned_once():
 def test_arrays_with_a_plain_meaning(array, seen):
     assert pixels(from_array(array)) == seen
     assert pixels(served(c.image(array))) == seen
-    assert [pixels(one) for one in pictures_of(array)] == [seen]
+    assert [pixels(one) for one in images_of(array)] == [seen]
 
 
 @pytest.mark.parametrize(
@@ -330,8 +330,8 @@ def test_arrays_with_a_plain_meaning(array, seen):
 def test_arrays_without_one_are_refused(array, message):
     with pytest.raises(ValueError, match=message):
         c.image(array)
-    with pytest.raises(InputError, match=f"the picture: .*{message}"):
-        list(pictures_of(array))
+    with pytest.raises(InputError, match=f"the image: .*{message}"):
+        list(images_of(array))
 
 
 def test_the_client_sends_one_picture_at_a_time():
@@ -359,7 +359,7 @@ def test_addresses_are_for_the_server_to_read(address):
 
 def test_what_is_no_picture_is_refused_by_its_type(tmp_path):
     for wrong in (None, 7, ["a.png"], {"image": "x"}, torch.zeros(3, 4, 4, dtype=torch.uint8)):
-        with unchecked(), pytest.raises(TypeError, match=f"a picture is a path, .* not {type(wrong).__name__}"):
+        with unchecked(), pytest.raises(TypeError, match=f"an image is a path, .* not {type(wrong).__name__}"):
             c.image(wrong)
     (tmp_path / "a.png").write_text("x")
     with (tmp_path / "a.png").open() as text, pytest.raises(TypeError, match="open it for reading bytes, 'rb'"):

@@ -13,8 +13,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from hypclip.client.picture import orientation as exif_orientation
-from hypclip.client.picture import to_rgb
+from hypclip.client.rgb import orientation as exif_orientation
+from hypclip.client.rgb import to_rgb
 
 
 def to_pixels(image: Image.Image) -> UInt8[Tensor, "3 height width"]:

@@ -43,9 +43,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
         Exception: almost any, where the file is damaged.
     """
     if getattr(image, "tile", None) and getattr(image, "fp", image) is None:
-        raise ValueError("the file of this picture was closed before its pixels were read; call load() first")
+        raise ValueError("the file of this image was closed before its pixels were read; call load() first")
     if 0 in image.size:
-        raise ValueError(f"a picture of {image.width} × {image.height} has no pixels")
+        raise ValueError(f"an image of {image.width} × {image.height} has no pixels")
     image.load()
     turn = _UPRIGHT.get(orientation(image))
     form = image.format
@@ -85,11 +85,11 @@ def from_array(pixels: Any) -> Image.Image:
         pixels, shape = pixels[:, :, 0], shape[:2]
     grey = len(shape) == 2
     if not grey and not (len(shape) == 3 and shape[2] in (3, 4)):
-        raise ValueError(f"a picture is an array of shape (H, W), (H, W, 3) or (H, W, 4), not {shape}")
+        raise ValueError(f"an image is an array of shape (H, W), (H, W, 3) or (H, W, 4), not {shape}")
     if kind != "u1" and not (grey and kind in ("u2", "b1")):
         named = getattr(pixels, "dtype", kind)
         scaled = "; of floats from 0 to 1 make them by (255 * x).round().astype('uint8')" if kind[0] == "f" else ""
-        raise ValueError(f"the numbers of a picture are uint8, of a grey one also uint16, not {named}{scaled}")
+        raise ValueError(f"the numbers of an image are uint8, of a grey one also uint16, not {named}{scaled}")
     return to_rgb(Image.fromarray(pixels))
 
 
@@ -127,7 +127,7 @@ def _eight_bits(image: Image.Image, form: str | None) -> Image.Image:
         low, high = _range(image)
         full = next((one for one in (1, _EIGHT_BITS, _SIXTEEN_BITS) if high <= 2 * one), None)
         if full is None or low < -max(high, 1) / 4:
-            raise ValueError(_no_picture("F", low, high))
+            raise ValueError(_no_image("F", low, high))
         if full < _SIXTEEN_BITS:
             scale = _EIGHT_BITS / full
             return image.point(lambda value: value * scale + 0.5).convert("L")
@@ -135,7 +135,7 @@ def _eight_bits(image: Image.Image, form: str | None) -> Image.Image:
     elif image.mode == "I":
         low, high = _range(image)
         if low < 0 or high > _SIXTEEN_BITS:
-            raise ValueError(_no_picture("I", low, high))
+            raise ValueError(_no_image("I", low, high))
         if high <= _EIGHT_BITS and form not in _SIXTEEN_BIT_FILES:
             return image.convert("L")
     else:
@@ -147,13 +147,13 @@ def _range(image: Image.Image) -> tuple[float, float]:
     low, high = image.getextrema()
     # The extrema pass over NaN but where it comes first.
     if image.mode == "F" and not math.isfinite(sum(array.array("f", image.tobytes()))):
-        raise ValueError("a picture of mode F has pixels that are NaN or infinite")
+        raise ValueError("an image of mode F has pixels that are NaN or infinite")
     assert isinstance(low, int | float)
     assert isinstance(high, int | float)
     return float(low), float(high)
 
 
-def _no_picture(mode: str, low: float, high: float) -> str:
+def _no_image(mode: str, low: float, high: float) -> str:
     return (
         f"the pixels of mode {mode} go from {low:g} to {high:g}, which may mean anything; bring them to 0 to 255, or "
         "whole numbers to 0 to 65535"
