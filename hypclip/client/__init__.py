@@ -27,7 +27,7 @@ from .errors import (
 )
 from .items import ConeRule, Item, PlaneRule, Rule, image, point, stored
 from .results import (
-    ClassResult,
+    Classified,
     CollectionInfo,
     Deleted,
     Embedding,
@@ -38,13 +38,13 @@ from .results import (
     Page,
     Related,
     Stop,
-    Way,
+    Traversal,
     Written,
 )
 
 __all__ = [
     "AsyncClient",
-    "ClassResult",
+    "Classified",
     "Client",
     "CollectionInfo",
     "ConeRule",
@@ -67,10 +67,10 @@ __all__ = [
     "Related",
     "Rule",
     "Stop",
+    "Traversal",
     "Unauthorized",
     "Unavailable",
     "UnusableProxy",
-    "Way",
     "Written",
     "image",
     "point",

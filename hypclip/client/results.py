@@ -78,7 +78,7 @@ class Page(Generic[HitT]):
 
 @dataclass(frozen=True)
 class Stop(Result):
-    """A stored point on a way, the nearest from the fraction `t` of it on. The origin is "[ROOT]", of no modality."""
+    """A stored point on a route, the nearest from the fraction `t` of it on. The origin is "[ROOT]", of no modality."""
 
     t: float
     id: str
@@ -89,8 +89,8 @@ class Stop(Result):
 
 
 @dataclass(frozen=True)
-class Way(Result):
-    """The stops from the source to the target, in order."""
+class Traversal(Result):
+    """The stops of a route from the source to the target, in order."""
 
     path: list[Stop]
     exact: bool
@@ -102,7 +102,7 @@ class Way(Result):
 
 
 @dataclass(frozen=True)
-class ClassResult(Result):
+class Classified(Result):
     """The most probable label, and the probability of each.
 
     With a taxonomy also the path from its root, which may end above the label, and a score for each node of it.

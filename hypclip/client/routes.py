@@ -15,7 +15,7 @@ import httpx2
 from .errors import no_answer, refusal, server_error
 from .items import Cone, Item, Rule, Where
 from .results import (
-    ClassResult,
+    Classified,
     CollectionInfo,
     Deleted,
     Embedding,
@@ -25,7 +25,7 @@ from .results import (
     Page,
     Related,
     Result,
-    Way,
+    Traversal,
     Written,
 )
 from .retry import pause_s
@@ -102,7 +102,7 @@ class Routes:
         taxonomy: Iterable[tuple[str, str]] | None = None,
         templates: Iterable[str] | None = None,
         collection: str = "default",
-    ) -> Returning[list[ClassResult]]:
+    ) -> Returning[list[Classified]]:
         """Classify items without training.
 
         Args:
@@ -115,7 +115,7 @@ class Routes:
         given = {"inputs": inputs, "labels": labels, "taxonomy": taxonomy, "templates": templates}
         lists = {name: list(_several(name, values)) for name, values in given.items() if values is not None}
         body = {**lists, "collection": collection}
-        return self._ask("POST", "/classify", _json(body), _rows(ClassResult, "data"))
+        return self._ask("POST", "/classify", _json(body), _rows(Classified, "data"))
 
     def ancestors(self, of: Item, k: int = 10, **cone: Unpack[Cone]) -> Returning[Page[Related]]:
         """Find the first `k` stored points that entail an item, that is, the concepts it is an instance of."""
@@ -160,12 +160,12 @@ class Routes:
         rule: Rule | None = None,
         aperture_scale: float = 1.0,
         **where: Unpack[Where],
-    ) -> Returning[Way]:
+    ) -> Returning[Traversal]:
         """Go from an item to another, and return the stored points on the way.
 
         Args:
             source: from where.
-            target: the end of the way; None is the origin.
+            target: the end of the route; None is the origin.
             steps: how many places to look at; None looks at all of the geodesic.
             entailment: only points that entail the place; else simply the nearest.
             rule: what makes one point more general than another; None is the rule of the model.
@@ -174,7 +174,7 @@ class Routes:
         """
         cones = {"entailment": entailment, **_cones(rule, aperture_scale)}
         body = {"source": source, "target": target, "steps": steps, **cones, **where}
-        return self._ask("POST", "/hierarchy/traverse", _json(body), Way.of)
+        return self._ask("POST", "/hierarchy/traverse", _json(body), Traversal.of)
 
     def mean(
         self, inputs: Iterable[Item], weights: Iterable[SupportsFloat] | None = None, collection: str = "default"

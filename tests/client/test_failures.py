@@ -32,7 +32,7 @@ def test_fields_of_a_newer_server_are_passed_over_or_read(kind, connect):
     row = {"index": 0, "modality": "text", "label": "b", "scores": {"b": 1.0}, "new": [1]}
     body = {"model": "m", "data": [{**row, "path": ["root", "a"], "path_scores": [1.0, 0.5]}], "new": {}}
     (result,) = connect(kind, Script(answer(body=body))).classify(["x"], taxonomy=[("a", "root"), ("b", "a")])
-    assert result == c.ClassResult("b", {"b": 1.0}, "text", ["root", "a"], [1.0, 0.5])
+    assert result == c.Classified("b", {"b": 1.0}, "text", ["root", "a"], [1.0, 0.5])
 
 
 @BOTH
