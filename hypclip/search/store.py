@@ -18,13 +18,21 @@ from hypclip.search.where import ANYTHING, Where
 class VectorStore(Protocol):
     """Collections of points, found again by id, by distance, by cones and along geodesics.
 
-    Calls block and may come from several threads. A write has reached the disk when its call returns. Every method but
-    `collections` and `close` raises UnknownCollection where there is none of the name; searches raise InputError where
-    the query is no point of the collection's space, or the filter names a field that no point has.
+    Calls block and may come from several threads. A write has reached the disk when its call returns. A method
+    that takes the name of a collection raises UnknownCollection where there is none of it; searches raise InputError
+    where the query is no point of the collection's space, or the filter names a field that no point has.
     """
 
     def collections(self) -> list[Collection]:
         """Return every collection, by name."""
+        ...
+
+    def names(self) -> list[str]:
+        """Return the names of the collections: the least work that tells whether the store answers."""
+        ...
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of points per collection, which may be some seconds old: less work than `collections`."""
         ...
 
     def describe(self, name: str) -> Collection:

@@ -32,7 +32,7 @@ async def healthz(service: ServiceDep, runtime: RuntimeDep) -> Health:
 async def readyz(service: ServiceDep, runtime: RuntimeDep) -> Health:
     """Answer 200 when the model is warm and the store open, 503 when not, and 503 once the server is going down."""
     runtime.check_ready(service)
-    await service.ask("collections", service.store.collections)
+    await service.ask("names", service.store.names)
     return Health(status="ready")
 
 
@@ -45,10 +45,10 @@ async def readyz(service: ServiceDep, runtime: RuntimeDep) -> Health:
 async def metrics(service: ServiceDep) -> Response:
     """Return counters, gauges and histograms in the text format of Prometheus."""
     try:
-        points = [(c.name, c.count) for c in await asyncio.to_thread(service.store.collections)]
+        sizes = await asyncio.to_thread(service.store.sizes)
     except HypclipError:
-        points = []  # a store that is down is no reason to be blind
-    return Response(service.metrics.render(service.engine.seconds_since_heartbeat, points), media_type=CONTENT_TYPE)
+        sizes = {}  # a store that is down is no reason to be blind
+    return Response(service.metrics.render(service.engine.seconds_since_heartbeat, sizes), media_type=CONTENT_TYPE)
 
 
 @router.post("/admin/reload", summary="Load the checkpoint again", tags=["admin"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -43,7 +43,7 @@ class Metrics:
         self.preprocess = seconds("hypclip_preprocess_seconds", "Decoding and resizing, or tokenizing.", "modality")
         self.inference = seconds("hypclip_inference_seconds", "A batch in the model.", "modality")
         self.index_seconds = seconds("hypclip_index_seconds", "A call of the store.", "op")
-        self.index_points = gauge("hypclip_index_points", "Points stored.", "collection")
+        self.index_points = gauge("hypclip_index_points", "Points stored, some seconds ago at most.", "collection")
         self.model_loaded = gauge("hypclip_model_loaded", "1 for the model that answers.", "model")
         self.heartbeat = gauge("hypclip_worker_heartbeat_seconds", "Since the model's worker was last heard of.")
         self.cache_hits = counter("hypclip_cache_hits_total", "Texts whose embedding was kept.")
@@ -79,10 +79,10 @@ class Metrics:
         self.model_loaded.clear()
         self.model_loaded.labels(model_id).set(1)
 
-    def render(self, heartbeat_age_s: float, points: Iterable[tuple[str, int]]) -> bytes:
+    def render(self, heartbeat_age_s: float, points: Mapping[str, int]) -> bytes:
         """Return the text that Prometheus reads."""
         self.heartbeat.set(heartbeat_age_s)
         self.index_points.clear()
-        for _, (collection, count) in zip(range(_MAX_COLLECTIONS), points, strict=False):
+        for _, (collection, count) in zip(range(_MAX_COLLECTIONS), points.items(), strict=False):
             self.index_points.labels(collection).set(count)
         return generate_latest(self.registry)

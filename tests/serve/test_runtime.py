@@ -305,7 +305,7 @@ def test_readiness_asks_the_store(tmp_path):
                     threads.append(threading.get_ident())
                     raise OSError("the disk is gone")
 
-                service.store.collections = down
+                service.store.names = down
                 assert (await server.client.get("/readyz")).status_code >= 500
                 assert (await server.client.get("/healthz")).status_code == 200
                 assert threads != [threading.get_ident()]

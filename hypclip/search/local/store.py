@@ -101,8 +101,16 @@ class LocalStore:
 
     def collections(self) -> list[Collection]:
         """Return every collection, by name."""
+        return [self.describe(name) for name in self.names()]
+
+    def names(self) -> list[str]:
+        """Return the names of the collections."""
         self._check_open()
-        return [self.describe(name) for name in sorted(self._collections)]
+        return sorted(self._collections)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of points per collection."""
+        return {one.name: one.count for one in self.collections()}
 
     def describe(self, name: str) -> Collection:
         """Return one collection; see VectorStore."""

@@ -7,6 +7,7 @@ id, to search. A collection keeps its space for life, and hypclip deletes none, 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -23,6 +24,9 @@ from hypclip.search.space import Space
 
 REMEMBERED_S = 1.0
 """A collection that another program deletes, and makes again of another model, may pass for the old one so long."""
+
+_SIZES_S = 10.0
+"""How long sizes are remembered: they are for those who watch, and asked for again and again."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,13 @@ class Catalogue:
         self._link, self._prefix, self._indexes = link, prefix, indexes
         self._entries: dict[str, _Entry] = {}
         self.writes: Counter[str] = Counter()
+        self._sizes: dict[str, int] = {}
+        self._sizes_until = -math.inf
+
+    def names(self) -> list[str]:
+        """Ask Qdrant for the names of the collections that have our prefix; return them without it."""
+        there = self._link.ask("", self._link.client.get_collections).collections
+        return sorted(one.name.removeprefix(self._prefix) for one in there if one.name.startswith(self._prefix))
 
     def info(self, name: str) -> models.CollectionInfo:
         """Ask Qdrant for a collection, whoever made it."""
@@ -90,6 +101,20 @@ class Catalogue:
                 self.info(name)
                 return
             raise error from error.__cause__
+
+    def sizes(self) -> dict[str, int]:
+        """Return about how many points each collection of hypclip has, as it was some seconds ago."""
+        if time.monotonic() >= self._sizes_until:
+            sizes = {}
+            for name in self.names():
+                try:
+                    sizes[name] = self.points(name)
+                except Unavailable:
+                    raise
+                except StoreError:  # hypclip did not make it, or it is gone meanwhile
+                    continue
+            self._sizes, self._sizes_until = sizes, time.monotonic() + _SIZES_S
+        return dict(self._sizes)
 
     def migrate(self, name: str) -> Space:
         """Make the payload indexes that a collection lacks, and return its space."""

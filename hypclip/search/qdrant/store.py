@@ -63,9 +63,7 @@ except ImportError as missing:
     raise MissingExtraError(f"{missing}: it comes with an extra, run pip install 'hypclip[search]'") from missing
 
 _INDEXES = {"id": "keyword", "modality": "keyword", "radius": "float", "shell": "integer", "fields": "keyword"}
-_SEARCHES = 64
-_PLACES = 64
-_NEAREST = 8
+_SEARCHES, _PLACES, _NEAREST = 64, 64, 8
 _SNAPSHOT_TIMEOUT_S = 3600.0
 
 
@@ -138,15 +136,20 @@ class QdrantStore:
 
     def collections(self) -> list[Collection]:
         """Return every collection of hypclip, by name; see VectorStore."""
-        there = self._link.ask("", self._client.get_collections).collections
-        names = sorted(c.name.removeprefix(self._prefix) for c in there if c.name.startswith(self._prefix))
         found = []
-        for name in names:
+        for name in self.names():
             with contextlib.suppress(UnknownCollection):
-                info = self._catalogue.info(name)
-                if codec.is_ours(info):
+                if codec.is_ours(info := self._catalogue.info(name)):
                     found.append(Collection(name, codec.space_of(name, info), self._count(name, None)))
         return found
+
+    def names(self) -> list[str]:
+        """Return the names of the Qdrant collections that have our prefix, without it; see VectorStore."""
+        return self._catalogue.names()
+
+    def sizes(self) -> dict[str, int]:
+        """Return about how many points each collection of hypclip has, or had some seconds ago; see VectorStore."""
+        return self._catalogue.sizes()
 
     def describe(self, name: str) -> Collection:
         """Return one collection, having made the payload indexes it lacks; see VectorStore.

@@ -350,6 +350,7 @@ def test_a_snapshot_opens_as_a_store_and_has_the_collection_as_it_was(store, tmp
     assert first != second
     with LocalStore(first) as copy, LocalStore(second) as later:
         assert [(c.name, c.space, c.count) for c in copy.collections()] == [("c", SPACE, 2)]
+        assert (copy.names(), copy.sizes()) == (["c"], {"c": 2})
         assert copy.knn("c", torch.ones(1, 4), 9) == answer
         assert copy.count("c", Where({"k": 1})) == 1
         assert later.count("c") == 3

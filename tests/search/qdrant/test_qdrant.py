@@ -347,8 +347,12 @@ def test_collections_are_listed_and_kept_apart(store):
         store.create_collection(name, space)
     store.upsert("a", points(torch.zeros(2, 5)))
     assert [(c.name, c.space, c.count) for c in store.collections()] == [("a", spaces["a"], 2), ("b", spaces["b"], 0)]
+    assert store.names() == ["a", "b"]
+    assert store.sizes() == {"a": 2, "b": 0}
     other = QdrantStore(store._client, prefix="else-")
     assert other.collections() == []
+    assert other.names() == []
+    assert other.sizes() == {}
     with pytest.raises(UnknownCollection, match="there is no collection 'a'"):
         other.count("a")
     with pytest.raises(ModelMismatch, match="'m'"):
@@ -432,6 +436,7 @@ def test_foreign_and_damaged_collections_are_left_alone(store):
             describe(*arguments)
     client.create_collection("hypclip-x", models.VectorParams(size=2, distance="Dot"))
     assert store.collections() == []
+    assert store.sizes() == {}
     for call in (
         lambda: store.create_collection("x", Space("m", 1.0, 2)),
         lambda: store.upsert("x", points(torch.ones(1, 2))),

@@ -97,3 +97,15 @@ def test_the_space_of_a_collection_is_asked_for_once_per_request(method, path, b
     descriptions = [path for method, path, *_ in asked if (method, path) == ("GET", "/collections/hypclip-default")]
     # A write reads the payload indexes anew, to make those that are missing.
     assert len(descriptions) == (3 if method == "PUT" else 1)
+
+
+def test_looking_whether_it_runs_counts_no_points():
+    with Server() as qdrant, TestClient(create_app(Settings(qdrant_url=qdrant.url), FakeEngine())) as client:
+        assert client.put("/collections/default/points", json={"points": POINTS}).status_code == 200
+        before = len(qdrant.requests)
+        for _ in range(3):
+            assert client.get("/readyz").status_code == 200
+            assert 'hypclip_index_points{collection="default"} 40.0' in client.get("/metrics").text
+        asked = [(method, path) for method, path, *_ in qdrant.requests[before:]]
+    assert asked.count(("GET", "/collections")) == 3 + 1
+    assert len(asked) <= 3 + 2

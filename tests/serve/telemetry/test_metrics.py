@@ -193,7 +193,7 @@ def test_pictures_are_timed_while_they_are_prepared(client):
 
 def test_a_store_that_is_down_leaves_the_rest_visible(tmp_path):
     class Down(LocalStore):
-        def collections(self):
+        def names(self):
             raise Unavailable("the store is down")
 
     store = Down(tmp_path / "index", create=True)
@@ -224,7 +224,7 @@ def test_buckets_reach_from_a_millisecond_to_the_longest_request():
     metrics = Metrics()
     metrics.request_seconds.labels("/embed").observe(0.0005)
     metrics.request_seconds.labels("/embed").observe(29)
-    text = metrics.render(0, []).decode()
+    text = metrics.render(0, {}).decode()
     buckets = [float(b) for b in re.findall(r'hypclip_request_seconds_bucket\{endpoint="/embed",le="([0-9.]+)"', text)]
     assert (buckets[0], buckets[-1]) == (0.001, 30.0)
     assert Settings.model_fields["request_timeout_s"].default <= buckets[-1]
