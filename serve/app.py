@@ -41,7 +41,7 @@ from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing
 
 DESCRIPTION = """
-Texts and pictures become points of one hyperbolic space. Points near the origin are general, points far out are
+Texts and images become points of one hyperbolic space. Points near the origin are general, points far out are
 specific, and `radius`, the distance from the origin, tells how specific. A point is given by its D **space components**
 x; its time component is sqrt(1/c + |x|²), and the space has curvature −c, where c is `curv`.
 
@@ -95,9 +95,9 @@ def create_app(
             stack.callback(tracing.close)
             stack.push_async_callback(fetcher.aclose)
             opened = stack.enter_context(contextlib.closing(open_store(settings) if store is None else store))
-            pictures = stack.enter_context(ThreadPoolExecutor(max(2, cores()), "hypclip-pictures"))
+            image_threads = stack.enter_context(ThreadPoolExecutor(max(2, cores()), "hypclip-images"))
             explorer = Explorer(opened, settings.index)
-            runtime.serve(Service(settings, engine, opened, counted, fetcher, pictures, explorer))
+            runtime.serve(Service(settings, engine, opened, counted, fetcher, image_threads, explorer))
             stack.push_async_callback(runtime.aclose)
             yield {"runtime": runtime}
 

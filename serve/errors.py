@@ -23,7 +23,7 @@ class LimitExceeded(HypclipError):
 
 
 class InvalidImage(HypclipError):
-    """The bytes of an image are no picture that can be read."""
+    """The bytes of an image cannot be read as one."""
 
 
 class InvalidRequest(HypclipError):

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         description="Most tokens of the texts of a batch, about 64 captions; a longer text goes alone. More pays where "
         "larger batches are faster, as on a GPU.",
     )
-    max_batch_image: int = Field(16, ge=1, description="Most pictures of a batch.")
+    max_batch_image: int = Field(16, ge=1, description="Most images of a batch.")
     batch_wait_ms: float = Field(
         4.0, ge=0, description="How long an input waits for others while the model is between two batches."
     )
@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     max_queue_bytes: int = Field(512 * 2**20, ge=1, description="Most bytes of them, as tokens and as resized pixels.")
     image_url_hosts: Names = Field(
         (),
-        description="Hosts that pictures may be fetched from, with commas between them, *.example.com for all below "
+        description="Hosts that images may be fetched from, with commas between them, *.example.com for all below "
         "one. None: no URL is ever fetched.",
     )
     image_url_timeout_s: float = Field(5.0, gt=0, description="How long fetching one may take, redirects included.")
@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     max_image_aspect: float = Field(
         100.0,
         ge=1,
-        description="Longest side over shortest. The shortest side is resized to what the model takes, so a picture "
+        description="Longest side over shortest. The shortest side is resized to what the model takes, so an image "
         "one pixel high would grow to gigabytes.",
     )
     max_labels: int = Field(

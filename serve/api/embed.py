@@ -71,7 +71,7 @@ class _WholeForm(Request):
 
 
 async def embed_form(request: Request, service: ServiceDep) -> Response:
-    """Embed texts and picture files, the texts first."""
+    """Embed texts and image files, the texts first."""
     settings = service.settings
     # The parser counts texts and files apart, and `embed_inputs` counts them together.
     form = _WholeForm(request.scope, request.receive).form(
@@ -151,15 +151,15 @@ _FORM = {
 @router.post(
     "/embed",
     tags=["embed"],
-    summary="Embed texts and pictures",
+    summary="Embed texts and images",
     response_model=EmbedResponse,
     openapi_extra=_FORM,
 )
 async def embed(request: EmbedRequest, service: ServiceDep) -> Response:
     """Return one point of hyperbolic space for each input, and its radius: its distance from the origin.
 
-    Texts and pictures may be mixed. Points may come in too, to convert them. Compare points with the geodesic distance,
-    never with the cosine of their coordinates. Pictures can also be sent as files, in a form with fields `image`,
+    Texts and images may be mixed. Points may come in too, to convert them. Compare points with the geodesic distance,
+    never with the cosine of their coordinates. Images can also be sent as files, in a form with fields `image`,
     `text` and `geometry`; the texts are embedded first.
     """
     return await _embedded(service, request.inputs, request.geometry, request.collection)

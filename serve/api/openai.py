@@ -1,4 +1,4 @@
-"""/v1/embeddings: the OpenAI schema, with pictures as Jina has them, and radius and curvature beside."""
+"""/v1/embeddings: the OpenAI schema, with images as Jina has them, and radius and curvature beside."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class EmbeddingsRequest(Schema):
     model: str = Field("hypclip", max_length=512, examples=["hypclip"])
     input: Annotated[Inputs, BeforeValidator(_listed, json_schema_input_type=JinaItem | Inputs)] = Field(
         description='A text, or a list of texts and of objects {"text": …} or {"image": base64, data URI or URL}. A '
-        "text that is a data URI of a picture, or the base64 of one, is that picture. Parts of messages are items too: "
+        "text that is a data URI of an image, or the base64 of one, is that image. Parts of messages are items too: "
         '{"type": "text", "text": …}, {"type": "image_url", "image_url": {"url": …}}.',
         examples=[["a photo of a dog", {"text": "an animal"}]],
     )
@@ -89,7 +89,7 @@ class OpenAIEmbedding(BaseModel):
 
 
 class Usage(BaseModel):
-    """The tokens that the model read. Pictures have none."""
+    """The tokens that the model read. Images have none."""
 
     prompt_tokens: int
     total_tokens: int

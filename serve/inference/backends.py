@@ -49,7 +49,7 @@ _EXACT, _QUANTISED = 1e-3, 0.2
 
 
 class Backend(Protocol):
-    """The towers of a model, ready to embed token ids, and pictures cut to the model's size.
+    """The towers of a model, ready to embed token ids, and images cut to the model's size.
 
     `packs_texts` says whether texts are packed into passes, or padded in passes by length.
     """
@@ -61,7 +61,7 @@ class Backend(Protocol):
         ...
 
     def image(self, pixels: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n d"]:
-        """Embed at least one RGB picture, resized and cropped before; float32 space components on the CPU."""
+        """Embed at least one RGB image, resized and cropped before; float32 space components on the CPU."""
         ...
 
 
@@ -166,7 +166,7 @@ class _Towers:
         return self._lifted(features, self._text_scale)
 
     def image(self, pixels: UInt8[Tensor, "n 3 height width"]) -> Float[Tensor, "n d"]:
-        """Embed pictures; see Backend."""
+        """Embed images; see Backend."""
         with torch.inference_mode():
             features = self._image_tower(self.normalised(pixels.to(self._device)).to(self._dtype))
         return self._lifted(features, self._image_scale)
@@ -222,7 +222,7 @@ def _exported(model: HypCLIP, precision: Precision, exports: Exports | None) -> 
 
 def _graphs(model: HypCLIP, packs: bool) -> dict[str, _Graph]:
     rows, size = Dim.DYNAMIC, model.image_size
-    picture = torch.arange(2 * 3 * size * size).sin().view(2, 3, size, size)
+    image = torch.arange(2 * 3 * size * size).sin().view(2, 3, size, size)
     texts = _short_and_full(model)
     if packs:
         samples = [pack(model.tokenizer.encode(each))[0] for each in texts]
@@ -230,7 +230,7 @@ def _graphs(model: HypCLIP, packs: bool) -> dict[str, _Graph]:
     else:
         # AUTO: a tower whose rows always fill the context may have one length only.
         text = _Graph(model.text_tower, [model.tokenizer(each) for each in texts], {0: rows, 1: Dim.AUTO})
-    return {"text": text, "image": _Graph(model.image_tower, [picture, picture[:1]], {0: rows})}
+    return {"text": text, "image": _Graph(model.image_tower, [image, image[:1]], {0: rows})}
 
 
 def _contents(model: HypCLIP, precision: Precision, packs: bool) -> Contents:

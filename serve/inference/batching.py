@@ -48,7 +48,7 @@ class Limits:
     """Limits of a batch, and of what may wait.
 
     Args:
-        max_batch: size of a batch by modality, in tokens of texts and in pictures; what is larger alone goes alone.
+        max_batch: size of a batch by modality, in tokens of texts and in images; what is larger alone goes alone.
         max_wait_s: how long an input waits for others while the worker could start.
         max_items: inputs that wait or run.
         max_bytes: of all of them.
@@ -64,14 +64,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Input:
-    """The token ids of a text, or the pixels of a picture. Inputs of equal `key` have equal embeddings."""
+    """The token ids of a text, or the pixels of an image. Inputs of equal `key` have equal embeddings."""
 
     array: Array
     key: bytes
 
     @property
     def size(self) -> int:
-        """The number of tokens of a text; a picture is 1."""
+        """The number of tokens of a text; an image is 1."""
         return len(self.array) if self.array.ndim == 1 else 1
 
 
@@ -136,7 +136,7 @@ class _Queue:
 
 
 class Batcher:
-    """Queues of texts and of pictures before one or several workers.
+    """Queues of texts and of images before one or several workers.
 
     A batch goes to an idle worker at once; to one that has only just become idle, when it is full or its oldest input
     has waited for `max_wait_s`, so that the answers of one batch can bring the inputs of the next; to a busy one when

@@ -38,7 +38,7 @@ class TextPoints(NamedTuple):
 
 
 class Engine(Protocol):
-    """A model that turns texts and pictures into points of one space."""
+    """A model that turns texts and images into points of one space."""
 
     @property
     def model_id(self) -> str:
@@ -89,11 +89,11 @@ class Engine(Protocol):
         ...
 
     def prepare(self, image: Image.Image) -> Input:
-        """Turn a decoded RGB picture into an input of `embed_image`; called from several threads."""
+        """Turn a decoded RGB image into an input of `embed_image`; called from several threads."""
         ...
 
     async def embed_image(self, images: Sequence[Input]) -> Float[Tensor, "n d"]:
-        """Embed at least one prepared picture; float32 space components on the CPU."""
+        """Embed at least one prepared image; float32 space components on the CPU."""
         ...
 
     async def aclose(self) -> None:
@@ -225,7 +225,7 @@ class ModelEngine:
         return Input(pixels, hashlib.blake2b(pixels.data, digest_size=16).digest())
 
     async def embed_image(self, images: Sequence[Input]) -> Float[Tensor, "n d"]:
-        """Embed pictures; see Engine."""
+        """Embed images; see Engine."""
         return _points(await self._batcher.run("image", images))
 
     async def aclose(self) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What goes to the process: the token ids of texts, joined end to end, and their lengths; or the pixels of pictures.
+# What goes to the process: the token ids of texts, joined end to end, and their lengths; or the pixels of images.
 _Batch: TypeAlias = tuple[Array, list[int]] | Sequence[Array]
 
 _HEADER = struct.Struct("!Q")
@@ -300,7 +300,7 @@ class _Model:
             if _is_fatal(error):
                 raise
             ones = _alone(batch)
-            logger.exception("a batch of %d %ss failed", len(ones), "text" if isinstance(batch, tuple) else "picture")
+            logger.exception("a batch of %d %ss failed", len(ones), "text" if isinstance(batch, tuple) else "image")
             return [None] if len(ones) == 1 else [self.embed(one)[0] for one in ones]
 
     def embed_together(self, batch: _Batch) -> list[Array | None]:
@@ -317,7 +317,7 @@ class _Model:
 
 
 def _joined(inputs: Sequence[Array]) -> _Batch:
-    """Return texts as token ids joined end to end and their lengths, pictures as they are."""
+    """Return texts as token ids joined end to end and their lengths, images as they are."""
     return (np.concatenate(inputs), [len(each) for each in inputs]) if inputs[0].ndim == 1 else inputs
 
 

@@ -13,7 +13,7 @@ from pydantic import (
 from hypclip.search import Modality
 from serve.coordinates import Coordinates
 from serve.schemas.fields import CollectionName, Schema, Text, limits
-from serve.schemas.items import COLLECTION, EXAMPLE_PICTURE, Items
+from serve.schemas.items import COLLECTION, EXAMPLE_IMAGE, Items
 
 
 class EmbedRequest(Schema):
@@ -74,7 +74,7 @@ class ClassifyRequest(Schema):
         }
     )
 
-    inputs: Items = Field(examples=[[{"image": EXAMPLE_PICTURE}]])
+    inputs: Items = Field(examples=[[{"image": EXAMPLE_IMAGE}]])
     labels: Labels | None = Field(None, examples=[["dog", "cat"]])
     taxonomy: Edges | None = Field(
         None,

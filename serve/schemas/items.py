@@ -1,4 +1,4 @@
-"""Items: texts, pictures, coordinates and ids of stored points, as requests hold them."""
+"""Items: texts, images, coordinates and ids of stored points, as requests hold them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import (
 
 from serve.schemas.fields import Embedding, Flag, PointId, Schema, Text, Visible, limits
 
-EXAMPLE_PICTURE = (
+EXAMPLE_IMAGE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGP8z8DAwMDAxMDAwMDAAAANHQEDasKb6QAAAABJ"
     "RU5ErkJggg=="
 )
@@ -23,25 +23,25 @@ EXAMPLE_PICTURE = (
 class TextItem(Schema):
     """A text. The model reads its first context window, 77 tokens in CLIP.
 
-    A plain string is a text too, unless it is a data URI, or the base64 of a picture's file: then it is that picture.
+    A plain string is a text too, unless it is a data URI, or the base64 of an image's file: then it is that image.
     """
 
     text: Text = Field(examples=["a photo of a dog"])
 
 
 class ImageItem(Schema):
-    """A picture: PNG, JPEG, WebP, GIF or BMP. Of an animation the first frame is taken."""
+    """An image: PNG, JPEG, WebP, GIF or BMP. Of an animation the first frame is taken."""
 
     image: str = Field(
         description="Base64, or a data URI. A URL only of hosts that the server was told to fetch from; else refused.",
-        examples=[EXAMPLE_PICTURE],
+        examples=[EXAMPLE_IMAGE],
         json_schema_extra={"format": "image"},
     )
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture that came as a file."""
+    """An image that came as a file."""
 
     data: bytes
 

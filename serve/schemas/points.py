@@ -27,7 +27,7 @@ class TextPoint(_PointFields, TextItem):
 
 
 class ImagePoint(_PointFields, ImageItem):
-    """A picture to embed and store; the picture itself is not kept."""
+    """An image to embed and store; the image itself is not kept."""
 
 
 class EmbeddingPoint(_PointFields, EmbeddingItem):
