@@ -23,6 +23,13 @@ SPACES: dict[str, dict[str, Any]] = {
 each_geometry = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 
 
+def timm_towers(**kwargs: Any) -> dict[str, Any]:
+    """Return towers of which the image tower is of timm, made with these arguments."""
+    small = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 2, **kwargs}
+    vision = {"image_size": 32, "timm_model_name": "vit_tiny_patch16_224", "timm_model_kwargs": small}
+    return {**TOWERS, "vision_cfg": vision}
+
+
 def tiny_model(seed: int = 0, **changes: Any) -> HypCLIP:
     """Return a model to train."""
     torch.manual_seed(seed)

@@ -251,6 +251,17 @@ def test_a_frozen_curvature_has_no_gradient() -> None:
         assert "log_logit_scale" in found
 
 
+def test_towers_in_half_precision_leave_weights_and_gradients_in_full() -> None:
+    model = model_for("hycoclip")
+    _, _, full = step(model, "hycoclip", 1)
+    loss, _ = forward_backward(model, model, objective_for("hycoclip"), batch_for("hycoclip"), precision="bf16")
+    assert 0 < loss.loss < 10
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    halved = gradients(model)
+    assert {gradient.dtype for gradient in halved.values()} == {torch.float32}
+    assert any(not torch.equal(halved[name], gradient) for name, gradient in full.items())
+
+
 # Numbers that are none ------------------------------------------------------------------------------------------------
 
 

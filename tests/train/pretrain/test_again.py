@@ -46,35 +46,9 @@ def test_a_folder_that_holds_a_run_is_refused_with_both_ways_out(config, finishe
     assert asides(finished) == []
 
 
-@pytest.mark.parametrize(
-    ("gone", "held"),
-    [
-        (["checkpoint", "checkpoints"], "metrics.jsonl"),
-        (["checkpoint", "metrics.jsonl"], "checkpoints/"),
-        (["checkpoints", "metrics.jsonl"], "checkpoint/"),
-    ],
-)
-def test_each_part_of_a_run_is_worth_keeping(config, finished, capsys, gone, held):
-    for name in gone:
-        path = finished / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    before = bits(finished)
-    assert_refused(config, capsys, rf"holds a run already \({held}\): ")
-    assert bits(finished) == before
-
-
 def test_it_is_refused_before_a_model_is_built(config, finished, capsys, monkeypatch):
     monkeypatch.setattr(parts, "HypCLIP", None)
     assert_refused(config, capsys, "holds a run already")
-
-
-def test_other_things_in_the_folder_are_no_run(config, tmp_path, capfd):
-    for name in ("data/train/00000.tar", "tensorboard/events", "checkpoints/.step-00000002.writing/a", "metrics.jsonl"):
-        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "run" / name).write_text("" if name == "metrics.jsonl" else "mine")
-    assert run(config) == 0
-    assert (tmp_path / "run" / "data" / "train" / "00000.tar").read_text() == "mine"
-    assert asides(tmp_path / "run") == []
 
 
 # Anew -----------------------------------------------------------------------------------------------------------------
@@ -89,14 +63,9 @@ def test_overwrite_moves_the_run_to_a_dated_folder_and_nothing_else(config, fini
     assert (finished / "data" / "a.tar").read_text() == "mine"
     assert steps_in(finished) == [2]
     assert [line["step"] for line in read_log(finished)] == [1, 2]
-    assert run(config, "--overwrite", "train.steps=1") == 0
-    assert len(asides(finished)) == 2
-
-
-def test_overwrite_needs_nothing_to_be_there(config, tmp_path, plain):
-    assert run(config, "--overwrite") == 0
-    assert_same_run(tmp_path / "run", plain)
-    assert asides(tmp_path / "run") == []
+    assert run(config, "--resume", "train.steps=3", "train.seed=1") == 0
+    assert [line["step"] for line in read_log(finished)] == [1, 2, 3]
+    assert asides(finished) == [aside]
 
 
 def test_a_mistake_moves_nothing(config, finished, capsys):
@@ -198,13 +167,6 @@ def test_copies_of_another_run_are_not_written_over(config, tmp_path, capsys):
 
 
 # By another name ------------------------------------------------------------------------------------------------------
-
-
-def test_a_folder_and_a_name_of_digits_are_taken_as_they_are(config, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert run(config, "name=20240101", "output_dir=007", "train.steps=1") == 0
-    assert hypclip.load(tmp_path / "007" / "checkpoint").model_id.startswith("20240101-")
-    assert run(config, "name=20240101", "output_dir=007", "train.steps=2", "--resume") == 0
 
 
 def test_a_text_without_quotes_is_named_before_anything_else(config, tmp_path, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,19 @@ from hypclip.data.batch import Batch
 from hypclip.evaluation.suite import RetrievalTask, prepare
 from hypclip.objective import Loss, Objective
 from hypclip.training.settings import EvaluateConfig
-from tests.support.models import TOWERS
+from tests.support.models import TOWERS, timm_towers
 from tests.support.pretraining import (
     after,
     assert_refused,
     assert_resumes,
     config_of,
-    fresh,
     losses,
     rewind,
     run,
     step_of,
-    steps_in,
 )
 from tests.support.training import read_log, started
-from train import parts, pretrain
+from train import pretrain
 
 # Averaged weights -----------------------------------------------------------------------------------------------------
 
@@ -109,15 +106,6 @@ def test_a_spike_is_passed_over_logged_and_resumed_from(tmp_path, shards, monkey
     assert counted[1]["streams"][0]["seen"]["read"] == counted[0]["streams"][0]["seen"]["read"] + 4
 
 
-def test_spikes_in_a_row_end_the_run(tmp_path, shards, monkeypatch, capfd):
-    config = config_of(tmp_path, shards, train__steps=14, train__spike=SPIKE)
-    make_huge(monkeypatch, tmp_path / "run", 12, 13)
-    assert run(config) == 1
-    (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("error: ")]
-    assert "2 losses in a row were spikes" in line
-    assert steps_in(tmp_path / "run")[-1] == 12
-
-
 # How it is computed ---------------------------------------------------------------------------------------------------
 
 
@@ -138,19 +126,6 @@ def test_compiled_towers_compute_the_same(tmp_path, shards):
         assert process.returncode == 0, errors
         found.append(losses(tmp_path / name / "run"))
     assert found[1] == pytest.approx(found[0], abs=1e-5)
-
-
-def test_deterministic_operations_are_asked_for(tmp_path, shards, plain, monkeypatch):
-    """Of cuBLAS too, in whose other mode torch refuses matrix products."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    asked: list[bool] = []
-    note = after(parts.adamw, lambda *_, **__: asked.append(torch.are_deterministic_algorithms_enabled()))
-    monkeypatch.setattr(parts, "adamw", note)
-    assert run(config_of(tmp_path, shards, train__deterministic=True)) == 0
-    assert asked == [True]
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-    assert losses(tmp_path / "run") == losses(plain)
 
 
 @pytest.mark.slow
@@ -184,12 +159,6 @@ def test_gradients_that_overflow_in_fp16_are_passed_over(tmp_path, shards, monke
 # Pictures of boxes ----------------------------------------------------------------------------------------------------
 
 
-def timm_towers(**kwargs: Any) -> dict[str, Any]:
-    small = {"img_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 2, **kwargs}
-    vision = {"image_size": 32, "timm_model_name": "vit_tiny_patch16_224", "timm_model_kwargs": small}
-    return {**TOWERS, "vision_cfg": vision}
-
-
 @pytest.mark.slow
 def test_pictures_of_boxes_can_be_smaller(tmp_path, shards, monkeypatch):
     seen: list[dict[str, int]] = []
@@ -214,19 +183,6 @@ def test_a_tower_of_one_size_refuses_others_by_name(tmp_path, shards, capsys, to
 def test_a_tower_that_does_not_take_its_own_size_is_refused_by_name(tmp_path, shards, capsys):
     config = config_of(tmp_path, shards, model={"towers": timm_towers(img_size=48)})
     assert_refused(config, capsys, r"tower does not take images of 32 pixels, its vision_cfg\.image_size .*img_size")
-
-
-def test_a_box_size_that_is_the_towers_own_changes_nothing(tmp_path, shards, plain):
-    assert run(config_of(tmp_path, shards, data__box_size=32)) == 0
-    assert losses(tmp_path / "run") == losses(plain)
-
-
-def test_a_box_size_leaves_the_start_as_it_was(tmp_path, shards):
-    """Trying the tower draws no random numbers and changes no weights."""
-    towers = {"towers": timm_towers(dynamic_img_size=True)}
-    assert run(config_of(tmp_path, shards, data__box_size=16, train__learning_rate=1e-12, model=towers)) == 0
-    first, last = fresh(tmp_path / "run"), load_file(tmp_path / "run" / "checkpoint" / "model.safetensors")
-    assert all(torch.allclose(last[name], tensor, rtol=0, atol=1e-9) for name, tensor in first.items())
 
 
 @pytest.mark.slow

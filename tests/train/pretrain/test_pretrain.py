@@ -1,6 +1,5 @@
 """The main path, on a tiny model: what a run leaves, that it resumes bit for bit, and how it stops."""
 
-import json
 import os
 import re
 import shutil
@@ -17,7 +16,6 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 import hypclip
 from hypclip.objective import Loss, Objective
-from hypclip.training.checkpointing.manifest import write_manifest
 from hypclip.training.monitoring.log import MetricsLog
 from hypclip.training.optim import learning_rate_at
 from tests.support.pretraining import CLOCK, after, assert_refused, assert_same_run, rewind, run, steps_in
@@ -43,9 +41,9 @@ SEEN = {f"{figure}/{edge}" for figure in FIGURES for edge in EDGES} | {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, shards) -> Path:
-    """The folder of a run of six steps that nothing disturbed, and that started with --resume."""
+    """The folder of a run of six steps that nothing disturbed, that started with --resume, and with all checkpoints."""
     folder = tmp_path_factory.mktemp("whole")
-    config = write_config(folder / "config.yaml", run_config(folder / "run", shards))
+    config = write_config(folder / "config.yaml", run_config(folder / "run", shards, train__keep_checkpoints=3))
     assert run(config, "--resume") == 0
     return folder / "run"
 
@@ -117,7 +115,7 @@ def test_the_model_of_the_last_step_can_be_loaded(whole):
     assert model.curv.item() == read_log(whole)[-1]["curv"]
     assert model.embed_text(["a red square"]).shape == (1, 16)
     assert model.embed_image([Image.new("RGB", (40, 40))]).isfinite().all()
-    assert steps_in(whole) == [4, 6]
+    assert steps_in(whole) == [2, 4, 6]
     last = load_file(whole / "checkpoints" / "step-00000006" / "model.safetensors")
     assert all(torch.equal(last[name], tensor) for name, tensor in model.state_dict().items())
     notes = hypclip.checkpoint.read_config(whole / "checkpoint")
@@ -142,20 +140,6 @@ def test_the_data_and_the_seed_decide_the_run(whole, config, tmp_path):
     assert first["loss"] != other["loss"]
 
 
-def test_steps_between_are_not_logged(config, tmp_path):
-    assert run(config, "train.log_every=2", "train.steps=3", "train.checkpoint_every=100") == 0
-    assert [line["step"] for line in read_log(tmp_path / "run")] == [2, 3]
-    assert steps_in(tmp_path / "run") == [3]
-
-
-def test_pairs_alone_train_clip_on_the_sphere(config, tmp_path):
-    assert run(config, "objective=clip", "model.geometry=sphere", "train.steps=2", "data.workers=0") == 0
-    for line in read_log(tmp_path / "run"):
-        assert {name for name in line if "/" in name} == {"contrast/image-text", "contrast/text-image"}
-        assert line["curv"] == 1.0
-    assert hypclip.load(tmp_path / "run" / "checkpoint").config.geometry == "sphere"
-
-
 # Warnings -------------------------------------------------------------------------------------------------------------
 
 
@@ -165,41 +149,21 @@ def warnings_in(captured: str) -> list[str]:
 
 def test_a_curvature_at_its_bound_is_warned_of_once(config, tmp_path, capfd):
     """So slow a run does not leave it."""
-    assert run(config, "model.curv_init=0.1", "train.learning_rate=1e-6", "data.workers=0") == 0
+    slow = ["model.curv_init=0.1", "train.learning_rate=1e-6", "train.steps=2", "data.workers=0"]
+    assert run(config, *slow) == 0
     (warning,) = warnings_in(capfd.readouterr().err)
     assert warning.startswith("warning: step 1: the curvature is at its lowest value 0.1 ")
-    assert [line["warnings"] for line in read_log(tmp_path / "run")] == [["curv lowest"]] * 6
-    fixed = ["model.curv_init=0.1", "model.learn_curv=false", "train.steps=2", "data.workers=0", "--overwrite"]
-    assert run(config, *fixed) == 0
-    assert warnings_in(capfd.readouterr().err) == []
-    assert [line["warnings"] for line in read_log(tmp_path / "run")] == [[]] * 2
+    assert [line["warnings"] for line in read_log(tmp_path / "run")] == [["curv lowest"]] * 2
 
 
-def test_cones_that_have_opened_are_warned_of(config, tmp_path, capfd):
-    """Those of a min_radius that no point is beyond."""
-    wide = ["objective.base=hycoclip", "objective.min_radius=100", "train.steps=2", "data.workers=0"]
-    assert run(config, *wide) == 0
-    (warning,) = warnings_in(capfd.readouterr().err)
-    assert warning.startswith("warning: step 1: every entailment cone has opened to a half-space")
-    for line in read_log(tmp_path / "run"):
-        assert line["warnings"] == ["cones open"]
-        assert [line[f"clamped/{edge}"] for edge in EDGES] == [pytest.approx(1.0)] * 4
+# Held-out data --------------------------------------------------------------------------------------------------------
 
 
-# Precision, held-out data ---------------------------------------------------------------------------------------------
-
-
-def test_half_precision_trains_weights_of_full_precision(config, tmp_path):
-    assert run(config, "train.precision=bf16", "train.steps=2") == 0
-    lines = read_log(tmp_path / "run")
-    assert all(0 < line["loss"] < 10 for line in lines)
-    weights = load_file(tmp_path / "run" / "checkpoint" / "model.safetensors")
-    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
-
-
-def test_retrieval_on_held_out_shards_is_logged(config, tmp_path, shards, whole):
+def test_retrieval_and_hierarchy_on_held_out_data_are_logged(config, tmp_path, shards):
+    (tmp_path / "is_a.json").write_text('[["a red square", "a shape"], ["a blue square", "a shape"]]')
     scenes = "evaluate.retrieval.scenes"
     evaluate = [f"{scenes}.shards={shards}/001.tar", f"{scenes}.samples=8", "evaluate.every=2"]
+    evaluate += [f"evaluate.hierarchy.shapes.taxonomy={tmp_path}/is_a.json"]
     assert run(config, *evaluate, "train.steps=3", "train.log_every=100") == 0
     lines = read_log(tmp_path / "run")
     assert [line["step"] for line in lines] == [2, 3]
@@ -212,92 +176,44 @@ def test_retrieval_on_held_out_shards_is_logged(config, tmp_path, shards, whole)
             <= line["scenes/image_to_text_r10"]
             == 1.0
         )
-
-
-def test_the_hierarchy_is_logged(config, tmp_path):
-    (tmp_path / "is_a.json").write_text('[["a red square", "a shape"], ["a blue square", "a shape"]]')
-    evaluate = [f"evaluate.hierarchy.shapes.taxonomy={tmp_path}/is_a.json", "evaluate.every=2"]
-    assert run(config, *evaluate, "train.steps=2", "train.log_every=100") == 0
-    (line,) = read_log(tmp_path / "run")
-    assert line["shapes/phrases"] == 3
-    assert line["shapes/all/pairs"] == 2
-    assert line["shapes/radius/0"] > 0
-    assert 0 <= line["shapes/0-1/recall"] <= 1
+        assert line["shapes/phrases"] == 3
+        assert line["shapes/all/pairs"] == 2
+        assert line["shapes/radius/0"] > 0
+        assert 0 <= line["shapes/0-1/recall"] <= 1
 
 
 # Resuming -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", [2, 4])
-def test_a_run_killed_after_a_checkpoint_goes_on_bit_for_bit(step, config, tmp_path, capfd):
-    assert run(config, "train.keep_checkpoints=3") == 0
-    shutil.copytree(tmp_path / "run", tmp_path / "again")
-    rewind(tmp_path / "again", step)
-    again = ["train.keep_checkpoints=3", f"output_dir={tmp_path}/again"]
-    assert [line["step"] for line in read_log(tmp_path / "again")] == [1, 2, 3, 4, 5, 6]
-    assert run(config, *again, "--resume") == 0
-    assert_same_run(tmp_path / "again", tmp_path / "run")
-    assert f"resuming from {tmp_path}/again/checkpoints/step-{step:08d}" in capfd.readouterr().out
+def test_a_run_killed_after_a_checkpoint_goes_on_bit_for_bit(step, config, tmp_path, whole, capfd):
+    shutil.copytree(whole, tmp_path / "run")
+    rewind(tmp_path / "run", step)
+    assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+    assert run(config, "--resume") == 0
+    assert_same_run(tmp_path / "run", whole)
+    assert f"resuming from {tmp_path}/run/checkpoints/step-{step:08d}" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("step", [0, 3])
-def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(step, config, tmp_path, whole, monkeypatch, capfd):
-    """Before the first step, and between two checkpoints."""
+@pytest.mark.parametrize(("step", "number"), [(0, signal.SIGTERM), (3, signal.SIGUSR1)])
+def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(step, number, config, tmp_path, whole, monkeypatch, capfd):
+    """Before the first step, and between two checkpoints; Slurm sends SIGUSR1 ahead of a time limit."""
+
+    def at_step(_: MetricsLog, values: dict[str, Any]) -> None:
+        if values["step"] == step:
+            os.kill(os.getpid(), number)
+
     with monkeypatch.context() as patch:
         if step == 0:
-            patch.setattr(parts, "MetricsLog", after(MetricsLog, lambda *_: os.kill(os.getpid(), signal.SIGTERM)))
+            patch.setattr(parts, "MetricsLog", after(MetricsLog, lambda *_: os.kill(os.getpid(), number)))
         else:
-            patch.setattr(MetricsLog, "write", after(MetricsLog.write, lambda _, values: terminate_at(values, step)))
+            patch.setattr(MetricsLog, "write", after(MetricsLog.write, at_step))
         assert run(config) == 0
-    assert f"stopped by SIGTERM at step {step}: saved, go on with --resume" in capfd.readouterr().out
+    assert f"stopped by {number.name} at step {step}: saved, go on with --resume" in capfd.readouterr().out
     assert steps_in(tmp_path / "run")[-1] == step
     assert not (tmp_path / "run" / "checkpoint").exists()
     assert run(config, "--resume") == 0
     assert_same_run(tmp_path / "run", whole)
-
-
-def terminate_at(values: dict[str, Any], step: int) -> None:
-    if values["step"] == step:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def test_a_finished_run_resumed_is_finished(config, tmp_path, whole):
-    shutil.copytree(whole, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoint")
-    assert run(config, "--resume") == 0
-    assert_same_run(tmp_path / "run", whole)
-
-
-def test_a_run_started_afresh_in_the_same_folder_resumes_itself(config, tmp_path, whole):
-    """Not the run that was there before, whose checkpoints are of later steps."""
-    shutil.copytree(whole, tmp_path / "run")
-    assert run(config, "--overwrite", "train.seed=5", "train.steps=2", "train.checkpoint_every=1") == 0
-    assert steps_in(tmp_path / "run") == [1, 2]
-    assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2]
-    assert run(config, "train.seed=5", "train.steps=3", "--resume") == 0
-    assert [line["step"] for line in read_log(tmp_path / "run")] == [1, 2, 3]
-
-
-def rewrite_json(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    write_manifest(path.parent)
-
-
-def test_another_precision_is_refused(config, tmp_path, whole, capsys):
-    shutil.copytree(whole, tmp_path / "run")
-    rewrite_json(tmp_path / "run" / "checkpoints" / "step-00000006" / "state.json", precision="bf16")
-    assert_refused(config, capsys, "the run began in bf16 .* go on in fp32: set train.precision=bf16", "--resume")
-
-
-def test_another_number_of_processes_is_refused(config, tmp_path, whole, capsys):
-    shutil.copytree(whole, tmp_path / "run")
-    rewrite_json(tmp_path / "run" / "checkpoints" / "step-00000006" / "state.json", streams=[{}, {}])
-    assert_refused(config, capsys, "written by 2 processes and this run has 1", "--resume")
-
-
-def test_other_towers_are_refused(config, tmp_path, whole, capsys):
-    shutil.copytree(whole, tmp_path / "run")
-    assert_refused(config, capsys, "holds other towers", "--resume", "model.towers.embed_dim=8")
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------

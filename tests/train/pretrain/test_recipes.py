@@ -1,9 +1,7 @@
 """Whole runs of every recipe, by name, from a file or in the config, with several boxes a sample or none."""
 
-import json
 import math
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -69,19 +67,6 @@ def test_every_recipe_trains_by_its_name_alone(name, config, tmp_path):
     assert recipe_from(notes["objective"]) == recipe
     texts = model.embed_text(["a red square", "a blue square"])
     assert model.similarity(texts, texts).isfinite().all()
-
-
-def test_a_recipe_may_be_a_file_or_stand_in_the_config(tmp_path, shards):
-    """The same recipe, written three ways, is the same run."""
-    mine = {"base": "hycoclip", "skip_duplicates": True, "min_radius": 0.2}
-    path = write_config(tmp_path / "recipes" / "mine.yaml", mine)
-    whole = asdict(recipe_from(mine))
-    losses = []
-    for name, objective in {"inline": mine, "file": str(path), "whole": whole, "other": "hycoclip"}.items():
-        settings = run_config(tmp_path / name, shards, objective=objective, train__steps=2, data__workers=0)
-        assert run(write_config(tmp_path / f"{name}.yaml", json.loads(json.dumps(settings)))) == 0
-        losses.append([line["loss"] for line in read_log(tmp_path / name)])
-    assert losses[0] == losses[1] == losses[2] != losses[3]
 
 
 SEVERAL = {"base": "uncha", "max_boxes": 3}

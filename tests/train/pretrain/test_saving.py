@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 from hypclip.training.checkpointing.manifest import verify
 from hypclip.training.checkpointing.state import Snapshot
 from hypclip.training.checkpointing.writer import Saver
-from hypclip.training.monitoring.log import MetricsLog
 from tests.support.pretraining import (
     after,
     assert_refused,
@@ -57,8 +55,9 @@ def test_the_last_step_is_saved_once(config, tmp_path, monkeypatch):
     monkeypatch.setattr(Saver, "save", after(Saver.save, lambda _, snapshot: saved.append(snapshot.step)))
     assert run(config) == 0
     assert saved == [2, 4]
-    assert run(config, "train.steps=3", f"output_dir={tmp_path}/odd") == 0
+    assert run(config, "train.steps=3", "train.log_every=2", f"output_dir={tmp_path}/odd") == 0
     assert saved == [2, 4, 2, 3]
+    assert [line["step"] for line in read_log(tmp_path / "odd")] == [2, 3]  # and logged
 
 
 def test_checkpoints_are_copied_and_a_run_goes_on_from_the_copy(config, tmp_path, plain):
@@ -91,26 +90,6 @@ def test_a_place_that_cannot_be_used_is_refused_before_the_log_is_touched(config
         config, capsys, "train.upload_to 'nope://x' cannot be used: .*nope", "train.upload_to=nope://x", *resume
     )
     assert (killed / "metrics.jsonl").read_bytes() == before
-
-
-# Stopping -------------------------------------------------------------------------------------------------------------
-
-
-def test_sigusr1_saves_and_the_run_goes_on_bit_for_bit(config, tmp_path, plain, monkeypatch, capfd):
-    """As Slurm sends it ahead of a time limit, between two checkpoints."""
-
-    def at_three(_: MetricsLog, values: dict[str, Any]) -> None:
-        if values["step"] == 3:
-            os.kill(os.getpid(), signal.SIGUSR1)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MetricsLog, "write", after(MetricsLog.write, at_three))
-        assert run(config) == 0
-    assert "stopped by SIGUSR1 at step 3: saved, go on with --resume" in capfd.readouterr().out
-    assert steps_in(tmp_path / "run") == [2, 3]
-    assert not (tmp_path / "run" / "checkpoint").exists()
-    assert run(config, "--resume") == 0
-    assert_same_run(tmp_path / "run", plain)
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------
@@ -162,25 +141,9 @@ def test_a_full_disk_ends_the_run_in_one_line_and_it_goes_on(config, tmp_path, p
 # Other settings -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("train.batch_size=2", "train.batch_size was 4 and is 2"),
-        ("train.seed=1", "train.seed was 0 and is 1"),
-        ("train.accumulate=2", "train.accumulate was 1 and is 2"),
-        ("data.shuffle_buffer=7", "data.shuffle_buffer was 5 and is 7"),
-        ("data.workers=1", "data.workers was 0 and is 1"),
-        ("data.augment.flip=0.1", "data.augment.flip was 0.5 and is 0.1"),
-        ("model.curv_init=2.0", "model.curv_init was 1.0 and is 2.0"),
-        ("model.towers.vision_cfg.patch_dropout=0.1", "patch_dropout was 0.5 and is 0.1"),
-        ("tune.image_layer_decay=0.5", "tune.image_layer_decay was None and is 0.5"),
-        ("objective=meru", "is of a run with other settings: objective"),
-        ("train.ema_decay=0.9", "no averaged weights: resume without train.ema_decay"),
-        ("tune.lock_text=true", "of another model|other settings: .*tune.lock_text"),
-    ],
-)
-def test_other_settings_are_refused_by_name(config, killed, plain, capsys, override, message):
-    assert_refused(config, capsys, f"{step_of(killed, 4)} .*{message}", "--resume", override)
+def test_other_settings_are_refused_by_name(config, killed, plain, capsys):
+    """See tests/train/test_parts.py for the others."""
+    assert_refused(config, capsys, f"{step_of(killed, 4)} .*train.seed was 0 and is 1", "--resume", "train.seed=1")
     assert state_bits(step_of(killed, 4)) == state_bits(step_of(plain, 4))
     assert read_log(killed) == read_log(plain)
 

@@ -87,15 +87,6 @@ def test_a_text_model_reads_the_captions(tmp_path, shards, flat):
     assert 0 < float((after_4.detach() - before).abs().max()) < 0.01
 
 
-def test_the_towers_are_those_of_the_flat_model(tmp_path, shards, flat):
-    config = config_of(tmp_path, shards, warm_start={"source": str(flat)}, train__learning_rate=1e-12, train__steps=1)
-    assert run(config) == 0
-    source, weights = torch.load(flat, weights_only=True), load_file(tmp_path / "run" / "checkpoint/model.safetensors")
-    assert torch.allclose(weights["image_tower.proj"], source["visual.proj"], rtol=0, atol=1e-9)
-    name = "transformer.resblocks.1.mlp.c_fc.weight"
-    assert torch.allclose(weights[f"text_tower.{name}"], source[f"text.{name}"], rtol=0, atol=1e-9)
-
-
 def test_a_source_that_is_not_there_is_refused(tmp_path, shards, capsys):
     config = config_of(tmp_path, shards, warm_start={"source": f"{tmp_path}/none.pt"})
     assert_refused(config, capsys, "cannot start from '.*none.pt': expected an open_clip model and tag")
