@@ -35,6 +35,11 @@ def test_every_page_is_in_the_navigation_of_the_site_once():
     assert (config.parent / site["docs_dir"]).resolve() == ROOT / "docs"
 
 
+def test_pages_of_the_site_link_to_nothing_outside_of_it():
+    pages = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")}
+    assert [(name, link) for name, text in pages.items() for link in re.findall(r"\]\((\.\.?/\S*)\)", text)] == []
+
+
 def test_the_changelog_only_adds():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^#+ .*", text, re.MULTILINE) == ["# Changelog", "## Unreleased", "### Added"]
