@@ -100,13 +100,13 @@ export class Disk {
       this.frames.request(false);
     });
     this.resized = new ResizeObserver(() => {
-      this.picture.measure();
+      this.picture.measure([this.controls.bar]);
       this.frames.request(false);
     });
     this.resized.observe(host);
     this.pressed = (/** @type {KeyboardEvent} */ event) => this.#key(event);
     host.addEventListener("keydown", this.pressed);
-    this.picture.measure();
+    this.picture.measure([this.controls.bar]);
     this.frames.request(false);
   }
 
@@ -136,10 +136,10 @@ export class Disk {
    * @param {FocusData | null} focus
    */
   setFocus(focus) {
-    const { layout, view, marks } = this.#scene;
+    const { layout, view } = this.#scene;
     if (!layout || (!focus && !layout.focus)) return;
     if (!layout.focus) this.#mapView = view;
-    layout.setFocus(focus, marks.query?.angle ?? 0);
+    layout.setFocus(focus);
     this.#sort();
     this.#turn(focus ? whole() : this.#mapView, true);
   }
