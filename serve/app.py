@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from hypclip.errors import ConfigError
 from hypclip.search import VectorStore
 from hypclip.search.space import require_lorentz
+from hypclip.search.thumbnails import ThumbnailStore
 from serve.api import routers
 from serve.errors import NotReady
 from serve.explore import Explorer
@@ -36,7 +37,7 @@ from serve.runtime import Load, Runtime
 from serve.schemas.operations import ErrorResponse
 from serve.service import Service
 from serve.settings import Settings
-from serve.stores import open_store
+from serve.stores import open_store, open_thumbnails, swept
 from serve.telemetry.metrics import Metrics
 from serve.telemetry.tracing import Tracing
 
@@ -62,6 +63,7 @@ def create_app(
     engine: Engine,
     store: VectorStore | None = None,
     *,
+    thumbnails: ThumbnailStore | None = None,
     load: Load | None = None,
     metrics: Metrics | None = None,
 ) -> FastAPI:
@@ -70,8 +72,9 @@ def create_app(
     Args:
         settings: limits, keys, and where the index is.
         engine: the model; closed when the app stops.
-        store: an open store. Without one the app opens the index of the settings when it starts. Either is closed when
-            the app stops.
+        store: an open store. Without one the app opens the index of the settings, and its thumbnails, when it starts.
+            Either is closed when the app stops.
+        thumbnails: of the store, closed with it.
         load: makes another engine, for reloads.
         metrics: where the engine counts; one of the app's own when not given.
 
@@ -95,9 +98,13 @@ def create_app(
             stack.callback(tracing.close)
             stack.push_async_callback(fetcher.aclose)
             opened = stack.enter_context(contextlib.closing(open_store(settings) if store is None else store))
+            kept = open_thumbnails(settings) if store is None else thumbnails
+            if kept is not None:
+                stack.enter_context(contextlib.closing(kept))
+                await stack.enter_async_context(swept(kept, opened))
             image_threads = stack.enter_context(ThreadPoolExecutor(max(2, cores()), "hypclip-images"))
             explorer = Explorer(opened, settings.index)
-            runtime.serve(Service(settings, engine, opened, counted, fetcher, image_threads, explorer))
+            runtime.serve(Service(settings, engine, opened, counted, fetcher, image_threads, explorer, kept))
             stack.push_async_callback(runtime.aclose)
             yield {"runtime": runtime}
 

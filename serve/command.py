@@ -17,13 +17,14 @@ from pydantic import ValidationError
 from hypclip.console import escape_unprintable
 from hypclip.errors import ConfigError, HypclipError
 from hypclip.search import VectorStore
+from hypclip.search.thumbnails import ThumbnailStore
 from serve.app import create_app
 from serve.errors import WorkerFailed
 from serve.http.keys import SCOPES, new_key
 from serve.http.server import Server
 from serve.inference.engine import ModelEngine
 from serve.settings import ENV_PREFIX, Settings, unknown_variables
-from serve.stores import open_store
+from serve.stores import open_store, open_thumbnails
 from serve.telemetry import logs
 from serve.telemetry.metrics import Metrics
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.warning("%s", line)
         with contextlib.closing(open_store(settings)) as store:
             _check_address(settings.host, settings.port)
-            return uvloop.run(_serve(settings, store))
+            return uvloop.run(_serve(settings, store, open_thumbnails(settings)))
     except ValidationError as error:
         return _refuse("; ".join(f"{ENV_PREFIX}{str(p['loc'][0]).upper()}: {p['msg']}" for p in error.errors()))
     except HypclipError as error:
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-async def _serve(settings: Settings, store: VectorStore) -> int:
+async def _serve(settings: Settings, store: VectorStore, thumbnails: ThumbnailStore | None) -> int:
     metrics = Metrics()
     server: Server | None = None
 
@@ -71,7 +72,8 @@ async def _serve(settings: Settings, store: VectorStore) -> int:
 
     engine = await load()
     try:
-        server = Server(create_app(settings, engine, store, load=load, metrics=metrics), settings)
+        app = create_app(settings, engine, store, thumbnails=thumbnails, load=load, metrics=metrics)
+        server = Server(app, settings)
         # The half million objects of the libraries stay; to look through them again and again stops the server for
         # a third of a second each time.
         gc.collect()

@@ -79,6 +79,13 @@ class Forbidden(HypclipError):
     """The API key is not for this."""
 
 
+class UnknownImage(HypclipError):
+    """A point has no thumbnail or no original, or there is no point."""
+
+    def __init__(self, name: str, point_id: str, what: str):
+        super().__init__(f"collection {name!r} has no {what} of a point {point_id!r}")
+
+
 class UnknownModel(HypclipError):
     """A request names another model than the one that is served."""
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from hypclip.errors import InputError
 from hypclip.geometry.entailment import Cone, Entailment
 from hypclip.search import (
+    Browser,
     Modality,
     OrderBy,
     Page,
@@ -36,6 +37,7 @@ from hypclip.search import (
 )
 from hypclip.search.hierarchy import relations
 from hypclip.search.layout.kept import About
+from hypclip.search.thumbnails import Thumbnail, ThumbnailStore, make_thumbnail
 from hypclip.search.types import check_space
 from serve.classify import Taxonomy, probabilities, prompts, taxonomy
 from serve.errors import InvalidImage, InvalidRequest, LimitExceeded
@@ -45,6 +47,7 @@ from serve.inference.engine import Engine
 from serve.inputs.data_uri import is_picture, refuse_picture
 from serve.inputs.fetch import Fetcher
 from serve.inputs.images import decode, is_url, open_images
+from serve.inputs.originals import read_original
 from serve.schemas.items import EmbeddingItem, IdItem, ImageItem, Item, RootItem, TextItem, Upload
 from serve.schemas.points import EmbeddingPoint, Point
 from serve.schemas.search import Rule
@@ -56,11 +59,15 @@ T = TypeVar("T")
 
 
 class Embedded(NamedTuple):
-    """Points of items, float32, the modality of each, and the number of tokens of those that are texts."""
+    """Points of items, float32, the modality of each, and the number of tokens of those that are texts.
+
+    `thumbnails` has those of images by the index of the item, where they were asked for.
+    """
 
     points: Float[Tensor, "n d"]
     modality: list[Modality]
     tokens: int
+    thumbnails: Mapping[int, Thumbnail] = {}
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Service:
     """One engine and one store behind the limits of the settings; `since` is when the engine was loaded, in Unix time.
 
     `pictures` are the threads that decode and resize: as many as there are cores, so that only so many pictures are in
-    memory as pixels, and Pillow lets go of the interpreter lock meanwhile.
+    memory as pixels, and Pillow lets go of the interpreter lock meanwhile. Without `thumbnails` none are made.
     """
 
     settings: Settings
@@ -78,6 +85,7 @@ class Service:
     fetcher: Fetcher
     pictures: Executor
     explorer: Explorer
+    thumbnails: ThumbnailStore | None = None
     since: int = field(default_factory=lambda: int(time.time()))
 
     def with_engine(self, engine: Engine) -> Service:
@@ -121,6 +129,10 @@ class Service:
         finally:
             self.metrics.index_seconds.labels(op).observe(time.perf_counter() - start)
 
+    async def browse(self, op: str, name: str, read: Callable[[Browser], T]) -> T:
+        """Read of a collection, whatever model it is of."""
+        return await self.ask(op, lambda: read(self.store.browse(name)))
+
     async def check_collection(self, name: str) -> None:
         """Check that the engine's points can be compared with those of a collection.
 
@@ -131,7 +143,12 @@ class Service:
         check_space(name, await self.ask("space", partial(self.store.space, name)), self.space)
 
     async def embed(
-        self, items: Sequence[Item | Point | Upload], collection: str, *, is_checked: bool = False
+        self,
+        items: Sequence[Item | Point | Upload],
+        collection: str,
+        *,
+        is_checked: bool = False,
+        thumbnail_side: int = 0,
     ) -> Embedded:
         """Turn items into float32 points.
 
@@ -139,6 +156,7 @@ class Service:
             items: validated requests.
             collection: where items given by id are.
             is_checked: whether `check_collection` was called for it already.
+            thumbnail_side: longest side of the thumbnails to make of images; 0 makes none.
 
         Raises:
             LimitExceeded, InvalidImage, InputError, UnknownCollection, UnknownPoint, ModelMismatch.
@@ -149,6 +167,7 @@ class Service:
         stored: dict[int, str] = {}
         modality: list[Modality] = ["text"] * len(items)
         tokens = 0
+        thumbnails: dict[int, Thumbnail] = {}
         for i, item in enumerate(items):
             match item:
                 case str() if is_picture(item):
@@ -182,12 +201,13 @@ class Service:
                 row = row_of[point_id]
                 points[i], modality[i] = found.vectors[row], found.modality[row]
         if images:
-            pictures = await self._prepared(list(images.values()))
-            points[list(images)] = _finite(await self.engine.embed_image(pictures))
+            prepared = await self._prepared(list(images.values()), thumbnail_side)
+            thumbnails = {i: made for i, (_, made) in zip(images, prepared, strict=True) if made is not None}
+            points[list(images)] = _finite(await self.engine.embed_image([image for image, _ in prepared]))
         if texts:
             embedded = await self.engine.embed_text(list(texts.values()))
             points[list(texts)], tokens = _finite(embedded.points), embedded.tokens
-        return Embedded(points, modality, tokens)
+        return Embedded(points, modality, tokens, thumbnails)
 
     async def embed_inputs(self, inputs: Sequence[Item | Upload], collection: str) -> Embedded:
         """Turn the inputs of a request into points; as `embed`, for no more of them than the settings allow."""
@@ -206,7 +226,7 @@ class Service:
         exact: bool | None = None,
     ) -> Page:
         """Return a page of the stored points nearest to the query, of those at most a distance away if there is one."""
-        self._check_page(k, offset)
+        self.check_page(k, offset)
         point = (await self._located([query], collection))[0]
         if max_distance is not None:
             search = partial(self.store.within, collection, point, max_distance, where, k=k, offset=offset)
@@ -227,7 +247,7 @@ class Service:
         order_by: OrderBy,
     ) -> Page:
         """Return a page of the ancestors or descendants of an item."""
-        self._check_page(k, offset)
+        self.check_page(k, offset)
         point = (await self._located([of], collection))[0]
         search = partial(self.store.cone, collection, point, side, rule, where, order_by=order_by, k=k, offset=offset)
         return await self.ask("cone", search)
@@ -236,7 +256,7 @@ class Service:
         self, of: Sequence[Item], k: int, offset: int, collection: str, where: Where, rule: Entailment
     ) -> Page:
         """Return a page of the common ancestors of items."""
-        self._check_page(k, offset)
+        self.check_page(k, offset)
         _check_count("the number of inputs", of, self.settings.max_inputs, "max_inputs")
         points = await self._located(of, collection)
         search = partial(relations.common_ancestors, self.store, collection, points, rule, where, k=k, offset=offset)
@@ -284,7 +304,7 @@ class Service:
         """Return all points of a collection as seen from an item, in columns."""
         await self.check_collection(name)
         items = [of] if target is None else [of, target]
-        points, modality, _ = await self.embed(items, name, is_checked=True)
+        points, modality, *_ = await self.embed(items, name, is_checked=True)
         about = {"modality": modality[0], **({"id": of.id} if isinstance(of, IdItem) else {})}
         aim = None if target is None else points[1]
         return await self.ask("focus", partial(self.explorer.focus, name, points[0], rule, aim, about))
@@ -326,20 +346,72 @@ class Service:
         # Before the forward pass, for a quick refusal; `create_collection` has the last word.
         with contextlib.suppress(UnknownCollection):
             await self.check_collection(name)
-        vectors, modality, _ = await self.embed(points, name)
-        columns = Points([p.id for p in points], vectors, modality, [p.metadata for p in points])
-        self.space.check_points(vectors)
+        side = self.settings.thumbnails if self.thumbnails is not None else 0
+        embedded = await self.embed(points, name, thumbnail_side=side)
+        columns = Points([p.id for p in points], embedded.points, embedded.modality, [p.metadata for p in points])
+        self.space.check_points(embedded.points)
         await self.ask("create", partial(self.store.create_collection, name, self.space))
-        await self.ask("upsert", partial(self.store.upsert, name, columns))
+        made = {point.id: embedded.thumbnails.get(i) for i, point in enumerate(points)}
+        await self.ask("upsert", partial(self._write, name, columns, made))
         return await self.ask("count", partial(self.store.count, name))
 
     async def delete(self, name: str, ids: Sequence[str]) -> tuple[int, int]:
         """Remove points; return how many there were, and how many the collection now has."""
         _check_count("the number of ids", ids, self.settings.max_points, "max_points")
-        deleted = await self.ask("delete", partial(self.store.delete, name, ids))
+        deleted = await self.ask("delete", partial(self._delete, name, ids))
         return deleted, await self.ask("count", partial(self.store.count, name))
 
-    async def _prepared(self, values: Sequence[str | bytes]) -> list[Input]:
+    async def thumbnails_of(self, name: str, ids: Sequence[str]) -> dict[str, Thumbnail]:
+        """Return the thumbnails of those points that there are and that have one, in the order asked for."""
+        kept = self.thumbnails
+        there = await self.browse("lookup", name, lambda browser: browser.known(ids))
+        if kept is None or not self.settings.thumbnails:
+            return {}
+        found = await self.ask("thumbnails", lambda: kept.get(name, [i for i in ids if i in there]))
+        return {point_id: found[point_id] for point_id in ids if point_id in found}
+
+    async def original_of(self, name: str, point_id: str) -> bytes | None:
+        """Return the original of a point as WebP; None where there is no point, no original, or no media root."""
+        kept, root = self.thumbnails, self.settings.media_root
+        there = await self.browse("lookup", name, lambda browser: browser.known([point_id]))
+        if kept is None or root is None or not there:
+            return None
+        places = await self.ask("thumbnails", lambda: kept.originals(name, [point_id]))
+        if point_id not in places:
+            return None
+        read = partial(read_original, root, places[point_id], self.settings)
+        return await asyncio.get_running_loop().run_in_executor(self.pictures, read)
+
+    async def with_thumbnail(self, name: str, ids: Sequence[str]) -> set[str]:
+        """Return which of some points have a thumbnail."""
+        kept = self.thumbnails
+        if kept is None or not self.settings.thumbnails:
+            return set()
+        return await self.ask("thumbnails", lambda: kept.known(name, ids))
+
+    def _write(self, name: str, points: Points, thumbnails: Mapping[str, Thumbnail | None]) -> None:
+        """Write points, and before them their thumbnails."""
+        if self.thumbnails is None:
+            self.store.upsert(name, points)
+            return
+        self.thumbnails.put(name, thumbnails)
+        try:
+            self.store.upsert(name, points)
+        except BaseException:
+            # Whatever is there now must not be shown as what it would have become.
+            self.thumbnails.delete(name, points.ids)
+            raise
+
+    def _delete(self, name: str, ids: Sequence[str]) -> int:
+        """Remove points, and after them their thumbnails."""
+        count = self.store.delete(name, ids)
+        if self.thumbnails is not None:
+            self.thumbnails.delete(name, ids)
+        return count
+
+    async def _prepared(
+        self, values: Sequence[str | bytes], thumbnail_side: int
+    ) -> list[tuple[Input, Thumbnail | None]]:
         """Decode and resize pictures, and fetch those given by URL where that is allowed."""
         with self.metrics.preprocessing("image"), recorded("pre"):
             files = [
@@ -348,22 +420,25 @@ class Service:
             ]
             run = partial(asyncio.get_running_loop().run_in_executor, self.pictures)
             opened = await run(open_images, files, self.settings)
-            tasks = [run(self._picture, image) for image in opened]
+            tasks = [run(self._image, image, thumbnail_side) for image in opened]
             try:
                 return await asyncio.gather(*tasks)
             finally:
                 for task in tasks:
                     task.cancel()
 
-    def _picture(self, image: Image.Image) -> Input:
-        return self.engine.prepare(decode(image))
+    def _image(self, image: Image.Image, thumbnail_side: int) -> tuple[Input, Thumbnail | None]:
+        decoded = decode(image)
+        thumbnail = make_thumbnail(decoded, thumbnail_side) if thumbnail_side else None
+        return self.engine.prepare(decoded), thumbnail
 
     async def _located(self, items: Sequence[Item], collection: str) -> Float[Tensor, "n d"]:
         """Return the points of items to search a collection with, which is refused first if it is of another model."""
         await self.check_collection(collection)
         return (await self.embed(items, collection, is_checked=True)).points
 
-    def _check_page(self, k: int, offset: int) -> None:
+    def check_page(self, k: int, offset: int) -> None:
+        """Refuse a page that is longer, or ends later, than the settings allow."""
         if k > self.settings.max_k:
             raise LimitExceeded("k", k, self.settings.max_k, "max_k")
         if offset + k > self.settings.max_depth:

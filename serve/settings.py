@@ -33,6 +33,19 @@ class Settings(BaseSettings):
 
     checkpoint: UserPath = Field(Path("runs/quickstart/checkpoint"), description="Directory of the model.")
     index: UserPath = Field(Path("runs/quickstart/index"), description="Directory of the stored points.")
+    thumbnails: int = Field(
+        160,
+        ge=0,
+        le=1024,
+        description="Longest side in pixels of the thumbnails that are made of images as they are written. They are in "
+        "a file in the folder of the index, for points in Qdrant too if there is such a folder. 0 makes and shows "
+        "none.",
+    )
+    media_root: UserPath | None = Field(
+        None,
+        description="Folder of which images may be shown in full, those that train/embed.py --media-root embedded from "
+        "it. When not given thumbnails are all that is shown.",
+    )
     create_index: bool = Field(False, description="Start with an empty index when there is none.")
     qdrant_url: str | None = Field(
         None, description="URL of a Qdrant server or cluster that keeps the points, in place of the index directory."

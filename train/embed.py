@@ -8,12 +8,15 @@ python train/embed.py --from-parquet DIR --index runs/x/index
 
 Each sample of a shard becomes two points, KEY/image and KEY/text, and of several captions KEY/text/2 and so on; each
 image ROOT/<class key>/... one point, named by its way from ROOT; each name of classes.json one text point; and each
-phrase of a --taxonomy that stands above another one text point, concept/PHRASE. Every
-process writes the points of a shard to a Parquet file once it is through, and passes over shards whose file is there;
-in the end the first process puts all of them into the collection. A shard that changed (path, size or time; of a URL,
-the address) is embedded again. Processes on several machines need a --work or --parquet folder that all of them see.
-There the file of a changed shard is replaced; in --parquet it gets a dated name, and is no .parquet any more. That of a
-shard which is not asked for stays, and so do all files when something could not be read.
+phrase of a --taxonomy that stands above another one text point, concept/PHRASE. What is kept of images to show them,
+thumbnails and where below a --media-root their files are, goes to thumbnails.sqlite3 in the index; where the points go
+to a Qdrant it goes to --work, the folder that the server then takes as HYPCLIP_INDEX.
+
+Every process writes the points of a shard to a Parquet file once it is through, and passes over shards whose file is
+there; in the end the first process puts all of them into the collection. A shard that changed (path, size or time; of a
+URL, the address) is embedded again. Processes on several machines need a --work or --parquet folder that all of them
+see. There the file of a changed shard is replaced; in --parquet it gets a dated name, and is no .parquet any more. That
+of a shard which is not asked for stays, and so do all files when something could not be read.
 
 Points are refused whose ids other data has in the collection already, unless --prefix or --replace says what to do. The
 same data may be embedded again, and what has changed of it takes the place of what it was; of a Qdrant, which does not
@@ -47,6 +50,8 @@ from hypclip.errors import ConfigError, DataError, HypclipError, InputError
 from hypclip.evaluation.zero_shot import read_labelled_images
 from hypclip.files import expand_home, set_aside, user_path
 from hypclip.indexing import parquet
+from hypclip.indexing.labels import Labels
+from hypclip.indexing.shown import Reader, Shown
 from hypclip.indexing.sources import Sources, check_free
 from hypclip.indexing.units import (
     Unit,
@@ -61,7 +66,8 @@ from hypclip.indexing.units import (
 from hypclip.model import HypCLIP
 from hypclip.search import LocalStore, Points, Space, VectorStore
 from hypclip.search.local.sqlite import FILE
-from hypclip.taxonomy import load_taxonomy
+from hypclip.search.thumbnails import FILE as THUMBNAILS
+from hypclip.search.thumbnails import SIDE, ThumbnailFile, sweep
 from hypclip.training.runtime.launch import check_launch
 
 _WAIT = timedelta(days=30)
@@ -98,6 +104,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--replace", action="store_true",
         help="take the place of other data's points of the same ids; move an index of another model to a dated name",
+    )  # fmt: skip
+    parser.add_argument(
+        "--thumbnails", type=int, default=SIDE, metavar="PIXELS",
+        help="longest side of the thumbnails that the server shows; 0 makes none (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--media-root", type=user_path, metavar="DIR",
+        help="note where in this folder the images are, so that a server of this HYPCLIP_MEDIA_ROOT shows them in full",
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=128, help="samples per forward pass (%(default)s)")
     parser.add_argument("--threads", type=int, default=4, help="threads a process that decode images (%(default)s)")
@@ -141,6 +155,8 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ConfigError("--parquet DIR is the folder of the files: leave out --work")
         if arguments.parquet and arguments.prefix:
             raise ConfigError("--prefix is for the import of the files: give it with --from-parquet")
+    if not 0 <= arguments.thumbnails <= 1024:
+        raise ConfigError(f"--thumbnails must be 0 to 1,024 pixels, got {arguments.thumbnails}")
     for name in ("samples", "batch_size", "threads"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
@@ -172,9 +188,11 @@ def _embed(arguments: argparse.Namespace, accelerator: Accelerator) -> int:
     own = missing[accelerator.process_index :: accelerator.num_processes]
     for i in tqdm(own, unit="file", disable=not first):
         counts = Tally()
-        points = embed_unit(model, units[i], counts, arguments.batch_size, arguments.threads)
+        images: dict[str, Shown] = {}
+        part = folder / units[i].part
         try:
-            parquet.write_points(folder / units[i].part, space, points, units[i].source)
+            points = embed_unit(model, units[i], counts, arguments.batch_size, arguments.threads, images)
+            parquet.write_points(part, space, points, units[i].source, images)
             for earlier in earlier_parts(folder, units[i]):
                 if arguments.parquet:
                     moved.append(set_aside(earlier))
@@ -223,6 +241,7 @@ def _embed(arguments: argparse.Namespace, accelerator: Accelerator) -> int:
 
 def _units(arguments: argparse.Namespace, model: HypCLIP) -> list[Unit]:
     units: list[Unit] = []
+    labels = Labels(arguments.taxonomy)
     if arguments.shards:
         shards: list[tuple[str, int | None]] = [(shard, None) for shard in find_shards(arguments.shards, "--shards")]
         if arguments.samples:
@@ -230,21 +249,40 @@ def _units(arguments: argparse.Namespace, model: HypCLIP) -> list[Unit]:
             counting = distributed.rank() == 0
             shards = distributed.gather_plain(first_samples(names, arguments.samples) if counting else [])[0]
         reading, keep = Reading(arguments.caption_field), arguments.keep_damaged
-        units += [shard_unit(shard, limit, model.transform, reading, keep) for shard, limit in shards]
+        units += [
+            shard_unit(
+                shard,
+                limit,
+                model.transform,
+                reading,
+                keep,
+                side=arguments.thumbnails,
+                kind=labels.scene,
+                media_root=arguments.media_root,
+            )
+            for shard, limit in shards
+        ]
     if arguments.images:
         data = read_labelled_images(arguments.images, arguments.classes)
         for line in data.warnings():
             if distributed.rank() == 0:
                 tqdm.write(f"warning: {line}", file=sys.stderr)
         named = [(key, name) for key, names in zip(data.keys, data.names, strict=True) for name in dict.fromkeys(names)]
-        units += image_units(data.root, data.files, [{"class": data.names[i][0]} for i in data.labels], model.transform)
+        units += image_units(
+            data.root,
+            data.files,
+            [labels.image(data.names[i][0]) for i in data.labels],
+            model.transform,
+            side=arguments.thumbnails,
+            media_root=arguments.media_root,
+        )
         texts = [(f"{key}/{name}", name) for key, name in named]
         classes: Path = arguments.classes
-        about: list[dict[str, Any]] = [{"class": name} for _, name in named]
+        first = {key: names[0] for key, names in zip(data.keys, data.names, strict=True)}
+        about = [labels.name(name, first[key]) for key, name in named]
         units.append(text_unit(classes.stem, str(classes.absolute()), texts, about))
-    if arguments.taxonomy:
-        taxonomy = load_taxonomy(arguments.taxonomy)
-        about = [{"phrase": phrase, "level": taxonomy.level(phrase)} for phrase in taxonomy.general]
+    if taxonomy := labels.taxonomy:
+        about = [labels.concept(phrase) for phrase in taxonomy.general]
         file = Path(arguments.taxonomy)
         texts = [(f"concept/{phrase}", phrase) for phrase in taxonomy.general]
         source = str(file.absolute()) if file.is_file() else arguments.taxonomy
@@ -321,10 +359,16 @@ def _import(arguments: argparse.Namespace, files: Sequence[Path], space: Space) 
         if store is None:
             store = opened.enter_context(contextlib.closing(_open(arguments)))
         store.create_collection(arguments.collection, space)
+        folder = arguments.index or arguments.work or files[0].parent
+        kept = opened.enter_context(contextlib.closing(ThumbnailFile(folder / THUMBNAILS)))
         for file in files:
+            images = Reader(file, arguments.prefix)
             for source, points in _blocks(arguments, file, space, lambda _: None):  # warned of already
+                kept.put(arguments.collection, *images.take(points.ids))
                 store.upsert(arguments.collection, points)
                 sources.note(arguments.collection, points, source)
+        if arguments.index:  # which nobody else writes to meanwhile
+            sweep(kept, store, 0.0)
         count = store.describe(arguments.collection).count
     print(f"{count} points in collection {arguments.collection!r} of {arguments.qdrant or arguments.index}")
 

@@ -11,9 +11,10 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import anyio
 import httpx2
 
+from .asking import Outcome, Returning
 from .errors import UnusableProxy
 from .proxies import proxy_for
-from .routes import Outcome, Returning, Routes
+from .routes import Routes
 
 _HOST_AND_PORT = re.compile(r"[\w.\-\[\]:]+(?:/[\w./-]*)?")
 _T = TypeVar("_T")
@@ -168,6 +169,11 @@ class Client:
     delete_points = _now(Routes.delete_points)
     collections = _now(Routes.collections)
     collection = _now(Routes.collection)
+    points = _now(Routes.points)
+    point = _now(Routes.point)
+    lookup = _now(Routes.lookup)
+    fields = _now(Routes.fields)
+    thumbnails = _now(Routes.thumbnails)
     model = _now(Routes.model)
     ready = _now(Routes.ready)
 
@@ -230,5 +236,10 @@ class AsyncClient:
     delete_points = _later(Routes.delete_points)
     collections = _later(Routes.collections)
     collection = _later(Routes.collection)
+    points = _later(Routes.points)
+    point = _later(Routes.point)
+    lookup = _later(Routes.lookup)
+    fields = _later(Routes.fields)
+    thumbnails = _later(Routes.thumbnails)
     model = _later(Routes.model)
     ready = _later(Routes.ready)

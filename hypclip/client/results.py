@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Generic, Self, TypeVar
 
 from .items import Rule
@@ -20,7 +20,7 @@ class Result:
         Raises:
             TypeError: one is missing that has no default.
         """
-        return cls(**{field.name: answer[field.name] for field in fields(cls) if field.name in answer})
+        return cls(**{one.name: answer[one.name] for one in fields(cls) if one.name in answer})
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class IndexInfo(Result):
 class CollectionInfo(Result):
     """A collection, and the model its points belong to. Without an `index` every search of it is exact.
 
-    `entailment` is the rule by which one point is more general than another: see ModelInfo.
+    `counts` are by modality. `entailment` is the rule by which one point is more general than another: see ModelInfo.
     """
 
     name: str
@@ -169,12 +169,93 @@ class CollectionInfo(Result):
     dim: int
     index: IndexInfo | None = None
     entailment: Rule | None = None
+    counts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> Self:
         """Read the index as well."""
         index = answer.get("index")
         return super().of({**answer, "index": None if index is None else IndexInfo.of(index)})
+
+
+@dataclass(frozen=True)
+class Point(Result):
+    """A stored point. `radius` is its distance from the origin; `key` is its number, None where the server has none."""
+
+    id: str
+    radius: float
+    modality: str
+    metadata: dict[str, Any]
+    key: int | None = None
+    thumbnail: bool = False
+
+
+@dataclass(frozen=True)
+class PointDetails(Point):
+    """A stored point, with its D space components where they were asked for."""
+
+    embedding: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Listing(Result):
+    """A page of the points of a collection: `total` counts all of the listing; `next` is None on the last page."""
+
+    points: list[Point]
+    next: str | None
+    total: int
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Self:
+        """Read the points as well."""
+        return cls([Point.of(point) for point in answer["points"]], answer["next"], answer["total"])
+
+
+@dataclass(frozen=True)
+class FieldInfo(Result):
+    """A field of the metadata: how many points have it, its most frequent values, and the range of its numbers.
+
+    `values` are pairs of a value and how many points have it; there are none where `distinct`, the number of different
+    values, is None for being over 10,000.
+    """
+
+    name: str
+    count: int
+    values: list[tuple[Any, int]]
+    distinct: int | None = None
+    min: float | int | None = None
+    max: float | int | None = None
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Self:
+        """Read the values as pairs."""
+        return super().of({**answer, "values": [(row["value"], row["count"]) for row in answer["values"]]})
+
+
+@dataclass(frozen=True)
+class Fields(Result):
+    """The fields of a collection's metadata, those of the most points first, and the points by modality.
+
+    `sampled` is how many points were looked at where that is not all of them.
+    """
+
+    fields: list[FieldInfo]
+    modalities: dict[str, int]
+    sampled: int | None = None
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Self:
+        """Read the fields as well."""
+        return super().of({**answer, "fields": [FieldInfo.of(row) for row in answer["fields"]]})
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A WebP file, and its size in pixels."""
+
+    data: bytes
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal, SupportsFloat, TypeAlias, TypeVar, Unpack
-from urllib.parse import quote
+from typing import Any, Literal, SupportsFloat, TypeVar, Unpack
 
 import httpx2
 
-from .errors import no_answer, refusal, server_error
+from .asking import Returning, collection_path, several, to_json
+from .browsing import Browsing
 from .items import Cone, Item, Rule, Where
 from .results import (
     Classified,
@@ -28,28 +25,14 @@ from .results import (
     Traversal,
     Written,
 )
-from .retry import pause_s
 
 _MAX_CHARS = 32 * 2**20  # of the JSON of a batch: half of what a server takes by default
 
-T = TypeVar("T")
 ResultT = TypeVar("ResultT", bound=Result)
-Outcome: TypeAlias = httpx2.Response | httpx2.RequestError | None
-Returning: TypeAlias = Generator[httpx2.Request | float, Outcome, T]
 
 
-class Routes:
-    """The calls. Each yields requests to send and seconds to wait, and is sent what came of a request."""
-
-    def __init__(
-        self, http: httpx2.Client | httpx2.AsyncClient, timeout_s: float, retries: int, proxy: str | None = None
-    ):
-        if not (isinstance(timeout_s, int | float) and timeout_s > 0 and isinstance(retries, int) and retries >= 0):
-            raise ValueError(
-                "timeout_s must be a number over 0 and retries a whole number of 0 or more, "
-                f"not {timeout_s!r} and {retries!r}"
-            )
-        self.http, self.timeout_s, self.retries, self.proxy = http, timeout_s, retries, proxy
+class Routes(Browsing):
+    """All calls: those that embed, search and write here, those that browse in their base."""
 
     def embed(
         self,
@@ -93,7 +76,7 @@ class Routes:
             **where: what to search.
         """
         body = {"query": query, "k": k, "offset": offset, "max_distance": max_distance, "exact": exact, **where}
-        return self._ask("POST", "/retrieve", _json(body), partial(Page.of, Hit))
+        return self._ask("POST", "/retrieve", to_json(body), partial(Page.of, Hit))
 
     def classify(
         self,
@@ -113,17 +96,19 @@ class Routes:
             collection: where the items given by `stored` are.
         """
         given = {"inputs": inputs, "labels": labels, "taxonomy": taxonomy, "templates": templates}
-        lists = {name: list(_several(name, values)) for name, values in given.items() if values is not None}
+        lists = {name: list(several(name, values)) for name, values in given.items() if values is not None}
         body = {**lists, "collection": collection}
-        return self._ask("POST", "/classify", _json(body), _rows(Classified, "data"))
+        return self._ask("POST", "/classify", to_json(body), _rows(Classified, "data"))
 
     def ancestors(self, of: Item, k: int = 10, **cone: Unpack[Cone]) -> Returning[Page[Related]]:
         """Find the first `k` stored points that entail an item, that is, the concepts it is an instance of."""
-        return self._ask("POST", "/hierarchy/ancestors", _json({"of": of, "k": k, **cone}), partial(Page.of, Related))
+        return self._ask("POST", "/hierarchy/ancestors", to_json({"of": of, "k": k, **cone}), partial(Page.of, Related))
 
     def descendants(self, of: Item, k: int = 10, **cone: Unpack[Cone]) -> Returning[Page[Related]]:
         """Find the first `k` of the stored points that an item entails: its instances."""
-        return self._ask("POST", "/hierarchy/descendants", _json({"of": of, "k": k, **cone}), partial(Page.of, Related))
+        return self._ask(
+            "POST", "/hierarchy/descendants", to_json({"of": of, "k": k, **cone}), partial(Page.of, Related)
+        )
 
     def common_ancestors(
         self,
@@ -147,8 +132,8 @@ class Routes:
             aperture_scale: a factor on how wide cones are; below 1 is stricter.
             **where: what to search.
         """
-        body = {"of": list(_several("of", of)), "k": k, "offset": offset, **_cones(rule, aperture_scale), **where}
-        return self._ask("POST", "/hierarchy/common_ancestors", _json(body), partial(Page.of, Related))
+        body = {"of": list(several("of", of)), "k": k, "offset": offset, **_cones(rule, aperture_scale), **where}
+        return self._ask("POST", "/hierarchy/common_ancestors", to_json(body), partial(Page.of, Related))
 
     def traverse(
         self,
@@ -174,7 +159,7 @@ class Routes:
         """
         cones = {"entailment": entailment, **_cones(rule, aperture_scale)}
         body = {"source": source, "target": target, "steps": steps, **cones, **where}
-        return self._ask("POST", "/hierarchy/traverse", _json(body), Traversal.of)
+        return self._ask("POST", "/hierarchy/traverse", to_json(body), Traversal.of)
 
     def mean(
         self, inputs: Iterable[Item], weights: Iterable[SupportsFloat] | None = None, collection: str = "default"
@@ -187,8 +172,8 @@ class Routes:
             collection: where the items given by `stored` are.
         """
         weighed = None if weights is None else [float(weight) for weight in weights]
-        body = {"inputs": list(_several("inputs", inputs)), "weights": weighed, "collection": collection}
-        return self._ask("POST", "/hierarchy/mean", _json(body), Embedding.of)
+        body = {"inputs": list(several("inputs", inputs)), "weights": weighed, "collection": collection}
+        return self._ask("POST", "/hierarchy/mean", to_json(body), Embedding.of)
 
     def order(
         self,
@@ -209,7 +194,7 @@ class Routes:
             rule: what makes one point more general than another; None is the rule of the model.
         """
         body = {"first": first, "second": second, **_cones(rule, aperture_scale), "collection": collection}
-        return self._ask("POST", "/hierarchy/order", _json(body), Ordering.of)
+        return self._ask("POST", "/hierarchy/order", to_json(body), Ordering.of)
 
     def put_points(
         self, points: Iterable[Mapping[str, Any]], collection: str = "default", batch: int = 500
@@ -225,7 +210,7 @@ class Routes:
             batch: most points of one request. The server also limits the pixels of a request, so a batch of large
                 photographs must be small.
         """
-        upserted, path = 0, f"{_collection(collection)}/points"
+        upserted, path = 0, f"{collection_path(collection)}/points"
         for content in _batches("points", points, batch):
             last = yield from self._ask("PUT", path, content, Written.of)
             upserted += last.upserted
@@ -233,7 +218,7 @@ class Routes:
 
     def delete_points(self, ids: Iterable[str], collection: str = "default", batch: int = 1000) -> Returning[Deleted]:
         """Remove points by id, at most `batch` per request; ids that are not stored are skipped."""
-        deleted, path = 0, f"{_collection(collection)}/points"
+        deleted, path = 0, f"{collection_path(collection)}/points"
         for content in _batches("ids", ids, batch):
             last = yield from self._ask("DELETE", path, content, Deleted.of)
             deleted += last.deleted
@@ -245,7 +230,7 @@ class Routes:
 
     def collection(self, name: str = "default") -> Returning[CollectionInfo]:
         """Describe a collection."""
-        return self._ask("GET", _collection(name), None, CollectionInfo.of)
+        return self._ask("GET", collection_path(name), None, CollectionInfo.of)
 
     def model(self) -> Returning[ModelInfo]:
         """Describe the model."""
@@ -256,54 +241,13 @@ class Routes:
         outcome = yield self.http.build_request("GET", "/readyz", timeout=self.timeout_s)
         if isinstance(outcome, httpx2.RequestError) or (outcome is not None and outcome.status_code == 503):
             return False
-        return self._read(self._successful(outcome), "GET", "/readyz", lambda answer: bool(answer["status"] == "ready"))
-
-    def _ask(self, method: str, path: str, content: str | None, read: Callable[[Any], T]) -> Returning[T]:
-        """Send a request, again where that is of use, within `timeout_s` in all; return what `read` makes of it."""
-        try:
-            body = None if content is None else content.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"a text is not valid Unicode, and cannot be sent: {error.reason}") from error
-        deadline = time.monotonic() + self.timeout_s
-        for attempt in itertools.count():
-            left_s = max(deadline - time.monotonic(), 1e-3)
-            outcome = yield self.http.build_request(method, path, content=body, timeout=left_s)
-            assert outcome is not None
-            pause = pause_s(outcome, attempt)
-            if pause is None or attempt == self.retries or time.monotonic() + pause >= deadline:
-                break
-            yield pause
-        return self._read(self._successful(outcome), method, path, read)
-
-    def _read(self, response: httpx2.Response, method: str, path: str, read: Callable[[Any], T]) -> T:
-        try:
-            return read(response.json())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            through = f" through the proxy {self.proxy}" if self.proxy else ""
-            message = (
-                f"{method} {path}{through} is not answered as by a hypclip server: {type(error).__name__}: {error}"
-            )
-            raise server_error(response, "unexpected_answer", message) from error
-
-    def _successful(self, outcome: Outcome) -> httpx2.Response:
-        assert outcome is not None
-        if isinstance(outcome, httpx2.RequestError):
-            raise no_answer(outcome, self.proxy) from outcome
-        if not outcome.is_success:
-            raise refusal(outcome, self.proxy)
-        return outcome
+        return self._read(
+            self._successful(outcome), "GET", "/readyz", lambda response: bool(response.json()["status"] == "ready")
+        )
 
 
 def _rows(kind: type[ResultT], field: str) -> Callable[[Any], list[ResultT]]:
     return lambda answer: [kind.of(row) for row in answer[field]]
-
-
-def _collection(name: str) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"a collection is named by a string such as 'default', not {type(name).__name__}")
-    if not name.strip("."):  # . and .. are steps in a path
-        raise ValueError(f"a collection has a name such as 'default', not {name!r}")
-    return f"/collections/{quote(name, safe='')}"
 
 
 def _cones(rule: Rule | None, aperture_scale: float) -> dict[str, Any]:
@@ -311,39 +255,12 @@ def _cones(rule: Rule | None, aperture_scale: float) -> dict[str, Any]:
     return {"aperture_scale": aperture_scale, **({} if rule is None else {"rule": rule})}
 
 
-def _json(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
-    except ValueError as error:
-        raise ValueError(
-            f"numbers that are NaN or infinite, and what contains itself, cannot be sent: {error}"
-        ) from error
-
-
-def _plain(value: Any) -> Any:
-    """Convert a numpy scalar to a Python number; refuse any other type that JSON does not know."""
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        return value.item()
-    raise TypeError(
-        f"a {type(value).__name__} cannot be sent: an item is a text or what image(…), point(…) or stored(…) returns, "
-        "metadata are texts, numbers, lists and mappings, a rule is a mapping such as "
-        '{"form": "plane", "threshold": 0.2}'
-    )
-
-
-def _several(name: str, values: Iterable[T]) -> Iterable[T]:
-    """Refuse one text where several are wanted: it would be taken for a list of its letters."""
-    if isinstance(values, str | Mapping):
-        raise TypeError(f"{name} must be several, in a list or another iterable; came one {type(values).__name__}")
-    return values
-
-
 def _batches(name: str, items: Iterable[Any], batch: int, **rest: Any) -> Iterator[str]:
     """Yield bodies of at most `batch` items and _MAX_CHARS each; without items one, which the server refuses."""
-    start = _json({**rest, name: []}).removesuffix("]}")
+    start = to_json({**rest, name: []}).removesuffix("]}")
     part: list[str] = []
     chars = 0
-    for text in map(_json, _several(name, items)):
+    for text in map(to_json, several(name, items)):
         if part and (len(part) >= batch or chars + len(text) > _MAX_CHARS):
             yield start + ",".join(part) + "]}"
             part, chars = [], 0

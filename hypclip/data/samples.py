@@ -36,6 +36,8 @@ _UNREADABLE = (OSError, ValueError, EOFError, tarfile.TarError, zlib.error, lzma
 def samples_of(shard: str) -> Iterator[dict[str, Any]]:
     """Yield the samples of a shard in order: extension → bytes, with `__key__` and `__url__`.
 
+    `__starts__` has the byte of the tar, uncompressed, that the content of each extension begins at.
+
     A sample whose files do not fit together has a BadSample as `__bad__` in place of them: a name that can be read in
     two ways, a file that comes twice, a key that comes again after others, a link. Hidden files and files of
     WebDataset's own (`__name__`) are passed over.
@@ -93,6 +95,7 @@ class _File(NamedTuple):
     extension: str
     content: bytes
     link: str = ""
+    start: int = 0
 
     @property
     def suffix(self) -> str:
@@ -155,7 +158,8 @@ def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> _File | None:
     if suffix.lower() in TEXT_KEYS and form.lower() in IMAGE_KEYS:
         last = before  # x.jpg.txt is the text of x.jpg
     last = last or base
-    return _File(folder + slash + stem, folder + slash + last, extension.lower(), content, link)
+    start = member.offset_data
+    return _File(folder + slash + stem, folder + slash + last, extension.lower(), content, link, start)
 
 
 def _require_nothing_more(tar: tarfile.TarFile) -> None:
@@ -249,7 +253,7 @@ def _sample(shard: str, key: str, files: Sequence[_File]) -> dict[str, Any]:
             advice = "links are not followed: write the files themselves (tar --dereference --hard-dereference)"
             return _bad(shard, key, BadSample("a link", f"{file.extension} is a {file.link}; {advice}"))
         found[file.extension] = file.content
-    return {"__key__": key, "__url__": shard, **found}
+    return {"__key__": key, "__url__": shard, "__starts__": {file.extension: file.start for file in files}, **found}
 
 
 def _bad(shard: str, key: str, why: BadSample) -> dict[str, Any]:

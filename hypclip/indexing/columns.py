@@ -11,9 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from hypclip.indexing.shown import COLUMNS
 from hypclip.search.types import MAX_METADATA_BYTES
 
-OWN = ("id", "modality", "vector", "radius", "metadata")
+OWN = ("id", "modality", "vector", "radius", "metadata", *COLUMNS)
 """The columns that hypclip itself writes."""
 
 MAX_FLOATS = 64

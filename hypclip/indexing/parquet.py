@@ -11,7 +11,8 @@ One row per point, in the columns
 The key-value metadata of the file names the space: hypclip.format, .model_id, .revision, .curv, .dim, .entailment
 (JSON; the cones of MERU where it is absent); and in hypclip.source the data that the points were made of. A file of
 another engine may leave these out, and the columns modality, radius and metadata; its vectors may be lists of any float
-type. Its other columns, such as caption and url, become fields of the metadata, see hypclip/indexing/columns.py.
+type. Its other columns, such as caption and url, become fields of the metadata, see hypclip/indexing/columns.py. What
+is kept of images to show them has columns of its own, see hypclip/indexing/shown.py.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import logging
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from hypclip.checkpoint import sync
 from hypclip.errors import DataError, HypclipError, InputError, MissingExtraError
 from hypclip.geometry import lorentz
 from hypclip.geometry.entailment import Cone
+from hypclip.indexing import shown
+from hypclip.indexing.shown import Shown
 from hypclip.search.rules import as_text, of_text
 from hypclip.search.space import Space
 from hypclip.search.types import Points, encode_metadata, join
@@ -46,7 +49,13 @@ _log = logging.getLogger(__name__)
 _ENTRIES = ("hypclip.format", "hypclip.model_id", "hypclip.revision", "hypclip.curv", "hypclip.dim")
 
 
-def write_points(file: str | os.PathLike[str], space: Space, blocks: Iterable[Points], source: str = "") -> int:
+def write_points(
+    file: str | os.PathLike[str],
+    space: Space,
+    blocks: Iterable[Points],
+    source: str = "",
+    images: MutableMapping[str, Shown] | None = None,
+) -> int:
     """Write points to a file, whole and on disk or not at all, and return how many.
 
     Args:
@@ -54,6 +63,7 @@ def write_points(file: str | os.PathLike[str], space: Space, blocks: Iterable[Po
         space: of the points.
         blocks: taken one at a time; memory holds about `BLOCK_ROWS` points and one block.
         source: the data that they were made of, where that is to be kept.
+        images: where blocks leave what is kept of their images, which is taken out of it and written too.
 
     Raises:
         InputError: a point is none of the space, a metadata is not JSON or too large, a modality is unknown.
@@ -69,6 +79,7 @@ def write_points(file: str | os.PathLike[str], space: Space, blocks: Iterable[Po
             pa.field("vector", pa.list_(pa.field("element", pa.float32(), nullable=False), space.dim), nullable=False),
             pa.field("radius", pa.float64(), nullable=False),
             pa.field("metadata", pa.string(), nullable=False),
+            *([] if images is None else shown.fields()),
         ],
         metadata={f"hypclip.{name}": str(value) for name, value in entries.items()},
     )
@@ -78,7 +89,7 @@ def write_points(file: str | os.PathLike[str], space: Space, blocks: Iterable[Po
         pa.parquet.ParquetWriter(scratch, schema, compression="zstd", use_dictionary=["modality"]) as writer,
     ):
         for block in merged(blocks):
-            writer.write_table(_to_table(block, space, schema), row_group_size=BLOCK_ROWS)
+            writer.write_table(_to_table(block, space, schema, images), row_group_size=BLOCK_ROWS)
             count += len(block.ids)
     return count
 
@@ -239,7 +250,7 @@ def _replacing(file: Path) -> Iterator[Path]:
         raise
 
 
-def _to_table(points: Points, space: Space, schema: Any) -> Any:
+def _to_table(points: Points, space: Space, schema: Any, images: MutableMapping[str, Shown] | None) -> Any:
     pa = _arrow()
     space.check_points(points.vectors)
     vectors = points.vectors.detach().cpu().float().contiguous()
@@ -249,6 +260,7 @@ def _to_table(points: Points, space: Space, schema: Any) -> Any:
         pa.FixedSizeListArray.from_arrays(pa.array(vectors.flatten().numpy()), type=schema.field("vector").type),
         pa.array(lorentz.radius(vectors.double(), space.curv).numpy()),
         pa.array(encode_metadata(points), pa.string()),
+        *([] if images is None else shown.arrays(images, points.ids)),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 

@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,14 @@ from PIL import Image
 from torch import Tensor
 
 from hypclip.client.rgb import to_rgb
-from hypclip.data.record import BadSample, Reading, read_record
+from hypclip.data.record import IMAGE_KEYS, BadSample, Reading, read_record
 from hypclip.data.samples import samples_and_damage, samples_of
 from hypclip.data.tally import Tally
 from hypclip.errors import DataError
+from hypclip.indexing.shown import Shown
 from hypclip.model import HypCLIP
 from hypclip.search.space import Space, require_lorentz
+from hypclip.search.thumbnails import SIDE, Original, Thumbnail, make_thumbnail
 from hypclip.search.types import MAX_METADATA_BYTES, Points
 from hypclip.search.where import Modality
 
@@ -41,6 +43,7 @@ class Item:
     id: str
     content: Tensor | str
     metadata: Mapping[str, Any]
+    shown: Shown | None = None
 
 
 class DamagedShard(Exception):
@@ -80,7 +83,14 @@ def space_of(model: HypCLIP) -> Space:
     return Space(model.model_id, model.curv.item(), model.dim, getattr(model, "revision", ""), model.config.entailment)
 
 
-def embed_unit(model: HypCLIP, unit: Unit, tally: Tally, batch_size: int = 128, threads: int = 4) -> Iterator[Points]:
+def embed_unit(
+    model: HypCLIP,
+    unit: Unit,
+    tally: Tally,
+    batch_size: int = 128,
+    threads: int = 4,
+    images: MutableMapping[str, Shown] | None = None,
+) -> Iterator[Points]:
     """Yield the points of a unit in the order of its samples, a batch at a time; bad samples are counted.
 
     Threads prepare the next samples while a batch is embedded; memory holds the pixels of three batches.
@@ -91,6 +101,7 @@ def embed_unit(model: HypCLIP, unit: Unit, tally: Tally, batch_size: int = 128, 
         tally: counts here.
         batch_size: samples per forward pass, at least 1.
         threads: which decode images, at least 1.
+        images: gets what is kept of the images of a batch by the id of the point, before its points are yielded.
 
     Raises:
         DataError: the unit cannot be read.
@@ -117,10 +128,17 @@ def embed_unit(model: HypCLIP, unit: Unit, tally: Tally, batch_size: int = 128, 
             batch += one
             samples += 1
             if samples == batch_size:
+                _hand_over(batch, images)
                 yield _embed(model, batch)
                 batch, samples = [], 0
         if batch:
+            _hand_over(batch, images)
             yield _embed(model, batch)
+
+
+def _hand_over(items: Sequence[Item], images: MutableMapping[str, Shown] | None) -> None:
+    if images is not None:
+        images.update({item.id: item.shown for item in items if item.shown is not None})
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[Any], T], items: Iterable[Any], ahead: int) -> Iterator[T]:
@@ -160,6 +178,9 @@ def shard_unit(
     transform: Transform,
     reading: Reading = Reading(),  # noqa: B008, it is frozen
     keep_damaged: bool = False,
+    side: int = SIDE,
+    kind: str | None = None,
+    media_root: Path | None = None,
 ) -> Unit:
     """Return the work of a shard: KEY/image and KEY/text of each sample, of several captions KEY/text/2 and so on too.
 
@@ -169,15 +190,20 @@ def shard_unit(
         transform: of the model.
         reading: see `Reading`.
         keep_damaged: use what can be read of a file that is damaged, in place of an error.
+        side: longest side of the thumbnails of images; 0 makes none.
+        kind: what metadata call the images, and captions "caption"; None where they do not.
+        media_root: folder; of images below it the places are kept.
     """
     file = Path(shard)
     place, version = (str(file.absolute()), _version(file)) if file.is_file() else (shard, None)
     return Unit(
         shard,
-        _part_name(file.stem, place, (version, limit, reading, keep_damaged)),
+        _part_name(file.stem, place, (version, limit, reading, keep_damaged, side, kind, media_root)),
         place,
         functools.partial(_read_shard, shard, limit, keep_damaged),
-        functools.partial(_sample_items, transform=transform, reading=reading),
+        functools.partial(
+            _sample_items, transform=transform, reading=reading, side=side, kind=kind, media_root=media_root
+        ),
     )
 
 
@@ -206,28 +232,70 @@ def _read_shard(shard: str, limit: int | None, keep_damaged: bool) -> Iterator[d
     return itertools.islice(samples_and_damage(shard) if keep else samples_of(shard), limit)
 
 
-def _sample_items(sample: dict[str, Any], transform: Transform, reading: Reading) -> list[Item]:
+def _sample_items(
+    sample: dict[str, Any], transform: Transform, reading: Reading, side: int, kind: str | None, media_root: Path | None
+) -> list[Item]:
     if "__damage__" in sample:
         raise DamagedShard(sample["__url__"], sample["__damage__"])
     record = read_record(sample, reading)
     several = {"captions": list(record.captions)} if len(record.captions) > 1 else {}
-    about = {"caption": record.caption, **several}
-    if len(json.dumps(about, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
+    of_image, of_text = ({}, {}) if kind is None else ({"kind": kind}, {"kind": "caption"})
+    about = {"caption": record.caption, **several, **of_image}
+    if len(json.dumps({**about, **of_text}, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
         raise BadSample("caption too long", f"{record.key} of {record.shard}: over {MAX_METADATA_BYTES:,} bytes")
+    image = record.image
     return [
-        Item(f"{record.key}/image", transform(record.image), about),
+        Item(
+            f"{record.key}/image", transform(image), about, Shown(_thumbnail(image, side), _member(sample, media_root))
+        ),
         *(
-            Item(f"{record.key}/text" + (f"/{number}" if number > 1 else ""), caption, {"caption": caption})
+            Item(
+                f"{record.key}/text" + (f"/{number}" if number > 1 else ""),
+                caption,
+                {"caption": caption, **of_text},
+            )
             for number, caption in enumerate(record.captions, 1)
         ),
     ]
+
+
+def _thumbnail(image: Image.Image, side: int) -> Thumbnail | None:
+    return make_thumbnail(image, side) if side else None
+
+
+def _below(file: Path, media_root: Path | None) -> str | None:
+    """Return the way from a folder to a file below it."""
+    if media_root is None or not file.resolve().is_relative_to(media_root.resolve()):
+        return None
+    return file.resolve().relative_to(media_root.resolve()).as_posix()
+
+
+def _member(sample: Mapping[str, Any], media_root: Path | None) -> Original | None:
+    """Return the place of a sample's image in its shard; None where it cannot be read from there, as of a stream."""
+    shard = Path(sample["__url__"])
+    place = _below(shard, media_root)
+    if place is None:
+        return None
+    extension = next(name for name in IMAGE_KEYS if name in sample)
+    content, start = sample[extension], sample["__starts__"][extension]
+    with contextlib.suppress(OSError), shard.open("rb") as opened:
+        opened.seek(start)
+        if opened.read(len(content)) == content:  # which is not so of a compressed one
+            return Original(place, start, len(content))
+    return None
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
 def image_units(
-    root: Path, files: Sequence[Path], metadata: Sequence[Mapping[str, Any]], transform: Transform, size: int = 4096
+    root: Path,
+    files: Sequence[Path],
+    metadata: Sequence[Mapping[str, Any]],
+    transform: Transform,
+    size: int = 4096,
+    side: int = SIDE,
+    media_root: Path | None = None,
 ) -> list[Unit]:
     """Return the work of image files, `size` to a unit: a point of each, named by its path below the root.
 
@@ -237,6 +305,8 @@ def image_units(
         metadata: one per file.
         transform: of the model.
         size: at least 1.
+        side: longest side of the thumbnails of images; 0 makes none.
+        media_root: folder; of images below it the places are kept.
     """
     units = []
     source = str(root.absolute())
@@ -244,9 +314,9 @@ def image_units(
         samples = list(zip(files[start : start + size], metadata[start : start + size], strict=True))
         label = f"{root.name}-{start // size:05d}"
         versions = [(_file_id(file, root), _version(file), more) for file, more in samples]
-        part = _part_name(label, source, versions)
+        part = _part_name(label, source, (versions, side, media_root))
         read = functools.partial(iter, samples)
-        items = functools.partial(_file_items, root=root, transform=transform)
+        items = functools.partial(_file_items, root=root, transform=transform, side=side, media_root=media_root)
         units.append(Unit(label, part, source, read, items))
     return units
 
@@ -262,7 +332,9 @@ def _file_id(file: Path, root: Path) -> str:
     return file.relative_to(root).as_posix()
 
 
-def _file_items(sample: tuple[Path, Mapping[str, Any]], root: Path, transform: Transform) -> list[Item]:
+def _file_items(
+    sample: tuple[Path, Mapping[str, Any]], root: Path, transform: Transform, side: int, media_root: Path | None
+) -> list[Item]:
     file, metadata = sample
     point_id = _file_id(file, root)
     try:
@@ -270,11 +342,13 @@ def _file_items(sample: tuple[Path, Mapping[str, Any]], root: Path, transform: T
     except UnicodeEncodeError as error:
         raise BadSample("unreadable file name", f"{point_id!r} is not valid Unicode") from error
     try:
-        with Image.open(file) as image:
-            pixels = transform(to_rgb(image))
+        with Image.open(file) as opened:
+            image = to_rgb(opened)
+        pixels, thumbnail = transform(image), _thumbnail(image, side)
     except Exception as error:  # damaged bytes make decoders raise almost anything, such as struct.error
         raise BadSample("unreadable image", f"{file}: {error}") from error
-    return [Item(point_id, pixels, metadata)]
+    place = _below(file, media_root)
+    return [Item(point_id, pixels, metadata, Shown(thumbnail, None if place is None else Original(place)))]
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------

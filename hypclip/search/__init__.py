@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hypclip.geometry.entailment import Cone, Entailment, Plane
+from hypclip.search.browse import Browser, Fields, FieldSummary, Listed, Listing, Order
 from hypclip.search.contents import Contents
 from hypclip.search.errors import ModelMismatch, Unavailable, UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.hierarchy.relations import Ordering, common_ancestors, mean, order
@@ -21,15 +22,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANYTHING",
+    "Browser",
     "Collection",
     "Cone",
     "Contents",
     "Entailment",
+    "FieldSummary",
+    "Fields",
     "Hit",
     "Index",
+    "Listed",
+    "Listing",
     "LocalStore",
     "Modality",
     "ModelMismatch",
+    "Order",
     "OrderBy",
     "Ordering",
     "Page",

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from hypclip.geometry.entailment import Entailment
+from hypclip.search.browse import Browser
 from hypclip.search.contents import Contents
 from hypclip.search.given import Vectors
 from hypclip.search.route import Route
@@ -89,6 +90,10 @@ class VectorStore(Protocol):
 
     def contents(self, name: str) -> Contents:
         """Return the state of a collection, from which all its points can be read; to ask for it costs little."""
+        ...
+
+    def browse(self, name: str) -> Browser:
+        """Return a reader that lists the points of a collection and describes their metadata."""
         ...
 
     def knn(

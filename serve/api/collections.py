@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from hypclip.search import Collection
+from hypclip.search import Collection, UnknownCollection, VectorStore
 from serve.api.deps import ServiceDep
 from serve.schemas.fields import CollectionName
 from serve.schemas.operations import rule_info
@@ -28,15 +29,21 @@ Name = Annotated[CollectionName, Path(examples=["default"])]
 @router.get("/collections", summary="List the collections")
 async def list_collections(service: ServiceDep) -> CollectionsResponse:
     """Return every collection with its size and the model its points belong to."""
-    return CollectionsResponse(
-        collections=[_info(c) for c in await service.ask("collections", service.store.collections)]
-    )
+
+    def described() -> list[CollectionInfo]:
+        found = []
+        for collection in service.store.collections():
+            with contextlib.suppress(UnknownCollection):  # which has gone meanwhile
+                found.append(_info(collection, service.store))
+        return found
+
+    return CollectionsResponse(collections=await service.ask("collections", described))
 
 
 @router.get("/collections/{name}", summary="Describe a collection")
 async def describe_collection(name: Name, service: ServiceDep) -> CollectionInfo:
     """Return one collection, also one of another model."""
-    return _info(await service.ask("describe", lambda: service.store.describe(name)))
+    return await service.ask("describe", lambda: _info(service.store.describe(name), service.store))
 
 
 @router.put("/collections/{name}/points", summary="Write points")
@@ -55,11 +62,12 @@ async def delete_points(name: Name, request: DeletePointsRequest, service: Servi
     return DeletePointsResponse(deleted=deleted, count=count)
 
 
-def _info(collection: Collection) -> CollectionInfo:
+def _info(collection: Collection, store: VectorStore) -> CollectionInfo:
     space, index = collection.space, collection.index
     return CollectionInfo(
         name=collection.name,
         count=collection.count,
+        counts=store.browse(collection.name).modalities(),
         model=space.model_id,
         revision=space.revision,
         curv=space.curv,

@@ -229,7 +229,7 @@ async def _embedded(
     service: Service, items: list[Item | Upload] | list[Item], geometry: Coordinates, collection: str
 ) -> Response:
     """Embed, and write an EmbedResponse."""
-    x, modality, _ = await service.embed_inputs(items, collection)
+    x, modality, *_ = await service.embed_inputs(items, collection)
     curv = service.engine.curv
     rows, distances = coordinates(x, geometry, curv), radii(x, curv)
     data = [

@@ -122,7 +122,7 @@ async def embeddings(request: EmbeddingsRequest, service: ServiceDep) -> Respons
         ImageItem(image=item) if isinstance(item, str) and (request.modality == "image" or is_picture(item)) else item
         for item in request.input
     ]
-    x, _, tokens = await service.embed_inputs(items, "default")
+    x, _, tokens, _ = await service.embed_inputs(items, "default")
     rows, distances = coordinates(x, request.geometry, engine.curv), radii(x, engine.curv)
     as_base64 = "base64" in (request.encoding_format, request.embedding_type)
     data = [

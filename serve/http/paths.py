@@ -23,7 +23,8 @@ class Paths:
 
     def methods_of(self, path: str) -> list[str]:
         """Return the methods that a path takes; none if there is nothing at it."""
-        return sorted({m for route in self._routes if route.path_regex.match(path) for m in route.methods or ()})
+        template = self.template_of(path)  # /points/lookup would also be the point of that id
+        return sorted({m for route in self._routes if route.path_format == template for m in route.methods or ()})
 
     def template_of(self, path: str) -> str | None:
         """Return the path of the route that a path leads to as the document writes it, such as /collections/{name}."""

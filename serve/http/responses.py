@@ -24,6 +24,7 @@ from serve.errors import (
     Overloaded,
     StartFailed,
     Unauthorized,
+    UnknownImage,
     UnknownModel,
     UnsupportedBody,
     WorkerFailed,
@@ -39,6 +40,7 @@ _MESSAGE_CHARS = 1000
 RESPONSES: Mapping[type[HypclipError], tuple[int, str]] = {
     UnknownCollection: (404, "unknown_collection"),
     UnknownPoint: (404, "unknown_point"),
+    UnknownImage: (404, "unknown_image"),
     UnknownModel: (404, "unknown_model"),
     Unauthorized: (401, "unauthorized"),
     Forbidden: (403, "forbidden"),

@@ -88,6 +88,7 @@ class CollectionInfo(BaseModel):
 
     name: str
     count: int
+    counts: dict[Modality, int] = Field(description="By modality.", examples=[{"text": 2, "image": 1, "embedding": 0}])
     model: str
     revision: str
     curv: float

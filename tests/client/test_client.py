@@ -191,7 +191,8 @@ def test_put_and_delete_points(client, request):
 
 def test_collections(client):
     found = client.collection()
-    assert found == c.CollectionInfo("default", 5, "fake-1", "", CURV, DIM, entailment=CONES)
+    counts = {"text": 5, "image": 0, "embedding": 0}
+    assert found == c.CollectionInfo("default", 5, "fake-1", "", CURV, DIM, entailment=CONES, counts=counts)
     assert found in client.collections()
 
 
@@ -233,7 +234,7 @@ def test_ready(client):
 
 def test_both_clients_have_the_same_methods():
     public = {name for name, _ in inspect.getmembers(routes.Routes, inspect.isfunction) if not name.startswith("_")}
-    assert len(public) == 15
+    assert len(public) == 20
     for kind in (c.Client, c.AsyncClient):
         for name in public:
             assert inspect.signature(getattr(kind, name)) == inspect.signature(getattr(routes.Routes, name))

@@ -24,7 +24,7 @@ from tests.support.published import peer_weights
 
 EVERY = [(page, block) for page in PAGES for block in blocks(page, "python", "bash", "console")]
 ADDRESS = "127.0.0.1:8000"
-RUNNING = {"README.md": ("curl",), "server.md": ("OpenAI", "-m serve")}
+RUNNING = {"README.md": ("curl",), "server.md": ("OpenAI", "-m serve"), "search.md": ("Client(",)}
 """Blocks that speak to a server: what they have in them, by page."""
 
 

@@ -285,13 +285,14 @@ def _serve_a_fake(arguments: Sequence[str]) -> int:
     from serve.command import _parser
     from serve.http.server import Server as Serving
     from serve.settings import Settings
-    from serve.stores import open_store
+    from serve.stores import open_store, open_thumbnails
     from tests.support.serving import FakeEngine
 
     given = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     settings = Settings(**given)
     with contextlib.closing(open_store(settings)) as store:
-        uvloop.run(Serving(create_app(settings, FakeEngine(), store), settings).serve())
+        app = create_app(settings, FakeEngine(), store, thumbnails=open_thumbnails(settings))
+        uvloop.run(Serving(app, settings).serve())
     return 0
 
 

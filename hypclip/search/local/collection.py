@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hypclip.search.browse import Fields
 from hypclip.search.contents import Block, Contents
 from hypclip.search.local import ivf
 from hypclip.search.local.sqlite import Database
@@ -49,7 +50,7 @@ class Filters:
 
 @dataclass
 class LoadedCollection:
-    """A collection in memory."""
+    """A collection in memory; `described` are its fields, and `writes` when they were counted."""
 
     number: int
     space: Space
@@ -58,6 +59,8 @@ class LoadedCollection:
     index: Index | None = None
     filters: Filters = field(default_factory=Filters)
     writes: int = 0
+    described: tuple[int, Fields] | None = None
+    describing: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:

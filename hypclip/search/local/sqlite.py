@@ -199,6 +199,11 @@ class Database:
             found = _with_ids(connection, "key, id, vector, modality, metadata", collection, ids)
             return {row[1]: Row(*row) for row in found}
 
+    def known(self, collection: int, ids: Sequence[str]) -> set[str]:
+        """Return which of the ids there are points of."""
+        with self.reading() as connection:
+            return {point_id for (point_id,) in _with_ids(connection, "id", collection, ids)}
+
     def labels(self, keys: Sequence[int]) -> dict[int, tuple[str, str]]:
         """Return (id, metadata) of the points that have these keys and are still there."""
         with self.reading() as connection:
@@ -217,6 +222,26 @@ class Database:
                 (json.dumps(keys.tolist()),),
             )
             return [Row(*row) for row in found]
+
+    def ids_after(self, collection: int, after: str, rows: int) -> list[tuple[str, int]]:
+        """Return (id, key) of the first `rows` points whose id comes after another, by id."""
+        with self.reading() as connection:
+            return connection.execute(
+                "SELECT id, key FROM points WHERE collection = ? AND id > ? ORDER BY id LIMIT ?",
+                (collection, after, rows),
+            ).fetchall()
+
+    def metadata(self, point_id: str, text: str) -> dict[str, Any]:
+        """Read the metadata of a point.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        try:
+            metadata: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise StoreError(f"{self.file} is damaged: the metadata of point {point_id!r}: {error}") from error
+        return metadata
 
     def blocks(self) -> Iterator[list[tuple[int, int, bytes, str]]]:
         """Yield (key, collection, vector, modality) of all points in ascending order of their keys."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from hypclip.search.errors import UnknownCollection, UnknownField, UnknownPoint
 from hypclip.search.exact import Measures, measure, measure_cone, one_thread
 from hypclip.search.given import Vectors, as_ids, shown
 from hypclip.search.local import ivf, scan_cones, scan_knn, scan_planes, scan_routes
+from hypclip.search.local.browse import LocalBrowser
 from hypclip.search.local.collection import CollectionLoader, LoadedCollection, contents, modality_codes
 from hypclip.search.local.sqlite import Database, Row, fields_of
 from hypclip.search.local.table import Candidates, Keys, Mask, Snapshot, Table, gather, segment_rows, select, selected
@@ -194,6 +194,11 @@ class LocalStore:
     def contents(self, name: str) -> Contents:
         """Return the state of a collection; see VectorStore."""
         return contents(self._find(name).table.snapshot)
+
+    def browse(self, name: str) -> LocalBrowser:
+        """Return a reader of one collection; see VectorStore."""
+        loaded = self._find(name)
+        return LocalBrowser(self._database, loaded, lambda where: self._select(name, loaded, where), self._again)
 
     def knn(
         self,
@@ -432,7 +437,7 @@ class LocalStore:
             Hit(
                 point_id,
                 modality=MODALITIES[ranked.near.modality[row]],
-                metadata=self._metadata(point_id, labels[key][1]),
+                metadata=self._database.metadata(point_id, labels[key][1]),
                 **{name: column[i] for name, column in columns.items()},
             )
             for i, (_, point_id, key, row) in enumerate(page)
@@ -445,17 +450,8 @@ class LocalStore:
             [row.id for row in rows],
             torch.from_numpy(vectors),
             [row.modality for row in rows],
-            [self._metadata(row.id, row.metadata) for row in rows],
+            [self._database.metadata(row.id, row.metadata) for row in rows],
         )
-
-    def _metadata(self, point_id: str, text: str) -> dict[str, Any]:
-        try:
-            metadata: dict[str, Any] = json.loads(text)
-        except ValueError as error:
-            raise StoreError(
-                f"{self._database.file} is damaged: the metadata of point {point_id!r}: {error}"
-            ) from error
-        return metadata
 
     def _build_if_grown(self, name: str, loaded: LoadedCollection) -> None:
         count, limit = len(loaded.table), self._approximate_above

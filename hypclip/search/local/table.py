@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from hypclip.geometry import lorentz
+from hypclip.search.limits import MAX_RHO
 from hypclip.search.where import MODALITIES, Where
 
 SEGMENT_ROWS = 65_536
@@ -290,6 +291,14 @@ def selected(snapshot: Snapshot, masks: Sequence[Mask | None]) -> int:
     return sum(len(s) if m is None else int(np.count_nonzero(m)) for s, m in zip(snapshot, masks, strict=True))
 
 
+def count_modalities(snapshot: Snapshot) -> list[int]:
+    """Count the living rows of each modality, in the order of `MODALITIES`."""
+    counts = np.zeros(len(MODALITIES), np.int64)
+    for segment in snapshot:
+        counts += np.bincount(segment.columns.modality[segment.alive], minlength=len(MODALITIES))
+    return [int(count) for count in counts]
+
+
 def segment_rows(snapshot: Snapshot, masks: Sequence[Mask | None]) -> Iterator[tuple[int, Rows]]:
     """Yield the selected rows, segment by segment."""
     for i, (segment, mask) in enumerate(zip(snapshot, masks, strict=True)):
@@ -312,7 +321,7 @@ def _in_range(segment: Segment, where: Where, curv: float) -> Mask:
 
 
 def _sinh(x: float) -> float:
-    return math.sinh(x) if x < 700 else math.inf
+    return math.sinh(x) if x < 2 * MAX_RHO else math.inf  # farther than any point, and no overflow of float32
 
 
 def _joined(first: Segment, second: Segment) -> Segment:

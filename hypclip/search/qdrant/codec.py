@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -158,7 +158,7 @@ def to_points(
     columns: tuple[list[str], list[Any], list[Any], list[Any]] = ([], [], [], [])
     for record in records:
         payload, named = record.payload or {}, cast(dict[str, list[float]], record.vector)
-        metadata = json.loads(payload["json"])
+        metadata = metadata_of(payload)
         if where.modality in (None, payload["modality"]) and matches(metadata, where.conditions):
             for column, value in zip(
                 columns, (payload["id"], named["lorentz"][: space.dim], payload["modality"], metadata), strict=True
@@ -166,6 +166,12 @@ def to_points(
                 column.append(value)
     x = torch.from_numpy(np.array(columns[1], dtype=np.float32).reshape(-1, space.dim))
     return Points(columns[0], x, columns[2], columns[3])
+
+
+def metadata_of(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a point from the payload that comes back."""
+    metadata: dict[str, Any] = json.loads(payload["json"])
+    return metadata
 
 
 def joined(space: Space, blocks: Iterable[Points]) -> Points:

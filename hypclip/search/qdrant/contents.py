@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,18 @@ class Numbered:
     keys: NDArray[np.int64]
     uuids: list[str]
 
+    def key(self, uuid: str) -> int | None:
+        """Return the key of a point by its name in Qdrant; None where it is not among these."""
+        row = bisect_left(self.uuids, uuid)
+        return int(self.keys[row]) if row < len(self.uuids) and self.uuids[row] == uuid else None
+
+    def with_keys(self, keys: Sequence[int]) -> list[str]:
+        """Return the names of those points that have these keys."""
+        asked = np.unique(np.asarray(keys, np.int64))
+        rows = np.searchsorted(self.keys, asked)
+        found = [row for row, key in zip(rows, asked, strict=True) if row < len(self.keys) and self.keys[row] == key]
+        return [self.uuids[row] for row in found]
+
 
 @dataclass(frozen=True)
 class _Remembered:
@@ -60,6 +73,11 @@ class Reader:
         self._link, self._catalogue, self._prefix = link, catalogue, prefix
         self._remembered: dict[str, _Remembered] = {}
         self._reading = threading.Lock()
+
+    def known(self, name: str) -> Numbered | None:
+        """Return a collection as it was when it was last read, if it was."""
+        remembered = self._remembered.get(name)
+        return None if remembered is None else remembered.numbered
 
     def read(self, name: str) -> Numbered:
         """Return a collection as it is, or as it was up to a minute ago.

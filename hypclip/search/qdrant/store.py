@@ -56,6 +56,7 @@ try:
     from qdrant_client import QdrantClient, models
 
     from hypclip.search.qdrant import codec, filters, planes, searches
+    from hypclip.search.qdrant.browse import Described, QdrantBrowser
     from hypclip.search.qdrant.catalogue import Catalogue
     from hypclip.search.qdrant.contents import Reader
     from hypclip.search.qdrant.link import Link
@@ -103,6 +104,7 @@ class QdrantStore:
         fields = {filters.field_key(name): filters.field_index(kind).value for name, kind in (indexed or {}).items()}
         self._catalogue = Catalogue(self._link, prefix, _INDEXES | fields)
         self._reader = Reader(self._link, self._catalogue, prefix)
+        self._described = Described()
 
     @classmethod
     def connect(
@@ -247,6 +249,11 @@ class QdrantStore:
             InputError: it has more points than are read at once.
         """
         return self._reader.read(name).contents
+
+    def browse(self, name: str) -> QdrantBrowser:
+        """Return a reader of one collection; see VectorStore."""
+        self.space(name)
+        return QdrantBrowser(self._link, self._prefix, name, self._reader, partial(self.count, name), self._described)
 
     def knn(
         self,

@@ -75,9 +75,8 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                headers["Content-Security-Policy"] = _policy(scope["path"])
+                for name, value in {**_HEADERS, "Content-Security-Policy": _policy(scope["path"])}.items():
+                    headers.setdefault(name, value)  # a route may have its own
                 headers[REQUEST_ID_HEADER] = request_id
                 headers["Server-Timing"] = timing.header(parts, time.perf_counter() - start)
                 if self._runtime.draining:

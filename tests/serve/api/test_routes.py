@@ -171,7 +171,7 @@ def test_points_are_replaced_listed_and_deleted(client):
     assert post(client, "/retrieve", query="z", k=1, collection="scratch")["hits"][0]["distance"] == 0.0
     cones = {"form": "cone", "eta": 1.0, "min_radius": 0.1}
     info = {"name": "scratch", "count": 2, "model": "fake-1", "revision": "", "curv": CURV, "dim": 12, "index": None}
-    info["entailment"] = cones
+    info |= {"entailment": cones, "counts": {"text": 2, "image": 0, "embedding": 0}}
     assert client.get("/collections/scratch").json() == info
     assert client.get("/collections").json()["collections"][-1] == info
     assert client.request("DELETE", path, json={"ids": ["a", "nothing"]}).json() == {"deleted": 1, "count": 1}
@@ -218,6 +218,8 @@ def test_the_docs_describe_every_route_and_the_error_shape(client):
         *("/model", "/healthz", "/readyz", "/metrics", "/admin/reload", "/v1/embeddings"),
         *("/v1/models", "/v1/models/{model}"),
         *("/collections/{name}/map", "/collections/{name}/focus"),
+        *(f"/collections/{{name}}/{path}" for path in ("fields", "thumbnails", "points/lookup", "points/{id}")),
+        *(f"/collections/{{name}}/points/{{id}}/{path}" for path in ("thumbnail", "image")),
         *(f"/hierarchy/{name}" for name in ("ancestors", "descendants", "common_ancestors")),
         *(f"/hierarchy/{name}" for name in ("traverse", "mean", "order")),
     }

@@ -21,11 +21,16 @@ NEEDED = {
         ("GET", path): "read"
         for path in ("/model", "/v1/models", "/v1/models/{model}", "/collections", "/collections/{name}")
     },
+    **{
+        ("GET", f"/collections/{{name}}/{path}"): "read"
+        for path in ("points", "fields", "points/{id}", "points/{id}/thumbnail", "points/{id}/image")
+    },
     **{("POST", path): "read" for path in ("/embed", "/v1/embeddings", "/retrieve", "/classify")},
     **{
         ("POST", f"/hierarchy/{name}"): "read"
         for name in ("ancestors", "descendants", "common_ancestors", "traverse", "mean", "order")
     },
+    **{("POST", f"/collections/{{name}}/{path}"): "read" for path in ("points/lookup", "thumbnails")},
     **{(method, "/collections/{name}/points"): "write" for method in ("PUT", "DELETE")},
     ("GET", "/collections/{name}/map"): "read",
     ("PUT", "/collections/{name}/map"): "write",

@@ -67,8 +67,10 @@ def test_shards_and_folders_become_points_at_their_embeddings(
     assert collection.space.model_id == model.model_id
     assert collection.space.curv == model.curv.item()
     assert list(found.modality) == ["image", "text", "image", "text"]
-    assert found.metadata[0] == {"caption": record.caption}
-    assert found.metadata[2] == {"class": "red square"}
+    assert found.metadata[0] == {"caption": record.caption, "kind": "scene"}
+    assert found.metadata[1] == {"caption": record.caption, "kind": "caption"}
+    assert found.metadata[2] == {"class": "red square", "kind": "drawing"}
+    assert found.metadata[3] == {"class": "red square", "text": "square", "kind": "name"}
     expected = torch.cat(
         [
             model.embed_image([record.image]),
@@ -308,7 +310,7 @@ def test_points_go_to_qdrant_too(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert "--qdrant needs --work DIR" in capsys.readouterr().err
     assert call(folder, *arguments, "--work", tmp_path / "work") == 0
     assert capsys.readouterr().out == f"8 points in collection 'default' of {url}\n"
-    assert not (tmp_path / "work").exists()
+    assert [file.name for file in (tmp_path / "work").iterdir()] == ["thumbnails.sqlite3"]
     with QdrantStore.connect(url) as store:
         assert set(store.get("default", ["0000/image"]).ids) == {"0000/image"}
 

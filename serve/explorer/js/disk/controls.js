@@ -85,9 +85,9 @@ export class Controls {
    * @param {boolean} lassoing
    */
   explain(layout, lassoing) {
-    const two = "Rings: distance d to the first point. Dotted: distance d\u2082 to the second. ";
+    const radius = layout.twoFoci ? "Distance from the centre: to the first point. " : "";
     const scale = layout.trueScale ? "True scale: the literal Poincaré disk, whose rim is infinitely far away." : "";
-    this.hint.textContent = lassoing ? "Draw round points; the line closes by itself. Escape leaves." : (layout.twoFoci ? two : "") + scale;
+    this.hint.textContent = lassoing ? "Draw round points; the line closes by itself. Escape leaves." : radius + scale;
   }
 
   /**

@@ -100,13 +100,13 @@ export class Disk {
       this.frames.request(false);
     });
     this.resized = new ResizeObserver(() => {
-      this.picture.measure([this.controls.bar]);
+      this.picture.measure();
       this.frames.request(false);
     });
     this.resized.observe(host);
     this.pressed = (/** @type {KeyboardEvent} */ event) => this.#key(event);
     host.addEventListener("keydown", this.pressed);
-    this.picture.measure([this.controls.bar]);
+    this.picture.measure();
     this.frames.request(false);
   }
 
@@ -136,10 +136,10 @@ export class Disk {
    * @param {FocusData | null} focus
    */
   setFocus(focus) {
-    const { layout, view } = this.#scene;
+    const { layout, view, marks } = this.#scene;
     if (!layout || (!focus && !layout.focus)) return;
     if (!layout.focus) this.#mapView = view;
-    layout.setFocus(focus);
+    layout.setFocus(focus, marks.query?.angle ?? 0);
     this.#sort();
     this.#turn(focus ? whole() : this.#mapView, true);
   }

@@ -2,7 +2,7 @@
  * Where every point is drawn in the unit disk, before the view's translation: map, focus, and the way between them.
  */
 
-import { angleScale, poincare, sampleOf, roundSteps, stretched } from "./scale.js";
+import { angleScale, poincare, quantilesOf, roundSteps, stretched } from "./scale.js";
 
 /**
  * @typedef {import("./mobius.js").Complex} Complex
@@ -70,12 +70,13 @@ export class Layout {
   /**
    * Take another focus, or none: `aim` and `step` then move the points.
    * @param {FocusData | null} focus
+   * @param {number} queryAngle where the map shows a focus that is no point of it
    */
-  setFocus(focus) {
+  setFocus(focus, queryAngle) {
     this.focus = focus;
     this.joined = focus && join(this.map.key, focus.key);
     this.self = focus ? this.#rowOf(focus.flags, SELF) : -1;
-    if (focus) this.axis = this.self >= 0 ? this.map.angle[this.self] : focus.header.of.angle ?? 0;
+    if (focus) this.axis = this.self >= 0 ? this.map.angle[this.self] : queryAngle;
     this.#scales();
     this.#groups();
   }
@@ -175,9 +176,10 @@ export class Layout {
     this.scale = poincare(header.curv);
     this.rings = header.rings;
     if (target) {
-      const max = target.radius.reduce((most, radius) => Math.max(most, radius), target.header.target.distance);
+      const quantiles = quantilesOf(target.radius);
+      const max = Math.max(quantiles[quantiles.length - 1] ?? 0, target.header.target.radius);
       this.rings = roundSteps(max, 5);
-      if (!this.trueScale) this.scale = stretched(max, sampleOf(target.radius));
+      if (!this.trueScale) this.scale = stretched(max, quantiles);
     } else if (!this.trueScale) this.scale = stretched(header.max_radius, header.quantiles);
   }
 
@@ -187,16 +189,16 @@ export class Layout {
       group.fill(GROUP.plain);
       return;
     }
-    const mostAbove = nearest(focus.above, focus.flags, ANCESTOR);
-    const mostBelow = nearest(focus.below, focus.flags, DESCENDANT);
+    const leastAbove = nearest(focus.above, focus.flags, ANCESTOR);
+    const leastBelow = nearest(focus.below, focus.flags, DESCENDANT);
     for (let i = 0; i < group.length; i++) {
       const j = joined[i];
       if (j < 0) group[i] = GROUP.dim;
       else if (focus.flags[j] & ANCESTOR) group[i] = GROUP.above;
       else if (focus.flags[j] & DESCENDANT) group[i] = GROUP.below;
       else if (focus.flags[j] & SELF) group[i] = GROUP.plain;
-      else if (focus.above[j] <= mostAbove) group[i] = GROUP.nearAbove;
-      else if (focus.below[j] <= mostBelow) group[i] = GROUP.nearBelow;
+      else if (focus.above[j] >= leastAbove) group[i] = GROUP.nearAbove;
+      else if (focus.below[j] >= leastBelow) group[i] = GROUP.nearBelow;
       else group[i] = GROUP.dim;
     }
   }
@@ -212,14 +214,14 @@ export class Layout {
 }
 
 /**
- * The margin within which the NEAR_MISSES points lie that are nearest to a region.
+ * The margin that the best NEAR_MISSES points outside of a region reach.
  * @param {Float32Array} margins
  * @param {Uint8Array} flags
  * @param {number} flag
  */
 function nearest(margins, flags, flag) {
   const outside = margins.filter((_, i) => (flags[i] & (flag | SELF)) === 0).sort();
-  return outside[Math.min(NEAR_MISSES, outside.length) - 1] ?? -Infinity;
+  return outside.length ? outside[Math.max(0, outside.length - NEAR_MISSES)] : Infinity;
 }
 
 /** @param {Uint32Array} keys */

@@ -46,7 +46,7 @@ function drawFoci(context, picture, scene) {
   const header = layout?.focus?.header;
   if (!layout || !header) return;
   const { inks } = theme;
-  const other = header.target ? header.target.distance : header.of.radius;
+  const other = header.target ? header.target.radius : header.of.radius;
   const ends = [layout.place(0, 0), layout.place(other, 0)];
   context.globalAlpha = scene.strength;
   context.strokeStyle = inks.mark;
@@ -85,17 +85,12 @@ function drawPath(context, picture, scene) {
     }
     context.setLineDash([]);
   } else drawWay(context, rows.map((row) => [layout.x[row], layout.y[row]]), view, picture.frame);
-  /** @type {[number, number]} */
-  let last = [-99, -99];
   rows.forEach((row, i) => {
     const [x, y] = picture.at(row);
     drawRing(context, x, y, 5, inks.mark, inks.surface);
     if (!onAxis) return;
     const [re, im] = [radius[row] * Math.cos(layout.axis), radius[row] * Math.sin(layout.axis)];
-    const stop = onScreen([re, im], view, picture.frame);
-    if (Math.hypot(stop[0] - last[0], stop[1] - last[1]) < 17) return; // it would cover the last number
-    drawNumber(context, stop, i + 1, inks);
-    last = stop;
+    drawNumber(context, onScreen([re, im], view, picture.frame), i + 1, inks);
   });
 }
 

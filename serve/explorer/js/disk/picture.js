@@ -35,8 +35,6 @@ export class Picture {
     this.sx = new Float32Array(0);
     this.sy = new Float32Array(0);
     this.buffer = new ArrayBuffer(0);
-    /** Places of the controls, which captions leave free. @type {import("./boxes.js").Box[]} */
-    this.reserved = [];
     /** @type {ReturnType<import("./captions.js").Captions["layOut"]>} what the overlay shows */
     this.captioned = { labels: [], pictures: [] };
     const layer = (/** @type {string} */ name) => {
@@ -51,13 +49,8 @@ export class Picture {
     this.overlay = layer("overlay");
   }
 
-  /**
-   * Take the size of the host, and that of what lies over it.
-   * @param {HTMLElement[]} covers
-   */
-  measure(covers) {
-    this.reserved = covers.map((each) => (
-      { x: each.offsetLeft, y: each.offsetTop, width: each.offsetWidth, height: each.offsetHeight }));
+  /** Take the size of the host. */
+  measure() {
     const { clientWidth: width, clientHeight: height } = this.host;
     const radius = Math.max(1, Math.min(width, height) / 2 - MARGIN);
     this.frame = { cx: width / 2, cy: height / 2, radius, width, height };
@@ -108,7 +101,7 @@ export class Picture {
     if (!layout) return;
     context.font = `12px ${theme.inks.font}`;
     const notes = ringNotes(layout, this.frame, view, figures);
-    const taken = [...this.reserved, ...notes.map(({ x, y }) => ({ x: x - 22, y: y - 8, width: 44, height: 16 }))];
+    const taken = notes.map(({ x, y }) => ({ x: x - 22, y: y - 8, width: 44, height: 16 }));
     const screen = { ...this.#screen(), zoom: view.zoom };
     this.captioned = this.captions.layOut(context, layout, screen, options.thumbnailSize, taken);
     drawCaptions(context, layout, { ...this.captioned, notes }, theme.inks);
