@@ -26,6 +26,7 @@ from serve.http.middleware.auth import Authenticate
 from serve.http.middleware.context import RequestContext
 from serve.http.middleware.errors import Errors
 from serve.http.middleware.head import Head
+from serve.http.middleware.hosts import Hosts
 from serve.http.middleware.lifetime import Lifetime
 from serve.http.middleware.limits import Bounds
 from serve.http.openapi import Documented
@@ -87,6 +88,7 @@ def create_app(
     counted = metrics or Metrics()
     runtime = Runtime(load)
     keyring = Keyring() if settings.api_keys_file is None else Keyring.read(settings.api_keys_file)
+    names = [settings.host, *settings.allowed_hosts]
     tracing = Tracing(settings.otel_endpoint)
     fetcher = Fetcher(
         settings.image_url_hosts, max_bytes=settings.max_image_bytes, timeout_s=settings.image_url_timeout_s
@@ -127,6 +129,7 @@ def create_app(
                 expose_headers=[REQUEST_ID_HEADER, "ETag", "Retry-After", "Server-Timing"],
             ),
             Middleware(Errors),
+            *([Middleware(Hosts, names=names, metrics=counted)] if keyring.is_open else []),
             Middleware(Authenticate, keyring=keyring, metrics=counted, protect_metrics=settings.protect_metrics),
             Middleware(Bounds, settings=settings, metrics=counted),
             Middleware(Lifetime, runtime=runtime, metrics=counted, timeout_s=settings.request_timeout_s),

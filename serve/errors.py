@@ -75,6 +75,16 @@ class Unauthorized(HypclipError):
     """No API key, or one that is not known."""
 
 
+class UnknownHost(HypclipError):
+    """A request came by a name that may be of a page of the web that only pretends to lead here."""
+
+    def __init__(self, host: str):
+        super().__init__(
+            f"this server does not go by the name {quoted(host)!r}: ask by its address, or let it know the name with "
+            f"the setting {ENV_PREFIX}ALLOWED_HOSTS"
+        )
+
+
 class Forbidden(HypclipError):
     """The API key is not for this."""
 

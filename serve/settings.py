@@ -106,6 +106,12 @@ class Settings(BaseSettings):
         None, description="File of the API keys, one `name:scope:sha256` per line; without it no key is asked for."
     )
     protect_metrics: bool = Field(False, description="Whether /metrics asks for a key of scope admin.")
+    allowed_hosts: Names = Field(
+        (),
+        description="Names that the server is reached by besides that of HYPCLIP_HOST, with commas between them, "
+        "*.example.com for all below one; a request by another name of the public DNS is answered 421. Addresses and "
+        "names without a dot need not be given. * allows every name; where API keys are asked for no name is refused.",
+    )
     cors_origins: Names = Field((), description="Origins of web pages that may call, with commas between them.")
     log_format: Literal["text", "json"] = Field("text", description="Lines for people, or for machines.")
     access_log: bool = Field(True, description="Whether every request gets a line.")

@@ -184,7 +184,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_old_one_and_says_why(tmp_path)
 
 def test_a_host_or_query_that_is_none_harms_nobody(client):
     raw = [(b"host", b"[::1")]
-    assert_error(client.get("/nowhere", headers=raw), 404, "not_found", "nothing at /nowhere;")
+    assert_error(client.get("/nowhere", headers=raw), 421, "unknown_host", "'[::1'")
 
 
 def test_a_query_of_raw_bytes_harms_nobody(tmp_path):
@@ -230,7 +230,7 @@ def test_an_object_of_many_fields_is_refused_as_a_whole(client):
 def test_slashes_too_many_are_not_redirected(client):
     # A redirect would send the key along, in the clear if a proxy took care of TLS, to whatever the Host header says.
     for path in ("/embed/", "/collections/", "/docs/"):
-        assert_error(client.get(path, headers={"host": "evil.example"}), 404, "not_found")
+        assert_error(client.get(path, headers={"host": "evil"}), 404, "not_found")
 
 
 @pytest.mark.parametrize(
