@@ -138,7 +138,7 @@ class Explorer:
         disk, space = drawn.disk, drawn.space
         curv, exact = space.curv, x.double()
         found = focus_of(drawn.contents, exact, rule, curv, None if target is None else target.double())
-        here = float(drawn.layout.tree.angles(x.numpy()[None])[0])
+        here = float(drawn.layout.circle.angles(x.numpy()[None])[0])
         rows = disk.rows
         flags = found.flags[rows]
         header: dict[str, Any] = {
@@ -181,7 +181,7 @@ class Explorer:
         with self._lock:
             known = self._latest.get(name)
             if known is None or known.version != version:
-                known = Map(version, space, contents, layout, Disk.of(contents, layout.tree, space.curv))
+                known = Map(version, space, contents, layout, Disk.of(contents, layout.circle, space.curv))
                 self._latest[name] = known
             self._latest.move_to_end(name)
             while len(self._latest) > _COLLECTIONS:

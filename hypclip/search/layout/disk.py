@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hypclip.errors import StoreError
 from hypclip.geometry import lorentz
 from hypclip.search.contents import Contents, ascending
-from hypclip.search.layout.tree import Floats, Tree
+from hypclip.search.layout.circle import Circle, Floats
 
 _KEYS = 2**32
 _BLOCK = 2**20
@@ -38,7 +38,7 @@ class Disk:
     rows: NDArray[np.intp]
 
     @classmethod
-    def of(cls, contents: Contents, tree: Tree, curv: float) -> Disk:
+    def of(cls, contents: Contents, circle: Circle, curv: float) -> Disk:
         """Place all points of a collection.
 
         Raises:
@@ -52,7 +52,7 @@ class Disk:
         modality = np.zeros(0, np.uint8)
         if blocks:
             radius = np.concatenate([radii(block.vectors, curv) for block in blocks])[rows]
-            angle = np.concatenate([tree.angles(block.vectors) for block in blocks])[rows]
+            angle = np.concatenate([circle.angles(block.vectors) for block in blocks])[rows]
             modality = np.concatenate([block.modality for block in blocks])[rows]
         return cls(keys.astype(np.uint32), radius, angle, modality, rows)
 

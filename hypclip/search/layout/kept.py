@@ -16,19 +16,18 @@ import numpy as np
 
 from hypclip.search.checks import check_name
 from hypclip.search.contents import Block, Contents, ascending
-from hypclip.search.layout.tree import MAX_DEPTH, Floats, Tree
+from hypclip.search.layout.circle import MAX_DEPTH, Circle, Floats
 from hypclip.search.space import Space
 
 FOLDER = "layouts"
 _GROWTH = 4
-_ARRAYS = ("directions", "cuts", "leaf_directions", "leaf_spans")
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class About:
-    """What is kept of a layout besides its tree.
+    """What is kept of a layout besides its landmarks.
 
     Args:
         version: counts the layouts that a collection has had, from 1.
@@ -50,7 +49,7 @@ class Layout:
     """The angles of a collection."""
 
     about: About
-    tree: Tree
+    circle: Circle
 
 
 class Layouts:
@@ -87,7 +86,7 @@ class Layouts:
             if anew or found is None or not _fits(found.about, space, contents.count):
                 version = 1 if found is None else found.about.version + 1
                 about = About(version, secrets.token_hex(4), contents.count, space.model_id, space.revision)
-                found = Layout(about, Tree.build(landmarks(contents.read(), space.dim)))
+                found = Layout(about, Circle.of(landmarks(contents.read(), space.dim)))
                 self._write(name, found)
             self._known[name] = found
             return found
@@ -97,20 +96,19 @@ class Layouts:
         try:
             with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as kept:
                 about = About(**json.loads(str(kept["about"])))
-                tree = Tree(*(kept[array] for array in _ARRAYS))
+                circle = Circle(kept["landmarks"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             _log.warning("the layout of collection %r is made again, %s cannot be read: %s", name, file, error)
             return None
-        return Layout(about, tree) if tree.is_whole(dim) else None
+        return Layout(about, circle) if circle.is_whole(dim) else None
 
     def _write(self, name: str, layout: Layout) -> None:
         file = self._folder / f"{name}.npz"
         scratch = file.with_suffix(".writing")
         content = io.BytesIO()
-        arrays = {array: getattr(layout.tree, array) for array in _ARRAYS}
-        np.savez(content, about=np.array(json.dumps(asdict(layout.about))), **arrays)
+        np.savez(content, about=np.array(json.dumps(asdict(layout.about))), landmarks=layout.circle.landmarks)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             scratch.write_bytes(content.getbuffer())
