@@ -142,8 +142,8 @@ def focus_of(made: Collection, of: int, rule: Entailment | None = None, target: 
             "radius": radius.numpy().astype(np.float32),
             "angle": angle.numpy().astype(np.float32),
             "flags": flags.numpy(),
-            "above": above.numpy().astype(np.float32),
-            "below": below.numpy().astype(np.float32),
+            "above": -above.numpy().astype(np.float32),
+            "below": -below.numpy().astype(np.float32),
         },
     )
 
@@ -168,7 +168,7 @@ def about(made: Collection, of: int, target: int) -> tuple[Tensor, Tensor, dict[
     angle[of] = 0
     turn = torch.remainder(made.angle - made.angle[target] + math.pi, 2 * math.pi) - math.pi
     angle[:-1] = torch.where(turn < 0, -angle[:-1], angle[:-1])
-    reached = {"radius": distance[target].item(), "distance": distance[target].item()}
+    reached = {"radius": made.radius[target].item(), "distance": distance[target].item()}
     return distance[:-1], angle[:-1], reached, {"radius": distance[-1].item(), "angle": angle[-1].item()}
 
 

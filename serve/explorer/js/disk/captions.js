@@ -6,7 +6,10 @@ import { GROUP } from "./layout.js";
 const BATCH = 256;
 const KEPT = 800; // thumbnails in memory: 160 × 160 × 4 bytes each at most, 80 MB outside of the heap
 const LINE = 16;
-const LETTERS = 28;
+const LETTERS = 24;
+const LEADING = 28; // labels laid out before pictures
+const LABELS = 60; // most labels of the whole disk
+export const FRAME = 4; // round a picture, half of it empty
 const NAMED = [GROUP.above, GROUP.below, GROUP.nearAbove, GROUP.nearBelow];
 
 /**
@@ -133,7 +136,7 @@ export class Captions {
    * @param {import("./controls.js").Options} options
    * @typedef {{sx: Float32Array, sy: Float32Array, width: number, height: number, zoom: number}} Screen
    */
-  choose(layout, visible, { sx, sy, width, height, zoom }, { labels, thumbnails, thumbnailSize: size }) {
+  choose(layout, visible, { sx, sy, width, height }, { labels, thumbnails, thumbnailSize: size }) {
     const { modality, header } = layout.map;
     const [text, image] = ["text", "image"].map((name) => header.modalities.indexOf(name));
     const shown = layout.byRadius.filter((r) => !visible || visible[r] !== 0);
@@ -143,14 +146,14 @@ export class Captions {
       const named = layout.focus
         ? [[layout.self], ...NAMED.map((g) => shown.filter((r) => layout.group[r] === g))].flatMap((rows) => [...rows])
         : shown.filter((r) => modality[r] === text);
-      const limit = Math.round(Math.min(240, 90 * Math.max(1, zoom)));
-      const grid = { width, height, columns: 44, lines: LINE + 2, limit };
+      const grid = { width, height, columns: 44, lines: LINE + 2, limit: BATCH };
       this.labelRows = firstPerCell(named.length ? named : shown, sx, sy, grid);
     }
     if (thumbnails && image >= 0) {
       const drawn = [...shown.filter((r) => modality[r] === image && !(layout.focus && layout.group[r] === GROUP.dim))];
+      const half = size / 2; // a cell whose first picture has no room may have it for another
       if (drawn.includes(layout.self)) drawn.unshift(layout.self);
-      this.pictureRows = firstPerCell(drawn, sx, sy, { width, height, columns: size, lines: size, limit: BATCH });
+      this.pictureRows = firstPerCell(drawn, sx, sy, { width, height, columns: half, lines: half, limit: BATCH });
     }
   }
 
@@ -163,38 +166,43 @@ export class Captions {
    * @param {import("./boxes.js").Box[]} taken boxes kept free
    * @returns {{labels: Label[], pictures: Picture[]}}
    */
-  layOut(context, layout, { sx, sy, width, height }, size, taken) {
+  layOut(context, layout, { sx, sy, width, height, zoom }, size, taken) {
     const boxes = new Boxes(width, height);
     for (const box of taken) boxes.add(box);
+    const drawable = new Set(this.pictureRows.filter((row) => this.pictures.get(layout.map.key[row])));
     /** @type {Label[]} */
     const labels = [];
-    for (const row of this.labelRows) {
-      const full = this.text(layout.map.key[row]);
-      if (!full) continue;
+    const most = Math.min(200, LABELS * Math.max(1, zoom));
+    const label = (/** @type {number} */ row) => {
+      const full = labels.length < most ? this.text(layout.map.key[row]) : "";
+      if (!full || drawable.has(row)) return; // a picture says what it is
       const text = full.length > LETTERS ? `${full.slice(0, LETTERS - 1).trimEnd()}…` : full;
       const wide = this.#width(context, text) + 4;
       const [x, y] = [sx[row], sy[row]];
-      const gap = row === layout.self ? 12 : 5;
+      const gap = row !== layout.self ? 5 : pictures.length ? size / 2 : 12;
       const [middle, centre] = [y - LINE / 2, x - wide / 2];
       const places = [[x + gap, middle], [x - wide - gap, middle], [centre, y - LINE - gap], [centre, y + gap]];
       for (const [left, top] of places) {
         const box = { x: left, y: top, width: wide, height: LINE };
-        if (boxes.add(box)) {
-          labels.push({ row, text, ...box });
-          break;
-        }
+        if (!boxes.add(box)) continue;
+        labels.push({ row, text, ...box });
+        return;
       }
-    }
+    };
     /** @type {Picture[]} */
     const pictures = [];
-    for (const row of this.pictureRows) {
+    const picture = (/** @type {number} */ row) => {
       const bitmap = this.pictures.get(layout.map.key[row]);
-      if (!bitmap) continue;
-      const scale = (size - 6) / Math.max(bitmap.width, bitmap.height);
-      const [wide, high] = [bitmap.width * scale, bitmap.height * scale];
+      if (!bitmap) return;
+      const scale = (size - 2 * FRAME) / Math.max(bitmap.width, bitmap.height);
+      const [wide, high] = [bitmap.width * scale + 2 * FRAME, bitmap.height * scale + 2 * FRAME];
       const box = { x: sx[row] - wide / 2, y: sy[row] - high / 2, width: wide, height: high };
       if (boxes.add(box)) pictures.push({ row, bitmap, ...box });
-    }
+    };
+    if (drawable.delete(layout.self)) picture(layout.self);
+    this.labelRows.slice(0, LEADING).forEach(label); // names of what is most general, pictures, and further names
+    drawable.forEach(picture);
+    this.labelRows.slice(LEADING).forEach(label);
     return { labels, pictures };
   }
 

@@ -85,9 +85,11 @@ export class Controls {
    * @param {boolean} lassoing
    */
   explain(layout, lassoing) {
-    const radius = layout.twoFoci ? "Distance from the centre: to the first point. " : "";
-    const scale = layout.trueScale ? "True scale: the literal Poincaré disk, whose rim is infinitely far away." : "";
-    this.hint.textContent = lassoing ? "Draw round points; the line closes by itself. Escape leaves." : radius + scale;
+    const hints = [];
+    if (lassoing) hints.push("Draw round points; the line closes by itself. Escape leaves.");
+    if (layout.twoFoci) hints.push("Rings: distance d to the first point. Dotted: distance d\u2082 to the second.");
+    if (layout.trueScale) hints.push("True scale: the literal Poincaré disk, whose rim is infinitely far away.");
+    this.hint.textContent = hints.join(" ");
   }
 
   /**

@@ -11,6 +11,7 @@ import { figures } from "./draw.js";
 import { Frames } from "./frames.js";
 import { Gestures } from "./gestures.js";
 import { Layout } from "./layout.js";
+import { sameSet } from "./marks.js";
 import { translate, translationBetween, within } from "./mobius.js";
 import { Nearby } from "./nearby.js";
 import { Picture } from "./picture.js";
@@ -86,7 +87,10 @@ export class Disk {
       theme: readTheme(host),
     };
     this.frames = new Frames((moving) => this.frame(moving));
-    this.captions = new Captions(callbacks, () => this.frames.request(false));
+    this.captions = new Captions(callbacks, () => {
+      this.frames.request(false);
+      this.#tip();
+    });
     this.picture = new Picture(host, this.captions);
     this.controls = new Controls(host, {
       home: () => this.home(),
@@ -100,14 +104,13 @@ export class Disk {
       this.frames.request(false);
     });
     this.resized = new ResizeObserver(() => {
-      this.picture.measure();
+      this.picture.measure([this.controls.bar]);
       this.frames.request(false);
     });
     this.resized.observe(host);
     this.pressed = (/** @type {KeyboardEvent} */ event) => this.#key(event);
     host.addEventListener("keydown", this.pressed);
-    this.picture.measure();
-    this.frames.request(false);
+    this.picture.measure([this.controls.bar]);
   }
 
   /**
@@ -118,8 +121,7 @@ export class Disk {
     const scene = this.#scene;
     const same = scene.layout?.map.header.collection === map.header.collection;
     if (!same) this.captions.clear();
-    if (!same) scene.view = whole();
-    else if (scene.layout?.focus) scene.view = this.#mapView;
+    scene.view = !same ? whole() : scene.layout?.focus ? this.#mapView : scene.view;
     scene.layout = new Layout(map, scene.options.trueScale);
     scene.visible = null;
     scene.cursor = -1;
@@ -136,10 +138,10 @@ export class Disk {
    * @param {FocusData | null} focus
    */
   setFocus(focus) {
-    const { layout, view, marks } = this.#scene;
+    const { layout, view } = this.#scene;
     if (!layout || (!focus && !layout.focus)) return;
     if (!layout.focus) this.#mapView = view;
-    layout.setFocus(focus, marks.query?.angle ?? 0);
+    layout.setFocus(focus);
     this.#sort();
     this.#turn(focus ? whole() : this.#mapView, true);
   }
@@ -159,7 +161,7 @@ export class Disk {
     const scene = this.#scene;
     const before = scene.marks;
     scene.marks = { ...before, ...marks };
-    if (!equal(scene.marks.set, before.set)) {
+    if (!sameSet(scene.marks.set, before.set)) {
       this.#sort();
       this.frames.request(false);
     } else if (!this.frames.requested) this.picture.drawOverlay(scene);
@@ -316,10 +318,17 @@ export class Disk {
     scene.cursor = row;
     this.picture.drawOverlay(scene);
     const key = row >= 0 && scene.layout ? scene.layout.map.key[row] : null;
-    const shown = row >= 0 ? tip(scene, this.picture, this.captions, row) : null;
-    this.controls.tip(shown, this.picture.frame);
+    const shown = this.#tip();
     if (aloud && shown) this.controls.say([shown.caption, ...shown.lines].join(", "));
     this.callbacks.onHover(key);
+  }
+
+  /** Say what is known of the point under the cursor. */
+  #tip() {
+    const { cursor } = this.#scene;
+    const shown = cursor >= 0 ? tip(this.#scene, this.picture, this.captions, cursor) : null;
+    this.controls.tip(shown, this.picture.frame);
+    return shown;
   }
 
   /** @returns {import("./gestures.js").Meanings} */
@@ -388,13 +397,4 @@ export class Disk {
     else if (cursor >= 0) this.#point(-1, false);
     return lassoing || cursor >= 0;
   }
-}
-
-/**
- * @param {Set<number> | null} one
- * @param {Set<number> | null} other
- */
-function equal(one, other) {
-  if (!one || !other) return one === other;
-  return one.size === other.size && [...one].every((key) => other.has(key));
 }

@@ -1,5 +1,6 @@
 /** Everything of the disk that is drawn by lines and fills: regions, contours, rings, captions, marks. */
 
+import { FRAME } from "./captions.js";
 import { GROUP } from "./layout.js";
 import { circle, translate } from "./mobius.js";
 import { above, below, contour, distance } from "./plane.js";
@@ -36,7 +37,7 @@ export function figures(layout) {
   const { of, rule, target } = focus.header;
   const place = (/** @type {import("./plane.js").Polar} */ p) => layout.place(p.rho / root, p.theta);
   const outline = (/** @type {import("./plane.js").Region} */ set) => (set === "all" ? set : set.map(place));
-  const rho = root * (target ? target.radius : of.radius);
+  const rho = root * (target ? target.distance : of.radius);
   const far = root * Math.max(layout.map.header.max_radius, of.radius, 1e-6);
   const distances = sample(focus, root, rho);
   const contours = roundSteps(distances, 5).map((value) => ({ value, line: contour(rho, root * value).map(place) }));
@@ -132,7 +133,7 @@ export function ringNotes(layout, frame, view, shapes) {
   }
   for (const { value, line } of shapes?.contours ?? []) {
     const along = [0.28, 0.24, 0.33, 0.72, 0.38, 0.5].map((t) => line[Math.round(t * (line.length - 1))]);
-    put(`d ${value}`, along.map((z) => onScreen(z, view, frame)));
+    put(`${layout.twoFoci ? "d\u2082" : "d"} ${value}`, along.map((z) => onScreen(z, view, frame)));
   }
   return notes;
 }
@@ -150,11 +151,11 @@ export function drawCaptions(context, layout, { labels, pictures, notes }, inks)
     const member = group === GROUP.above ? "above" : group === GROUP.below ? "below" : "image";
     context.fillStyle = inks[row === layout.self ? "mark" : member];
     context.beginPath();
-    context.roundRect(x - 2, y - 2, width + 4, height + 4, 4);
+    context.roundRect(x + FRAME / 2, y + FRAME / 2, width - FRAME, height - FRAME, FRAME);
     context.fill();
     context.fillStyle = inks.surface;
-    context.fillRect(x - 0.5, y - 0.5, width + 1, height + 1);
-    context.drawImage(bitmap, x, y, width, height);
+    context.fillRect(x + FRAME, y + FRAME, width - 2 * FRAME, height - 2 * FRAME);
+    context.drawImage(bitmap, x + FRAME, y + FRAME, width - 2 * FRAME, height - 2 * FRAME);
   }
   context.lineJoin = "round";
   context.textBaseline = "middle";

@@ -2,7 +2,7 @@
  * Where every point is drawn in the unit disk, before the view's translation: map, focus, and the way between them.
  */
 
-import { angleScale, poincare, quantilesOf, roundSteps, stretched } from "./scale.js";
+import { angleScale, poincare, sampleOf, roundSteps, stretched } from "./scale.js";
 
 /**
  * @typedef {import("./mobius.js").Complex} Complex
@@ -70,13 +70,12 @@ export class Layout {
   /**
    * Take another focus, or none: `aim` and `step` then move the points.
    * @param {FocusData | null} focus
-   * @param {number} queryAngle where the map shows a focus that is no point of it
    */
-  setFocus(focus, queryAngle) {
+  setFocus(focus) {
     this.focus = focus;
     this.joined = focus && join(this.map.key, focus.key);
     this.self = focus ? this.#rowOf(focus.flags, SELF) : -1;
-    if (focus) this.axis = this.self >= 0 ? this.map.angle[this.self] : queryAngle;
+    if (focus) this.axis = this.self >= 0 ? this.map.angle[this.self] : focus.header.of.angle ?? 0;
     this.#scales();
     this.#groups();
   }
@@ -176,10 +175,9 @@ export class Layout {
     this.scale = poincare(header.curv);
     this.rings = header.rings;
     if (target) {
-      const quantiles = quantilesOf(target.radius);
-      const max = Math.max(quantiles[quantiles.length - 1] ?? 0, target.header.target.radius);
+      const max = target.radius.reduce((most, radius) => Math.max(most, radius), target.header.target.distance);
       this.rings = roundSteps(max, 5);
-      if (!this.trueScale) this.scale = stretched(max, quantiles);
+      if (!this.trueScale) this.scale = stretched(max, sampleOf(target.radius));
     } else if (!this.trueScale) this.scale = stretched(header.max_radius, header.quantiles);
   }
 
@@ -189,16 +187,16 @@ export class Layout {
       group.fill(GROUP.plain);
       return;
     }
-    const leastAbove = nearest(focus.above, focus.flags, ANCESTOR);
-    const leastBelow = nearest(focus.below, focus.flags, DESCENDANT);
+    const mostAbove = nearest(focus.above, focus.flags, ANCESTOR);
+    const mostBelow = nearest(focus.below, focus.flags, DESCENDANT);
     for (let i = 0; i < group.length; i++) {
       const j = joined[i];
       if (j < 0) group[i] = GROUP.dim;
       else if (focus.flags[j] & ANCESTOR) group[i] = GROUP.above;
       else if (focus.flags[j] & DESCENDANT) group[i] = GROUP.below;
       else if (focus.flags[j] & SELF) group[i] = GROUP.plain;
-      else if (focus.above[j] >= leastAbove) group[i] = GROUP.nearAbove;
-      else if (focus.below[j] >= leastBelow) group[i] = GROUP.nearBelow;
+      else if (focus.above[j] <= mostAbove) group[i] = GROUP.nearAbove;
+      else if (focus.below[j] <= mostBelow) group[i] = GROUP.nearBelow;
       else group[i] = GROUP.dim;
     }
   }
@@ -214,14 +212,14 @@ export class Layout {
 }
 
 /**
- * The margin that the best NEAR_MISSES points outside of a region reach.
+ * The margin within which the NEAR_MISSES points lie that are nearest to a region.
  * @param {Float32Array} margins
  * @param {Uint8Array} flags
  * @param {number} flag
  */
 function nearest(margins, flags, flag) {
   const outside = margins.filter((_, i) => (flags[i] & (flag | SELF)) === 0).sort();
-  return outside.length ? outside[Math.max(0, outside.length - NEAR_MISSES)] : Infinity;
+  return outside[Math.min(NEAR_MISSES, outside.length) - 1] ?? -Infinity;
 }
 
 /** @param {Uint32Array} keys */

@@ -1,23 +1,42 @@
-/** Marks over the points: root, focus, query, way to the root, set, selection, cursor, lasso. */
+/** Marks: ways and the root, which lie under the captions; foci, set, selection, cursor and lasso, which lie over them. */
 
 import { drawRing, drawStar, drawWay, onScreen } from "./draw.js";
 
 const RINGED = 500; // members of a set that get a ring each
 
 /**
- * Draw the marks of a scene.
+ * Draw the root, the axis of the focus view, and the way to the root.
+ * @param {CanvasRenderingContext2D} context
+ * @param {import("./picture.js").Picture} picture
+ * @param {import("./picture.js").Scene} scene
+ */
+export function drawWays(context, picture, scene) {
+  const { layout, view, theme } = scene;
+  if (!layout) return;
+  const header = layout.focus?.header;
+  const centre = header?.target ? header.root : { radius: 0, angle: 0 };
+  drawRoot(context, onScreen(layout.place(centre.radius, centre.angle), view, picture.frame), theme.inks);
+  if (header) {
+    const end = header.target ? header.target.distance : header.of.radius;
+    context.globalAlpha = scene.strength;
+    context.strokeStyle = theme.inks.mark;
+    context.lineWidth = 1.5;
+    drawWay(context, [layout.place(0, 0), layout.place(end, 0)], view, picture.frame);
+    context.globalAlpha = 1;
+  }
+  drawPath(context, picture, scene);
+}
+
+/**
+ * Draw the foci or the query, and what is marked.
  * @param {CanvasRenderingContext2D} context
  * @param {import("./picture.js").Picture} picture
  * @param {import("./picture.js").Scene} scene
  */
 export function drawMarks(context, picture, scene) {
-  const { layout, view, marks, cursor, lasso, theme } = scene;
+  const { layout, marks, cursor, lasso, theme } = scene;
   if (!layout) return;
   const { inks } = theme;
-  const centre = layout.twoFoci ? layout.focus?.header.root : { radius: 0, angle: 0 };
-  const root = layout.place(centre.radius, centre.angle);
-  drawRoot(context, onScreen(root, view, picture.frame), inks);
-  drawPath(context, picture, scene);
   if (marks.set && marks.set.size <= RINGED) {
     for (const key of marks.set) {
       const row = layout.row(key);
@@ -29,10 +48,20 @@ export function drawMarks(context, picture, scene) {
     drawStar(context, ...picture.placeOf(scene, marks.query.radius, marks.query.angle), inks.mark, inks.surface);
   }
   const [selected, hovered] = [layout.row(marks.selected), layout.row(marks.hovered)];
-  if (selected >= 0) drawRing(context, ...picture.at(selected), 8, inks.mark, inks.surface);
+  if (selected >= 0 && selected !== layout.self) drawRing(context, ...picture.at(selected), 8, inks.mark, inks.surface);
   if (hovered >= 0) drawRing(context, ...picture.at(hovered), 7, inks.ink, inks.surface);
   if (cursor >= 0) drawRing(context, ...picture.at(cursor), 7, inks.ink, inks.surface);
   if (lasso.length > 1) drawLasso(context, lasso, inks);
+}
+
+/**
+ * Whether two sets of keys are the same.
+ * @param {Set<number> | null} one
+ * @param {Set<number> | null} other
+ */
+export function sameSet(one, other) {
+  if (!one || !other) return one === other;
+  return one.size === other.size && [...one].every((key) => other.has(key));
 }
 
 /**
@@ -46,13 +75,8 @@ function drawFoci(context, picture, scene) {
   const header = layout?.focus?.header;
   if (!layout || !header) return;
   const { inks } = theme;
-  const other = header.target ? header.target.radius : header.of.radius;
+  const other = header.target ? header.target.distance : header.of.radius;
   const ends = [layout.place(0, 0), layout.place(other, 0)];
-  context.globalAlpha = scene.strength;
-  context.strokeStyle = inks.mark;
-  context.lineWidth = 1.5;
-  drawWay(context, ends, view, picture.frame);
-  context.globalAlpha = 1;
   // On its way from the map the focus is where its point is; one that is no point of the collection is on the axis.
   const moving = scene.strength < 1 && layout.self >= 0;
   const at = moving ? picture.at(layout.self) : onScreen(header.target ? ends[0] : ends[1], view, picture.frame);
@@ -69,8 +93,9 @@ function drawFoci(context, picture, scene) {
  */
 function drawPath(context, picture, scene) {
   const { layout, view, marks, theme } = scene;
-  const rows = layout ? marks.path.map((key) => layout.row(key)).filter((row) => row >= 0) : [];
-  if (!layout || !rows.length) return;
+  if (!layout) return;
+  const rows = marks.path.map((key) => layout.row(key)).filter((row) => row >= 0 && row !== layout.self);
+  if (!rows.length) return;
   const { radius, angle } = layout.drawn;
   const { inks } = theme;
   const onAxis = layout.focus !== null && !layout.twoFoci;
@@ -85,12 +110,17 @@ function drawPath(context, picture, scene) {
     }
     context.setLineDash([]);
   } else drawWay(context, rows.map((row) => [layout.x[row], layout.y[row]]), view, picture.frame);
+  /** @type {[number, number]} */
+  let last = [-99, -99];
   rows.forEach((row, i) => {
     const [x, y] = picture.at(row);
     drawRing(context, x, y, 5, inks.mark, inks.surface);
     if (!onAxis) return;
     const [re, im] = [radius[row] * Math.cos(layout.axis), radius[row] * Math.sin(layout.axis)];
-    drawNumber(context, onScreen([re, im], view, picture.frame), i + 1, inks);
+    const stop = onScreen([re, im], view, picture.frame);
+    if (Math.hypot(stop[0] - last[0], stop[1] - last[1]) < 17) return; // it would cover the last number
+    drawNumber(context, stop, i + 1, inks);
+    last = stop;
   });
 }
 

@@ -1,7 +1,7 @@
 /** The three canvases of a disk: regions and rings, the points, captions and marks. */
 
 import { drawBackdrop, drawCaptions, onScreen, ringNotes } from "./draw.js";
-import { drawMarks } from "./marks.js";
+import { drawMarks, drawWays } from "./marks.js";
 import { pointSize, project, stamp } from "./points.js";
 
 const MARGIN = 22; // CSS pixels round the disk
@@ -35,6 +35,8 @@ export class Picture {
     this.sx = new Float32Array(0);
     this.sy = new Float32Array(0);
     this.buffer = new ArrayBuffer(0);
+    /** Places of the controls, which captions leave free. @type {import("./boxes.js").Box[]} */
+    this.reserved = [];
     /** @type {ReturnType<import("./captions.js").Captions["layOut"]>} what the overlay shows */
     this.captioned = { labels: [], pictures: [] };
     const layer = (/** @type {string} */ name) => {
@@ -49,8 +51,13 @@ export class Picture {
     this.overlay = layer("overlay");
   }
 
-  /** Take the size of the host. */
-  measure() {
+  /**
+   * Take the size of the host, and that of what lies over it.
+   * @param {HTMLElement[]} covers
+   */
+  measure(covers) {
+    this.reserved = covers.map((each) => (
+      { x: each.offsetLeft, y: each.offsetTop, width: each.offsetWidth, height: each.offsetHeight }));
     const { clientWidth: width, clientHeight: height } = this.host;
     const radius = Math.max(1, Math.min(width, height) / 2 - MARGIN);
     this.frame = { cx: width / 2, cy: height / 2, radius, width, height };
@@ -101,9 +108,10 @@ export class Picture {
     if (!layout) return;
     context.font = `12px ${theme.inks.font}`;
     const notes = ringNotes(layout, this.frame, view, figures);
-    const taken = notes.map(({ x, y }) => ({ x: x - 22, y: y - 8, width: 44, height: 16 }));
+    const taken = [...this.reserved, ...notes.map(({ x, y }) => ({ x: x - 22, y: y - 8, width: 44, height: 16 }))];
     const screen = { ...this.#screen(), zoom: view.zoom };
     this.captioned = this.captions.layOut(context, layout, screen, options.thumbnailSize, taken);
+    drawWays(context, this, scene);
     drawCaptions(context, layout, { ...this.captioned, notes }, theme.inks);
     drawMarks(context, this, scene);
   }

@@ -11,7 +11,7 @@
  * @typedef {"all" | Polar[]} Region the whole plane, or an outline (empty: no point); ρ = Infinity is on the rim
  */
 
-const SAMPLES = 160;
+const SAMPLES = 200;
 const FARTHEST = 300; // cosh of more overflows soon; it is drawn on the rim long before
 
 /**
@@ -58,15 +58,15 @@ export function height(rhoX, rhoY, theta) {
 }
 
 /**
- * How deep y lies in the region of x: ≥ 0 inside.
+ * How far y lies outside of the region of x: ≤ 0 inside.
  * @param {Rule} rule
  * @param {number} rhoX
  * @param {number} rhoY
  * @param {number} theta
  */
-export function depth(rule, rhoX, rhoY, theta) {
-  if (rule.form === "plane") return height(rhoX, rhoY, theta) - rule.threshold;
-  return rule.eta * halfAperture(rhoX, rule.min_radius) - exteriorAngle(rhoX, rhoY, theta);
+export function margin(rule, rhoX, rhoY, theta) {
+  if (rule.form === "plane") return rule.threshold - height(rhoX, rhoY, theta);
+  return exteriorAngle(rhoX, rhoY, theta) - rule.eta * halfAperture(rhoX, rule.min_radius);
 }
 
 /**
@@ -77,7 +77,7 @@ export function depth(rule, rhoX, rhoY, theta) {
  * @returns {Region}
  */
 export function below(rule, rhoX, far) {
-  if (rhoX === 0) return depth(rule, 0, 1, 0) >= 0 ? "all" : [];
+  if (rhoX === 0) return margin(rule, 0, 1, 0) <= 0 ? "all" : [];
   if (rule.form === "cone" && rule.eta * halfAperture(rhoX, rule.min_radius) >= Math.PI) return "all";
   /** @type {(t: number) => Polar} */
   let edge;
@@ -92,8 +92,8 @@ export function below(rule, rhoX, far) {
     end = Math.atan2(1, Math.sinh(rhoX));
   }
   const side = Array.from({ length: SAMPLES }, (_, i) => {
-    const u = (i / SAMPLES) ** 1.5;
-    return edge(Math.min(FARTHEST, (far * u) / (1 - u)));
+    const u = i / SAMPLES;
+    return edge(Math.min(FARTHEST, 4 * far * u ** 1.5 + (2 * u ** 4) / (1 - u))); // as far as the points, then the rim
   });
   const rim = Array.from({ length: 33 }, (_, i) => ({ rho: Infinity, theta: end * (1 - i / 16) }));
   return [...side, ...rim, ...mirrored(side)];
@@ -136,7 +136,7 @@ export function above(rule, rhoX, far) {
  * @returns {[number, number] | null}
  */
 export function holders(rule, rhoX, rho) {
-  if (rho === 0) return depth(rule, 0, rhoX, 0) >= 0 ? [0, Math.PI] : null;
+  if (rho === 0) return margin(rule, 0, rhoX, 0) <= 0 ? [0, Math.PI] : null;
   // A point at (ρ, θ) entails x where A cos θ − B sin θ ≥ C, by cot φ for cones and by sinh height for planes.
   let [a, b, c] = [Math.cosh(rho), 0, Math.sinh(rho) / Math.tanh(rhoX)];
   if (rule.form === "plane") c += Math.sinh(rule.threshold) / Math.sinh(rhoX);

@@ -8,7 +8,8 @@
 /** Where the largest radius of a collection is drawn; the rest of the unit disk is for points beyond it. */
 export const EDGE = 0.92;
 
-const SPREAD = 0.3; // radians
+const SPREAD = 0.06; // over which crowding is smoothed to each side, as a part of the whole
+const KNOTS = 41;
 
 /**
  * @callback Scale draws a true value; strictly increasing
@@ -19,12 +20,12 @@ const SPREAD = 0.3; // radians
 /**
  * Scale of the picture: half linear, half by quantiles, `max` at EDGE and infinity at 1.
  * @param {number} max largest true radius
- * @param {ArrayLike<number>} quantiles true radii at equal fractions, ascending
+ * @param {ArrayLike<number>} quantiles of true radii, or a sample of them
  * @returns {Scale}
  */
 export function stretched(max, quantiles) {
   const end = max > 0 ? max : 1;
-  const inner = halfAndHalf(end, EDGE, smooth(...crowdKnots(end, quantiles)));
+  const inner = halfAndHalf(end, EDGE, crowding(end, quantiles));
   const slope = (EDGE - inner(end * (1 - 1e-6))) / (end * 1e-6);
   return (r) => (r <= end ? inner(r) : 1 - (1 - EDGE) * Math.exp((slope * (end - r)) / (1 - EDGE)));
 }
@@ -45,25 +46,8 @@ export function poincare(curv) {
  * @returns {Scale}
  */
 export function angleScale(angles) {
-  // Smoothed over ± SPREAD: outlines of regions are drawn under this scale, and every bend in it would show in them.
-  const sample = sampleOf(angles);
-  const xs = Array.from({ length: 33 }, (_, i) => (Math.PI * i) / 32);
-  const raw = xs.map((x) => sample.reduce((sum, a) => sum + Math.max(0, Math.min(1, (x - a) / (2 * SPREAD) + 0.5)), 0));
-  const [low, high] = [raw[0], raw[32]];
-  const shares = high > low ? raw.map((f) => (f - low) / (high - low)) : xs.map((x) => x / Math.PI);
-  const half = halfAndHalf(Math.PI, Math.PI, smooth(xs, shares));
+  const half = halfAndHalf(Math.PI, Math.PI, crowding(Math.PI, sampleOf(angles)));
   return (angle) => (angle < 0 ? -half(-angle) : half(angle));
-}
-
-/**
- * 33 quantiles of absolute values, from a sample of them.
- * @param {ArrayLike<number>} values
- * @returns {Float64Array}
- */
-export function quantilesOf(values) {
-  const sample = sampleOf(values).sort();
-  const found = new Float64Array(sample.length ? 33 : 0);
-  return found.map((_, q) => sample[Math.round((q / 32) * (sample.length - 1))]);
 }
 
 /**
@@ -83,7 +67,7 @@ export function roundSteps(max, count) {
  * Absolute values of at most 2,048 numbers at equal steps.
  * @param {ArrayLike<number>} values
  */
-function sampleOf(values) {
+export function sampleOf(values) {
   const step = Math.max(1, Math.ceil(values.length / 2048));
   return new Float64Array(Math.ceil(values.length / step)).map((_, i) => Math.abs(values[i * step]));
 }
@@ -99,28 +83,26 @@ function halfAndHalf(end, top, crowd) {
 }
 
 /**
- * Knots of the share of values up to one, both columns ascending, the first strictly.
+ * Share of a sample up to a value, from 0 at 0 to 1 at `end`, smoothed: outlines of regions are drawn under the scales,
+ * and every bend in these would show in them.
  * @param {number} end
- * @param {ArrayLike<number>} quantiles
- * @returns {[number[], number[]]}
+ * @param {ArrayLike<number>} sample
+ * @returns {Scale}
  */
-function crowdKnots(end, quantiles) {
-  const xs = [0];
-  const shares = [0];
-  const last = Math.max(1, quantiles.length - 1);
-  for (let i = 0; i < quantiles.length; i++) {
-    const x = Math.min(quantiles[i], end);
-    if (x > xs[xs.length - 1]) {
-      xs.push(x);
-      shares.push(i / last);
-    } else if (xs.length > 1) shares[shares.length - 1] = i / last; // equal quantiles share a knot
-  }
-  if (xs[xs.length - 1] < end) {
-    xs.push(end);
-    shares.push(1);
-  }
-  shares[shares.length - 1] = 1;
-  return [xs, shares];
+function crowding(end, sample) {
+  const xs = Array.from({ length: KNOTS }, (_, i) => (end * i) / (KNOTS - 1));
+  const counts = xs.map((x) => {
+    let sum = 0;
+    for (let k = 0; k < sample.length; k++) sum += clamped((x - sample[k]) / (2 * SPREAD * end) + 0.5);
+    return sum;
+  });
+  const [low, high] = [counts[0], counts[KNOTS - 1]];
+  return smooth(xs, counts.map((count, i) => (high > low ? (count - low) / (high - low) : i / (KNOTS - 1))));
+}
+
+/** @param {number} value */
+function clamped(value) {
+  return Math.max(0, Math.min(1, value));
 }
 
 /**

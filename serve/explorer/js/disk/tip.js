@@ -6,16 +6,17 @@ import { distance } from "./plane.js";
 /**
  * Caption, true numbers and picture of a row.
  * @param {import("./picture.js").Scene} scene
- * @param {import("./picture.js").Picture} picture
+ * @param {import("./picture.js").Picture} screen
  * @param {import("./captions.js").Captions} captions
  * @param {number} row
  */
-export function tip({ layout }, picture, captions, row) {
+export function tip({ layout }, screen, captions, row) {
   if (!layout) return null;
   const { map, focus } = layout;
   const key = map.key[row];
-  const [x, y] = picture.at(row);
-  const lines = [`r = ${rounded(map.radius[row])} · ${map.header.modalities[map.modality[row]]}`];
+  const [x, y] = screen.at(row);
+  const modality = map.header.modalities[map.modality[row]];
+  const lines = [`r = ${rounded(map.radius[row])} · ${modality === "image" ? "picture" : modality}`];
   const member = layout.member(row);
   if (focus && member) {
     const { of, rule, target } = focus.header;
@@ -28,8 +29,8 @@ export function tip({ layout }, picture, captions, row) {
       lines.push(`${below ? "entailed by the focus" : "not entailed by it"}, margin ${signed(member.below)}`);
     }
   }
-  const image = map.header.modalities[map.modality[row]] === "image";
-  return { x, y, caption: captions.text(key) || "…", lines, picture: image ? captions.pictures.get(key) : null };
+  const picture = modality === "image" ? captions.pictures.get(key) : null;
+  return { x, y, caption: captions.text(key) || "…", lines, picture };
 }
 
 /** @param {number} value */
