@@ -44,7 +44,7 @@ from serve.errors import InvalidImage, InvalidRequest, LimitExceeded
 from serve.explore import Explorer
 from serve.inference.batching import Input
 from serve.inference.engine import Engine
-from serve.inputs.data_uri import is_picture, refuse_picture
+from serve.inputs.data_uri import is_image, refuse_image
 from serve.inputs.fetch import Fetcher
 from serve.inputs.images import decode, is_url, open_images
 from serve.inputs.originals import read_original
@@ -74,8 +74,8 @@ class Embedded(NamedTuple):
 class Service:
     """One engine and one store behind the limits of the settings; `since` is when the engine was loaded, in Unix time.
 
-    `pictures` are the threads that decode and resize: as many as there are cores, so that only so many pictures are in
-    memory as pixels, and Pillow lets go of the interpreter lock meanwhile. Without `thumbnails` none are made.
+    `image_threads` decode and resize: as many as there are cores, so that only so many images are in memory as pixels,
+    and Pillow lets go of the interpreter lock meanwhile. Without `thumbnails` none are made.
     """
 
     settings: Settings
@@ -83,7 +83,7 @@ class Service:
     store: VectorStore
     metrics: Metrics
     fetcher: Fetcher
-    pictures: Executor
+    image_threads: Executor
     explorer: Explorer
     thumbnails: ThumbnailStore | None = None
     since: int = field(default_factory=lambda: int(time.time()))
@@ -170,12 +170,12 @@ class Service:
         thumbnails: dict[int, Thumbnail] = {}
         for i, item in enumerate(items):
             match item:
-                case str() if is_picture(item):
+                case str() if is_image(item):
                     images[i], modality[i] = item, "image"
                 case str():
                     texts[i] = item
                 case TextItem():
-                    texts[i] = refuse_picture(item.text)
+                    texts[i] = refuse_image(item.text)
                 case ImageItem():
                     images[i], modality[i] = item.image, "image"
                 case Upload():
@@ -318,8 +318,8 @@ class Service:
             raise LimitExceeded(
                 "the number of labels times templates", len(labels) * len(templates), limit, "max_labels"
             )
-        if any(map(is_picture, labels)):
-            raise InvalidImage("a label is a picture; labels are texts, and pictures go into inputs")
+        if any(map(is_image, labels)):
+            raise InvalidImage("a label is an image; labels are texts, and images go into inputs")
         texts = prompts(labels, templates)
         self._check_texts(texts)
         given = await self.embed_inputs(inputs, collection)
@@ -380,7 +380,7 @@ class Service:
         if point_id not in places:
             return None
         read = partial(read_original, root, places[point_id], self.settings)
-        return await asyncio.get_running_loop().run_in_executor(self.pictures, read)
+        return await asyncio.get_running_loop().run_in_executor(self.image_threads, read)
 
     async def with_thumbnail(self, name: str, ids: Sequence[str]) -> set[str]:
         """Return which of some points have a thumbnail."""
@@ -412,13 +412,13 @@ class Service:
     async def _prepared(
         self, values: Sequence[str | bytes], thumbnail_side: int
     ) -> list[tuple[Input, Thumbnail | None]]:
-        """Decode and resize pictures, and fetch those given by URL where that is allowed."""
+        """Decode and resize images, and fetch those given by URL where that is allowed."""
         with self.metrics.preprocessing("image"), recorded("pre"):
             files = [
                 await self.fetcher.fetch(value) if isinstance(value, str) and is_url(value) else value
                 for value in values
             ]
-            run = partial(asyncio.get_running_loop().run_in_executor, self.pictures)
+            run = partial(asyncio.get_running_loop().run_in_executor, self.image_threads)
             opened = await run(open_images, files, self.settings)
             tasks = [run(self._image, image, thumbnail_side) for image in opened]
             try:

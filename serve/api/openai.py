@@ -14,7 +14,7 @@ from serve.api.deps import ServiceDep
 from serve.api.models import require_model
 from serve.coordinates import Coordinates, coordinates, radii
 from serve.errors import InvalidRequest
-from serve.inputs.data_uri import is_picture
+from serve.inputs.data_uri import is_image
 from serve.schemas.fields import WHOLE, Flag, Schema, limits
 from serve.schemas.items import ImageItem, Item, JinaItem
 
@@ -119,7 +119,7 @@ async def embeddings(request: EmbeddingsRequest, service: ServiceDep) -> Respons
     if request.normalized:
         raise InvalidRequest("normalized: the length of a point tells how specific it is and is never removed")
     items: list[Item] = [
-        ImageItem(image=item) if isinstance(item, str) and (request.modality == "image" or is_picture(item)) else item
+        ImageItem(image=item) if isinstance(item, str) and (request.modality == "image" or is_image(item)) else item
         for item in request.input
     ]
     x, _, tokens, _ = await service.embed_inputs(items, "default")

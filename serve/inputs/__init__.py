@@ -1,1 +1,1 @@
-"""Pictures of clients, from the string or the URL to pixels, without trusting anything about them."""
+"""Images of clients, from the string or the URL to pixels, without trusting anything about them."""

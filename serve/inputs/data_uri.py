@@ -1,4 +1,4 @@
-"""Pictures written as text: base64 and data URIs, as people's programs write them, and plain strings that are such."""
+"""Images written as text: base64 and data URIs, as people's programs write them, and plain strings that are such."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BEGIN = re.compile(r"data:(?=image/|image;|\s*image/[\w.+-]+\s*;|[\w.+-]+/[\w.+
 _UNSEEN = string.whitespace + "\ufeff\u200b"
 """Characters that files and web pages put before a text: byte-order marks and spaces without width among them."""
 _AROUND = re.compile(r"""b?["']|base64[,:]\s*""")
-"""Wrappings of pictures written as text that from_base64 names in its message."""
+"""Wrappings of images written as text that from_base64 names in its message."""
 _HEAD = re.compile(r'data:\s*(?P<type>[^;,\s]*)\s*(?P<parameters>(?:;(?:[^;,"]|"[^"]*")*)*),', re.IGNORECASE)
 _HEAD_CHARS = 4096
 _KIND_CHARS = 512
@@ -24,15 +24,15 @@ _TO_STANDARD = str.maketrans("-_", "+/")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+=*\s*")
 _STRANGE = re.compile(r"[^A-Za-z0-9+/=]")
 _SHORTEST = 44
-"""Characters of base64 of the smallest picture there can be."""
+"""Characters of base64 of the smallest image there can be."""
 _BEGINNINGS = (
     *("/9j/", "_9j_", "iVBORw0KGgo", "R0lGOD", "UklGR", "Qk", "SUkq", "SUkr", "TU0AK", "AAAA", "AAABAA", "/woAAA"),
     *("_woAAA", "PHN2Zy", "PD94bW", "JVBERi0"),
 )
 
 _KINDS = (
-    (re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.DOTALL), "a picture"),
-    (re.compile(rb"BM....\0\0\0\0..\0\0[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), "a picture"),
+    (re.compile(rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.DOTALL), "an image"),
+    (re.compile(rb"BM....\0\0\0\0..\0\0[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), "an image"),
     (re.compile(rb"II\*\0|MM\0\*|II\+\0|MM\0\+"), "TIFF"),
     (re.compile(rb"....ftypavi[fs]", re.DOTALL), "AVIF"),
     (re.compile(rb"....ftyp(?:hei|hev|mif1|msf1)", re.DOTALL), "HEIC"),
@@ -49,12 +49,12 @@ _KINDS = (
 
 
 def kind_of(data: bytes) -> str | None:
-    """Return the format that bytes begin as: one of pictures that is not read, or "a picture", or None."""
+    """Return the format that bytes begin as: one of images that is not read, or "an image", or None."""
     return next((name for pattern, name in _KINDS if pattern.match(data[:1024])), None)
 
 
-def is_picture(text: str) -> bool:
-    """Tell whether a plain string is no text but a picture: a data URI of one, or the base64 of a picture's file.
+def is_image(text: str) -> bool:
+    """Tell whether a plain string is no text but an image: a data URI of one, or the base64 of an image's file.
 
     Raises:
         InvalidImage: it is a data URI of something else.
@@ -65,26 +65,26 @@ def is_picture(text: str) -> bool:
         kind = re.split("[;,]", bare[5:], maxsplit=1)[0].strip().lower()
         if kind.partition("/")[0] != "image":
             raise InvalidImage(
-                f"a data URI of {_named(kind)} is neither a text nor a picture: a picture reads "
+                f"a data URI of {_named(kind)} is neither a text nor an image: an image reads "
                 "data:image/png;base64,... (or another image type), and a text is sent as it is"
             )
         return True
-    return _is_base64_of_picture(bare)
+    return _is_base64_of_image(bare)
 
 
-def refuse_picture(text: str) -> str:
-    """Return a text, unless it is a picture.
+def refuse_image(text: str) -> str:
+    """Return a text, unless it is an image.
 
     Raises:
-        InvalidImage: it is a data URI, or the base64 of a picture's file.
+        InvalidImage: it is a data URI, or the base64 of an image's file.
     """
-    if is_picture(text):
-        raise InvalidImage('what is sent as "text" is a picture: send it as {"image": ...}')
+    if is_image(text):
+        raise InvalidImage('what is sent as "text" is an image: send it as {"image": ...}')
     return text
 
 
 def base64_of(value: str) -> str | bytes:
-    """Return the base64 of a picture that is given as such, or as a data URI; of one without base64 the bytes.
+    """Return the base64 of an image that is given as such, or as a data URI; of one without base64 the bytes.
 
     Raises:
         InvalidImage: a data URI of something else, or one that does not read as one.
@@ -98,13 +98,13 @@ def base64_of(value: str) -> str | bytes:
     kind = head["type"].lower()
     if not (kind.partition("/")[0] == "image" or kind in _ANY_BYTES) or kind.startswith("image/svg"):
         raise InvalidImage(
-            f"a data URI of {_named(kind)} is no picture that can be read; one reads data:image/png;base64,... "
+            f"a data URI of {_named(kind)} is no image that can be read; one reads data:image/png;base64,... "
             "(or another image type)"
         )
     content = value[head.end() :]
     if not content:
         raise InvalidImage("a data URI has nothing after its comma")
-    if _is_base64_of_picture(content):  # also where the URI does not say that it is
+    if _is_base64_of_image(content):  # also where the URI does not say that it is
         return content
     if not re.search(r";\s*base64\s*$", head["parameters"], re.IGNORECASE):
         return unquote_to_bytes(content)
@@ -142,7 +142,7 @@ def _wrapping(value: str) -> str:
     return ""
 
 
-def _is_base64_of_picture(text: str) -> bool:
+def _is_base64_of_image(text: str) -> bool:
     start = text[:_HEAD_CHARS].lstrip(_UNSEEN)
     start = start.rstrip(_UNSEEN + "'\"")  # of what stands in quotes
     if len(start) < _SHORTEST or not start.startswith(_BEGINNINGS) or not _BASE64.fullmatch(start):

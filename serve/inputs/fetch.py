@@ -1,4 +1,4 @@
-"""Pictures from URLs: only from hosts the operator named, and only from public addresses.
+"""Images from URLs: only from hosts the operator named, and only from public addresses.
 
 A server that fetches what clients name can be turned against its own network. So each hop checks scheme, host and port
 before it looks the name up, looks it up once, checks every address, and connects to the addresses it checked: a name

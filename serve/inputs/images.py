@@ -1,4 +1,4 @@
-"""From the string a client sent to a picture, without trusting anything about it."""
+"""From the string a client sent to an image, without trusting anything about it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def is_url(value: str) -> bool:
-    """Whether a picture is given by its address."""
+    """Whether an image is given by its address."""
     return _URL.match(value) is not None
 
 
 def open_images(values: Sequence[str | bytes], settings: Settings) -> list[Image.Image]:
-    """Read the headers of pictures given as base64, data URIs or files; nothing is decoded yet.
+    """Read the headers of images given as base64, data URIs or files; nothing is decoded yet.
 
     Raises:
         InvalidImage: not base64, a URL, or another format.
@@ -42,7 +42,7 @@ def open_images(values: Sequence[str | bytes], settings: Settings) -> list[Image
 
 
 def decode(image: Image.Image) -> Image.Image:
-    """Decode a picture of `open_images`: RGB, first frame, turned upright, transparency on white.
+    """Decode an image of `open_images`: RGB, first frame, turned upright, transparency on white.
 
     Raises:
         InvalidImage: it is damaged.
@@ -85,7 +85,7 @@ def _open(data: bytes, settings: Settings) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         kind = kind_of(data)
-        begins = "" if kind in (None, "a picture") else f" (it begins as {kind} does)"
+        begins = "" if kind in (None, "an image") else f" (it begins as {kind} does)"
         raise InvalidImage(f"an image is of an unknown format or damaged{begins}; {_NAMES} are read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         # Pillow's own limit, above any that ours can be set to.

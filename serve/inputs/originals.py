@@ -30,7 +30,7 @@ def read_original(root: Path, original: Original, settings: Settings) -> bytes |
         settings: the limits of images.
 
     Raises:
-        InvalidImage: the file is no picture of a known format, or damaged.
+        InvalidImage: the file is no image of a known format, or damaged.
         LimitExceeded: it is too large, in bytes or in pixels, or too elongated.
     """
     data = _read(root, original, settings.max_image_bytes)

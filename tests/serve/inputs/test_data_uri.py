@@ -8,7 +8,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from serve.errors import InvalidImage
-from serve.inputs.data_uri import base64_of, from_base64, is_picture, kind_of
+from serve.inputs.data_uri import base64_of, from_base64, is_image, kind_of
 from serve.settings import Settings
 from tests.support.serving import BLUE, GREEN, RED, WHITE, app_at, assert_error, colours, encoded, quadrants, text_point
 
@@ -173,7 +173,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("string", OTHERS)
 def test_other_data_uris_are_refused_by_name(client, string):
-    parts = (f"a data URI of {OTHERS[string].strip(chr(39))} is neither a text nor a picture", "data:image/png;base64,")
+    parts = (f"a data URI of {OTHERS[string].strip(chr(39))} is neither a text nor an image", "data:image/png;base64,")
     for path, body in (
         ("/embed", {"inputs": ["a", string]}),
         ("/retrieve", {"query": {"text": string}}),
@@ -192,13 +192,13 @@ def test_what_is_said_to_be_a_text_is_not_embedded_as_one(client, string):
         client.put("/collections/texts/points", json={"points": [{"id": "a", "text": string}]}),
     ]
     for response in answers:
-        assert_error(response, 422, "invalid_image", 'what is sent as "text" is a picture: send it as {"image": ...}')
+        assert_error(response, 422, "invalid_image", 'what is sent as "text" is an image: send it as {"image": ...}')
 
 
 @pytest.mark.parametrize("labels", [{"labels": ["a", URI]}, {"taxonomy": [[URI, "a"]]}], ids=["labels", "taxonomy"])
 def test_a_label_that_is_a_picture_is_refused(client, labels):
     response = client.post("/classify", json={"inputs": ["a"], **labels})
-    assert_error(response, 422, "invalid_image", "a label is a picture; labels are texts")
+    assert_error(response, 422, "invalid_image", "a label is an image; labels are texts")
 
 
 SVG, XML = (
@@ -206,9 +206,9 @@ SVG, XML = (
     '<?xml version="1.0" encoding="UTF-8" standalone="no"?>',
 )
 REFUSED = {
-    "SVG": ("data:image/svg+xml;base64,PHN2Zy8+", "a data URI of image/svg+xml is no picture that can be read"),
-    "SVG as text": ("data:image/svg+xml;utf8,<svg/>", "a data URI of image/svg+xml is no picture"),
-    "PDF": ("data:application/pdf;base64,JVBERi0=", "a data URI of application/pdf is no picture"),
+    "SVG": ("data:image/svg+xml;base64,PHN2Zy8+", "a data URI of image/svg+xml is no image that can be read"),
+    "SVG as text": ("data:image/svg+xml;utf8,<svg/>", "a data URI of image/svg+xml is no image"),
+    "PDF": ("data:application/pdf;base64,JVBERi0=", "a data URI of application/pdf is no image"),
     "no comma": (f"data:image/png;base64{PNG}", "a data URI of an image reads data:image/png;base64,..."),
     "nothing in it": ("data:image/png;base64,", "a data URI has nothing after its comma"),
     "nothing": ("", "an image is empty: it has 0 bytes"),
@@ -346,5 +346,5 @@ def test_a_head_of_a_megabyte_takes_no_time():
         " " * 2**20 + "data:image/png;base64,AA",
         "/9j/" * 2**18,
     ):
-        is_picture(text)
+        is_image(text)
         assert kind_of(text.encode()) is None
