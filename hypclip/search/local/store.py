@@ -45,9 +45,7 @@ _FEW = 16
 """Where fewer than one row in so many is wanted, all of these are measured and nothing is scanned."""
 _MOST = 4
 """Cells are used where at least one point in so many is wanted."""
-_ATTEMPTS = 3
-_TIED = 1e-12
-_REBUILD_SHARE = 0.25
+_ATTEMPTS, _TIED, _REBUILD_SHARE = 3, 1e-12, 0.25
 
 T = TypeVar("T")
 
