@@ -61,7 +61,7 @@ def fresh(page: Any) -> None:
     page.mouse.move(1, 1)
     page.evaluate(
         """async () => {
-          disk.setMap(map); disk.home();
+          disk.setFocus(null); disk.setMap(map); disk.home();
           disk.setOptions({ trueScale: false, thumbnails: true, thumbnailSize: 48, labels: true });
           disk.setMarks({ selected: null, hovered: null, query: null, set: null, path: [] });
           await settle();
@@ -286,6 +286,25 @@ def test_captions_do_not_overlap_and_begin_with_the_most_general(page: Any, view
         page.evaluate("disk.setOptions({ thumbnails: false })")
         page.evaluate("settle()")
         assert page.evaluate("disk.picture.captioned.pictures.length") == 0
+
+
+def test_a_set_dims_the_other_points_and_takes_their_captions(page: Any) -> None:
+    members = [row for row in range(len(MADE.radius)) if row % 3 == 0]
+    page.evaluate("(keys) => disk.setMarks({ set: new Set(keys) })", members)
+    page.evaluate("settle()")
+    page.evaluate("settle()")
+    captioned = page.evaluate("Object.values(disk.picture.captioned).flat().map(({ row }) => row)")
+    assert len(captioned) > 20
+    assert all(row % 3 == 0 for row in captioned)
+
+
+def test_another_state_of_a_collection_keeps_the_focus(page: Any) -> None:
+    page.evaluate("turn", "name")
+    before = page.evaluate("spots()")
+    page.evaluate("(disk.setMap({ ...map }), settle())")
+    assert page.evaluate("spots()") == before
+    page.evaluate("(disk.setMap({ ...map, header: { ...map.header, collection: 'other' } }), settle())")
+    assert page.evaluate("spots()") != before
 
 
 def test_more_labels_as_one_zooms(page: Any) -> None:

@@ -132,25 +132,26 @@ export class Captions {
    * Choose the rows to be captioned, most general first, and those to be drawn as pictures.
    * @param {import("./layout.js").Layout} layout
    * @param {Uint8Array | null} visible
+   * @param {Uint8Array} group by row: the dim ones are left out
    * @param {Screen} screen
    * @param {import("./controls.js").Options} options
    * @typedef {{sx: Float32Array, sy: Float32Array, width: number, height: number, zoom: number}} Screen
    */
-  choose(layout, visible, { sx, sy, width, height }, { labels, thumbnails, thumbnailSize: size }) {
+  choose(layout, visible, group, { sx, sy, width, height }, { labels, thumbnails, thumbnailSize: size }) {
     const { modality, header } = layout.map;
     const [text, image] = ["text", "image"].map((name) => header.modalities.indexOf(name));
-    const shown = layout.byRadius.filter((r) => !visible || visible[r] !== 0);
+    const shown = layout.byRadius.filter((r) => (!visible || visible[r] !== 0) && group[r] !== GROUP.dim);
     this.labelRows = [];
     this.pictureRows = [];
     if (labels) {
       const named = layout.focus
-        ? [[layout.self], ...NAMED.map((g) => shown.filter((r) => layout.group[r] === g))].flatMap((rows) => [...rows])
+        ? [[layout.self], ...NAMED.map((g) => shown.filter((r) => group[r] === g))].flatMap((rows) => [...rows])
         : shown.filter((r) => modality[r] === text);
       const grid = { width, height, columns: 44, lines: LINE + 2, limit: BATCH };
       this.labelRows = firstPerCell(named.length ? named : shown, sx, sy, grid);
     }
     if (thumbnails && image >= 0) {
-      const drawn = [...shown.filter((r) => modality[r] === image && !(layout.focus && layout.group[r] === GROUP.dim))];
+      const drawn = [...shown.filter((r) => modality[r] === image)];
       const half = size / 2; // a cell whose first picture has no room may have it for another
       if (drawn.includes(layout.self)) drawn.unshift(layout.self);
       this.pictureRows = firstPerCell(drawn, sx, sy, { width, height, columns: half, lines: half, limit: BATCH });

@@ -40,9 +40,8 @@ export class Controls {
    */
   constructor(host, actions, options) {
     this.bar = element("div", "disk-controls");
-    this.bar.setAttribute("role", "toolbar");
+    this.bar.setAttribute("role", "group");
     this.bar.setAttribute("aria-label", "Disk");
-    this.bar.setAttribute("aria-orientation", "vertical");
     this.#button("home", "Back to the whole disk (0)", actions.home);
     this.#button("closer", "Zoom in (+)", () => actions.zoom(1.4));
     this.#button("wider", "Zoom out (-)", () => actions.zoom(1 / 1.4));

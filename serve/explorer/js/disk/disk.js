@@ -39,8 +39,8 @@ import { Turning } from "./turning.js";
 
 const [LEAST_ZOOM, MOST_ZOOM] = [0.6, 60];
 const HELD = 0.98; // how far out the pointer can hold the disk
-const NAME = "Disk of the collection. Arrow keys go to the nearest point in a direction, Space selects it, "
-  + "Enter opens it, plus and minus zoom, 0 shows the whole disk, Escape clears.";
+const NAME = "Disk of the collection: arrow keys go to the next point, Space selects it, Enter opens it, "
+  + "plus and minus zoom, 0 shows the whole disk, Escape clears.";
 /** @type {Record<string, [number, number]>} */
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -76,6 +76,7 @@ export class Disk {
     this.#scene = {
       layout: null,
       view: whole(),
+      group: new Uint8Array(0),
       looks: new Looks(new Uint8Array(0), new Uint8Array(0), null),
       visible: null,
       figures: null,
@@ -114,18 +115,16 @@ export class Disk {
   }
 
   /**
-   * Show a collection.
+   * Show a collection. Another state of the same one keeps view and focus; what is visible is to be set again.
    * @param {MapData} map
    */
   setMap(map) {
     const scene = this.#scene;
     const same = scene.layout?.map.header.collection === map.header.collection;
     if (!same) this.captions.clear();
-    scene.view = !same ? whole() : scene.layout?.focus ? this.#mapView : scene.view;
-    scene.layout = new Layout(map, scene.options.trueScale);
-    scene.visible = null;
-    scene.cursor = -1;
-    scene.figures = null;
+    if (!same) scene.view = whole();
+    scene.layout = new Layout(map, scene.options.trueScale, same ? scene.layout?.focus : null);
+    Object.assign(scene, { visible: null, cursor: -1, strength: 1, figures: figures(scene.layout) });
     this.#turning = null;
     const numbers = shapesOf(map.header.modalities);
     this.#shapes = map.modality.map((m) => numbers[m] ?? 2);
@@ -242,7 +241,8 @@ export class Disk {
     const { layout, visible, marks } = this.#scene;
     if (!layout) return;
     this.#grid = null;
-    this.#scene.looks = new Looks(layout.groups(marks.set), this.#shapes, layout.shown(visible));
+    this.#scene.group = layout.groups(marks.set);
+    this.#scene.looks = new Looks(this.#scene.group, this.#shapes, layout.shown(visible));
     this.controls.explain(layout, this.#lassoing);
   }
 
@@ -347,7 +347,6 @@ export class Disk {
         this.#held = translate(this.#inDisk(from), [-a[0], -a[1]]);
       },
       drag: (to) => this.#look({ a: translationBetween(this.#held, this.#inDisk(to)), zoom: scene.view.zoom }),
-      release: () => this.frames.request(false),
       zoom: (factor) => this.#zoom(factor),
       hover: (at) => this.#point(at && !this.#turning ? this.#nearby().at(...at) : -1, false),
       click: (at) => {

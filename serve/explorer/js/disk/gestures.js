@@ -9,7 +9,6 @@ const TWICE = 380; // milliseconds between the clicks of a double click
  * @property {() => boolean} lassoing whether the lasso tool is on
  * @property {(from: Place) => void} grab
  * @property {(to: Place) => void} drag
- * @property {() => void} release
  * @property {(factor: number) => void} zoom
  * @property {(at: Place | null) => void} hover
  * @property {(at: Place) => void} click
@@ -119,8 +118,7 @@ export class Gestures {
     this.start = null;
     this.outline = null;
     if (moved && outline) this.meanings.lasso(meant && outline.length > 2 ? outline : [], true);
-    else if (moved) this.meanings.release();
-    else if (meant && start) this.#click(start, event.timeStamp);
+    else if (meant && start && !moved) this.#click(start, event.timeStamp);
   }
 
   /**

@@ -27,8 +27,9 @@ export class Layout {
   /**
    * @param {MapData} map
    * @param {boolean} trueScale
+   * @param {FocusData | null} [focus]
    */
-  constructor(map, trueScale) {
+  constructor(map, trueScale, focus = null) {
     const count = map.key.length;
     this.map = map;
     /** @type {FocusData | null} */
@@ -52,7 +53,7 @@ export class Layout {
     this.drawn = { radius: new Float64Array(count), angle: new Float64Array(count) };
     this.from = { radius: new Float64Array(count), angle: new Float64Array(count) };
     this.to = { radius: new Float64Array(count), angle: new Float64Array(count) };
-    this.#scales();
+    this.setFocus(focus);
     this.aim();
     this.step(1);
   }

@@ -1,4 +1,4 @@
-/** Marks: ways and the root, which lie under the captions; foci, set, selection, cursor and lasso, which lie over them. */
+/** Marks: ways and the root, which lie under the captions; foci, set, selection, cursor and lasso over them. */
 
 import { drawRing, drawStar, drawWay, onScreen } from "./draw.js";
 

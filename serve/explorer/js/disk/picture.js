@@ -11,6 +11,7 @@ const SHARP = 2; // most pixels per CSS pixel
  * @typedef {object} Scene
  * @property {import("./layout.js").Layout | null} layout
  * @property {import("./points.js").View} view
+ * @property {Uint8Array} group by row of the map, see GROUP of layout.js
  * @property {import("./points.js").Looks} looks
  * @property {Uint8Array | null} visible
  * @property {import("./draw.js").Figures | null} figures
@@ -91,7 +92,8 @@ export class Picture {
     drawBackdrop(under, this.frame, view, layout, figures, theme.inks, strength);
     this.#points(scene, ratio ?? (moving ? 1 : SHARP)); // pixels of their own edges: halves smooth them when still
     if (layout && !moving) {
-      this.captions.choose(layout, layout.shown(scene.visible), { ...this.#screen(), zoom: view.zoom }, scene.options);
+      const screen = { ...this.#screen(), zoom: view.zoom };
+      this.captions.choose(layout, layout.shown(scene.visible), scene.group, screen, scene.options);
     }
     this.drawOverlay(scene, ratio ?? (moving ? 1 : full));
   }
