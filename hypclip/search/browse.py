@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from hypclip.errors import InputError
 from hypclip.search.checks import check_page
 from hypclip.search.given import shown
-from hypclip.search.where import ANYTHING, Modality, Scalar, Where, is_number
+from hypclip.search.where import ANYTHING, Modality, Scalar, Where
 
 Order = Literal["id", "radius"]
 """Order of a listing: by id, or most general first."""
@@ -171,23 +171,35 @@ class FieldCounter:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._values: dict[str, Counter[tuple[bool, Scalar]] | None] = {}
-        self._bounds: dict[str, tuple[float, float]] = {}
+        self._bounds: dict[str, tuple[float | int, float | int]] = {}
 
-    def add(self, metadata: Mapping[str, Any]) -> None:
-        """Count one point."""
-        for name, value in metadata.items():
-            self._counts[name] += 1
+    def add(self, metadata: Iterable[Mapping[str, Any]]) -> None:
+        """Count some points."""
+        columns: dict[str, list[Any]] = {}
+        for one in metadata:
+            for name, value in one.items():
+                columns.setdefault(name, []).append(value)
+        for name, column in columns.items():
+            self._counts[name] += len(column)
+            self._count(name, column)
+
+    def _count(self, name: str, column: list[Any]) -> None:
+        """Count the values of a field, those of lists once a point; objects are nothing that a filter compares."""
+        scalars = [value for value in column if not isinstance(value, list | dict)]
+        for value in column:
+            if isinstance(value, list):
+                scalars += {(isinstance(v, bool), v): v for v in value if not isinstance(v, list | dict)}.values()
+        truths, plain = [v for v in scalars if isinstance(v, bool)], [v for v in scalars if not isinstance(v, bool)]
+        if numbers := [v for v in plain if isinstance(v, int | float)]:
+            low, high = self._bounds.get(name, (numbers[0], numbers[0]))
+            self._bounds[name] = min(low, *numbers), max(high, *numbers)
+        values = self._values.setdefault(name, Counter())
+        if values is not None:
             # With whether it is a truth value, which 1 is not.
-            plain = {(isinstance(v, bool), v) for v in _scalars(value)}
-            for is_truth, number in plain:
-                if not is_truth and is_number(number):
-                    low, high = self._bounds.get(name, (number, number))
-                    self._bounds[name] = min(low, number), max(high, number)
-            values = self._values.setdefault(name, Counter())
-            if values is not None:
-                values.update(plain)
-                if len(values) > _MAX_DISTINCT:
-                    self._values[name] = None
+            for is_truth, some in ((False, plain), (True, truths)):
+                values.update({(is_truth, value): count for value, count in Counter(some).items()})
+            if len(values) > _MAX_DISTINCT:
+                self._values[name] = None
 
     def summaries(self) -> list[FieldSummary]:
         """Return what was counted."""
@@ -205,9 +217,3 @@ class FieldCounter:
         ]
         short.sort(key=lambda pair: (-pair[1], str(pair[0])))
         return FieldSummary(name, count, short[:MAX_VALUES_LISTED], len(values), low, high)
-
-
-def _scalars(value: Any) -> list[Scalar]:
-    """Return what a filter compares: the value, or the elements of a list; nothing of objects."""
-    inner = value if isinstance(value, list) else [value]
-    return [each for each in inner if not isinstance(each, list | dict)]

@@ -34,6 +34,9 @@ def test_samples_come_in_order_with_their_files_and_their_shard(tmp_path):
     assert [sample["__key__"] for sample in samples] == ["b", "a", "c", "dir.1/d", "e"]
     assert {sample["__url__"] for sample in samples} == {str(path)}
     assert [sample["txt"] for sample in samples if "txt" in sample] == [b"x", b"y", b"z", b"w"]
+    for sample in samples:
+        for extension, start in sample["__starts__"].items():
+            assert path.read_bytes()[start:].startswith(sample[extension])
     assert (samples[2]["json"], samples[2]["jpg"]) == (b"{}", SMALL)
 
 

@@ -112,8 +112,7 @@ class LocalBrowser:
         sample, counter = keys[::every], FieldCounter()
         for start in range(0, len(sample), _STEPS[1]):
             found = self._database.labels(sample[start : start + _STEPS[1]].tolist())
-            for point_id, text in found.values():
-                counter.add(self._database.metadata(point_id, text))
+            counter.add(self._database.metadata(point_id, text) for point_id, text in found.values())
         return Fields(counter.summaries(), len(sample) if every > 1 else None)
 
     def _by_id(self, snapshot: Snapshot, masks: list[Mask | None], after: str | None, k: int) -> list[Listed] | None:

@@ -124,9 +124,10 @@ class QdrantBrowser:
 
     def _describe(self) -> Fields:
         counter, looked_at = FieldCounter(), 0
-        for point in islice(self._scroll(ANYTHING, None), MAX_SAMPLE):
-            counter.add(point.metadata)
-            looked_at += 1
+        points = islice(self._scroll(ANYTHING, None), MAX_SAMPLE)
+        while block := list(islice(points, _ROWS)):
+            counter.add(point.metadata for point in block)
+            looked_at += len(block)
         whole = looked_at < MAX_SAMPLE or self._count(ANYTHING) <= looked_at
         return Fields(counter.summaries(), None if whole else looked_at)
 
