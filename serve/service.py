@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -75,7 +76,8 @@ class Service:
     """One engine and one store behind the limits of the settings; `since` is when the engine was loaded, in Unix time.
 
     `image_threads` decode and resize: as many as there are cores, so that only so many images are in memory as pixels,
-    and Pillow lets go of the interpreter lock meanwhile. Without `thumbnails` none are made.
+    and Pillow lets go of the interpreter lock meanwhile. Without `thumbnails` none are made; with them one request
+    writes at a time, or the point of one could meet the thumbnail of another.
     """
 
     settings: Settings
@@ -86,6 +88,7 @@ class Service:
     image_threads: Executor
     explorer: Explorer
     thumbnails: ThumbnailStore | None = None
+    writing: threading.Lock = field(default_factory=threading.Lock)
     since: int = field(default_factory=lambda: int(time.time()))
 
     def with_engine(self, engine: Engine) -> Service:
@@ -394,18 +397,21 @@ class Service:
         if self.thumbnails is None:
             self.store.upsert(name, points)
             return
-        self.thumbnails.put(name, thumbnails)
-        try:
-            self.store.upsert(name, points)
-        except BaseException:
-            # Whatever is there now must not be shown as what it would have become.
-            self.thumbnails.delete(name, points.ids)
-            raise
+        with self.writing:
+            self.thumbnails.put(name, thumbnails)
+            try:
+                self.store.upsert(name, points)
+            except BaseException:
+                # Whatever is there now must not be shown as what it would have become.
+                self.thumbnails.delete(name, points.ids)
+                raise
 
     def _delete(self, name: str, ids: Sequence[str]) -> int:
         """Remove points, and after them their thumbnails."""
-        count = self.store.delete(name, ids)
-        if self.thumbnails is not None:
+        if self.thumbnails is None:
+            return self.store.delete(name, ids)
+        with self.writing:
+            count = self.store.delete(name, ids)
             self.thumbnails.delete(name, ids)
         return count
 

@@ -77,8 +77,9 @@ def make_thumbnail(image: Image.Image, side: int = SIDE) -> Thumbnail:
         image: as `to_rgb` returns it.
         side: the longest side in pixels, at least 1.
     """
-    small = image.copy()
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    scale = min(1.0, side / max(image.size))
+    width, height = (max(1, round(scale * length)) for length in image.size)
+    small = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     file = io.BytesIO()
     # Nothing of the image but its pixels: no profile, no tags.
     small.save(file, "WEBP", quality=_QUALITY, method=4, exif=b"", icc_profile=b"", xmp=b"")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import pytest
@@ -16,7 +19,7 @@ from hypclip.search import LocalStore
 from hypclip.search.thumbnails import FILE, Original, Thumbnail, ThumbnailFile
 from serve.app import create_app
 from serve.settings import Settings
-from tests.support.serving import GREEN, RED, FakeEngine, app_at, assert_error, encoded, quadrants
+from tests.support.serving import GREEN, RED, FakeEngine, app_at, assert_error, corners, encoded, quadrants
 
 HOSTILE = ["../../x", "a/b", "a%2Fb", "a\nb", "\u202eabc", "x" * 512, "0001/image", "x/thumbnail", "a\0b", "%"]
 PATH = "/collections/default"
@@ -155,6 +158,23 @@ def test_a_write_that_fails_leaves_no_thumbnail_of_what_was_not_written(tmp_path
         response = client.put(f"{PATH}/points", json={"points": [picture("old", quadrants((9, 9))), picture("new")]})
         assert response.status_code == 500
         assert kept.known("default", ["old", "new"]) == set()
+
+
+def test_writes_of_one_id_at_the_same_time_leave_the_thumbnail_of_the_point(tmp_path):
+    class Slow(LocalStore):
+        def upsert(self, name, points):
+            time.sleep(0.02 * random.random())
+            super().upsert(name, points)
+
+    kept = ThumbnailFile(tmp_path / FILE)
+    app = create_app(Settings(), FakeEngine(), Slow(tmp_path, create=True), thumbnails=kept)
+    with TestClient(app) as client, ThreadPoolExecutor(4) as threads:
+        for _ in range(5):
+            images = [picture("p", quadrants((32, 32), (colour,) * 4)) for colour in (RED, GREEN) * 4]
+            list(threads.map(lambda point: put(client, point), images))
+            point = client.get(f"{PATH}/points/p", params={"vector": True}).json()["embedding"]
+            image = Image.open(io.BytesIO(file_of(client, "p").content)).convert("RGB")
+            assert corners(image).tolist() == pytest.approx(point, abs=0.1)
 
 
 def test_the_size_is_a_setting_and_none_are_made_without(tmp_path):
