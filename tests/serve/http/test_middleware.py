@@ -235,7 +235,14 @@ def test_slashes_too_many_are_not_redirected(client):
 
 @pytest.mark.parametrize(
     ("path", "allowed"),
-    [("/collections/a/points", "DELETE, GET, PUT"), ("/embed", "POST"), ("/model", "GET"), ("/collections", "GET")],
+    [
+        ("/collections/a/points", "DELETE, GET, PUT"),
+        ("/collections/a/points/lookup", "POST"),
+        ("/collections/a/points/x", "GET"),
+        ("/embed", "POST"),
+        ("/model", "GET"),
+        ("/collections", "GET"),
+    ],
 )
 def test_a_405_lists_every_method_of_the_path(client, path, allowed):
     for method in ("PATCH", "OPTIONS"):
