@@ -52,8 +52,10 @@ class Watch:
 
     def _request(self, request: Any) -> None:
         parts = urlsplit(request.url)
+        if parts.scheme in ("blob", "data"):
+            return
         self.requests.append((request.method, parts.path))
-        if parts.scheme not in ("blob", "data") and parts.netloc != self._host:
+        if parts.netloc != self._host:
             self.problems.append(f"off the origin: {request.url}")
 
     def _dialog(self, dialog: Any) -> None:

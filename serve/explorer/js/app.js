@@ -126,9 +126,16 @@ export class App {
 
   #draw() {
     this.ui.said = this.#announcement();
+    document.title = this.#title();
     render(shell(this), this.host);
     openDialogs(this);
     this.bridge.update();
+  }
+
+  #title() {
+    const { parts, view } = this.store.place;
+    const names = parts.map((part) => thingName(this, part)).join(" + ");
+    return `${names ? `${short(names, 60)} – ${view}` : view} – hypclip explorer`;
   }
 
   /** What a screen reader is told after a load. @returns {string} */

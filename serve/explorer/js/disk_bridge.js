@@ -5,6 +5,8 @@ import { label } from "./text.js";
 
 const TWIN = 60;
 const SET_SHOWN = 200;
+/** How long the pointer rests on a point before it is asked for. */
+const RESTING_MS = 120;
 
 /** @typedef {import("./app.js").App} App */
 
@@ -110,10 +112,14 @@ export class DiskBridge {
   }
 
   /** @param {number | null} key */
-  async #hovered(key) {
-    if (key === null) return this.app.act.hover(null);
-    const [point] = await this.app.points.ofKeys([key]);
-    return this.app.act.hover(point?.id ?? null);
+  #hovered(key) {
+    clearTimeout(this.resting);
+    const known = key === null ? null : this.app.points.byKey.get(key);
+    if (known !== undefined) return this.app.act.hover(known?.id ?? null);
+    this.resting = setTimeout(async () => {
+      const [point] = await this.app.points.ofKeys([/** @type {number} */ (key)]);
+      this.app.act.hover(point?.id ?? null);
+    }, RESTING_MS);
   }
 
   /** @param {Uint32Array} keys */

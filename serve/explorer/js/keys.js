@@ -23,6 +23,7 @@ export function startKeys(app) {
 function escape(app, target) {
   if (app.ui.dialog) return;
   if (target.matches("textarea, input")) target.blur();
+  else if (app.ui.isChoosing) app.ui.isChoosing = false;
   else if (app.ui.set) app.act.dropSet();
   else if (app.store.place.selected !== null) app.store.go({ selected: null });
 }

@@ -128,6 +128,7 @@ export class Requests {
     const load = store.loads.item;
     if (load.status !== "done") return;
     const { item } = load.data;
+    if (place.selected === null) this.#relate(item, null);
     const narrow = [item, where(place), width(place, this.rule)];
     if (place.view === "grid") {
       const key = [narrow, place.verb, place.sort, place.exact, this.page];
@@ -247,10 +248,16 @@ export class Requests {
     const { place } = store;
     const name = place.collection;
     store.need("point", [name, id], (signal) => api.json("GET", pointPath(name, id), undefined, signal));
-    if (!store.data("model")) return;
-    const rule = width(place, this.rule);
-    store.need("relatives", [name, id, rule], async (signal) => {
-      const body = { of: { id }, collection: name, k: RELATED, order_by: "margin", ...rule };
+    if (store.data("model")) this.#relate({ id }, id);
+  }
+
+  /** What is above and below an item. @param {any} item @param {string | null} id of a stored one */
+  #relate(item, id) {
+    const { store, api } = this;
+    const { collection } = store.place;
+    const rule = width(store.place, this.rule);
+    store.need("relatives", [collection, item, rule], async (signal) => {
+      const body = { of: item, collection, k: RELATED, order_by: "margin", ...rule };
       const [above, below] = await Promise.all([
         api.json("POST", "/hierarchy/ancestors", body, signal),
         api.json("POST", "/hierarchy/descendants", body, signal),

@@ -54,10 +54,11 @@ export function short(text, most = 60) {
 const NAMES = ["caption", "text", "name", "title", "label", "class"];
 
 /**
- * What a point is called: the caption of its metadata, or else its id.
- * @param {{id: string, metadata?: Record<string, unknown>}} point
+ * What a point is called: the caption of its metadata, or else its id; of a query its own name.
+ * @param {{id: string | null, name?: string, metadata?: Record<string, unknown>}} point
  */
 export function label(point) {
+  if (point.id === null) return point.name ?? "";
   if (point.id === "[ROOT]" && !Object.keys(point.metadata ?? {}).length) return "root";
   for (const name of NAMES) {
     const value = point.metadata?.[name];
@@ -66,7 +67,8 @@ export function label(point) {
   return show(point.id);
 }
 
-/** A point in a sentence. @param {{id: string, modality?: string | null, metadata?: Record<string, unknown>}} point */
+/** A point in a sentence. @param {{id: string | null, name?: string, modality?: string | null,
+ *   metadata?: Record<string, unknown>}} point */
 export const spoken = (point) => `${point.modality === "image" ? "the picture " : ""}“${short(label(point), 40)}”`;
 
 /** A value of the metadata on one line. @param {unknown} value */

@@ -3,6 +3,7 @@
 import { html, nothing } from "../../vendor/lit-html.js";
 import { counted, fixed, label, plain, short, show, spoken } from "../text.js";
 import { failure, MODALITY_WORDS, picture, radiusBar, row, shape, verbs } from "./common.js";
+import { thingName, thingPicture } from "./query.js";
 import { why } from "./why.js";
 
 /** @typedef {import("../app.js").App} App */
@@ -11,6 +12,7 @@ import { why } from "./why.js";
 export function inspector(app) {
   const { place, loads } = app.store;
   if (app.ui.set) return setView(app);
+  if (place.selected === null && place.parts.length && loads.item?.status === "done") return queryView(app);
   if (place.selected === null) {
     return html`<div class="inspector empty">
       <p class="hint">Click a point to see what it is an instance of, and why.</p>
@@ -41,6 +43,23 @@ export function inspector(app) {
       ${radiusBar(app, point.radius)}
     </header>
     ${verbs(app, thing)} ${toQuery(app, point)} ${relatives(app, point)} ${about(app, point)}
+  </article>`;
+}
+
+/** What the query is, where no point is selected. @param {App} app */
+function queryView(app) {
+  const { parts } = app.store.place;
+  const name = parts.map((part) => thingName(app, part)).join(" + ");
+  const { radius } = app.store.data("item");
+  const query = { id: null, name, radius, modality: null };
+  return html`<article class="inspector" aria-label="The query">
+    <header>
+      ${parts.length === 1 ? thingPicture(app, parts[0], "in-query") : nothing}
+      <h2 dir="auto">${short(name, 160)}</h2>
+      <p class="numbers-line">the query · radius <b>${fixed(radius, 3)}</b></p>
+      ${radiusBar(app, radius)}
+    </header>
+    ${relatives(app, query)}
   </article>`;
 }
 
@@ -80,7 +99,7 @@ function relatives(app, point) {
       }
       ${
         page.total > page.hits.length
-          ? html`<button class="link" @click=${() => app.act.verb(verb, { kind: "id", id: point.id })}>
+          ? html`<button class="link" @click=${() => all(app, verb, point)}>
               all ${counted(page.total, "point")}
             </button>`
           : nothing
@@ -88,6 +107,12 @@ function relatives(app, point) {
     </section>`;
   return html`${list("It is", above, "above", "Nothing in the collection entails it.")}
   ${list("Its instances", below, "below", "It entails nothing in the collection.")}`;
+}
+
+/** @param {App} app @param {"above" | "below"} verb @param {any} point */
+function all(app, verb, point) {
+  if (point.id === null) app.store.go({ verb, view: "grid" });
+  else app.act.verb(verb, { kind: "id", id: point.id });
 }
 
 /** @param {App} app @param {any} point @param {any} hit @param {"above" | "below"} verb */

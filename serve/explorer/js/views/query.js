@@ -89,13 +89,13 @@ export function thingName(app, thing) {
   }
 }
 
-/** The picture of a part, where it has one. @param {App} app @param {any} thing */
-export function thingPicture(app, thing) {
-  if (thing.kind === "vector" && thing.url) return html`<img class="thumb in-row" src=${thing.url} alt="" />`;
+/** The picture of a part, or its shape. @param {App} app @param {any} thing @param {string} kind */
+export function thingPicture(app, thing, kind = "in-row") {
+  if (thing.kind === "vector" && thing.url) return html`<img class="thumb ${kind}" src=${thing.url} alt="" />`;
   if (thing.kind === "id") {
     const point = app.points.byId.get(thing.id);
     const thumbnail = point?.modality === "image" ? app.points.thumbnail(thing.id) : null;
-    if (thumbnail) return html`<img class="thumb in-row" src=${thumbnail.url} alt="" />`;
+    if (thumbnail) return html`<img class="thumb ${kind}" src=${thumbnail.url} alt="" />`;
     return shape(point?.modality ?? "text");
   }
   return shape(thing.kind === "text" ? "text" : thing.kind === "vector" ? thing.modality : null);
