@@ -1,4 +1,4 @@
-"""A server with a small collection for the explorer: colours, their families and pictures, ever more specific."""
+"""A server with a small collection for the explorer: colours, their families and images, ever more specific."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAMILIES = {
     "a cold colour": {"blue": (30, 60, 220), "teal": (20, 150, 160), "violet": (120, 40, 200)},
 }
 NAMES = {name: colour for family in FAMILIES.values() for name, colour in family.items()}
-PICTURES = 8
+IMAGES = 8
 """Of each colour."""
 
 
@@ -38,7 +38,7 @@ def _direction(colour: tuple[int, int, int]) -> torch.Tensor:
 
 
 class Palette(FakeEngine):
-    """An engine to which names of colours are general and pictures of them specific."""
+    """An engine to which names of colours are general and images of them specific."""
 
     async def embed_text(self, texts: Any) -> TextPoints:
         points = []
@@ -53,19 +53,19 @@ class Palette(FakeEngine):
         return TextPoints(torch.stack(points), len(texts))
 
     async def embed_image(self, images: Any) -> torch.Tensor:
-        pictures = [torch.from_numpy(image.array) - 0.5 for image in images]
-        return torch.stack([at(x, 1.0 + 0.5 * float(x.std())) for x in pictures])
+        images = [torch.from_numpy(image.array) - 0.5 for image in images]
+        return torch.stack([at(x, 1.0 + 0.5 * float(x.std())) for x in images])
 
 
 def points() -> list[dict[str, Any]]:
-    """Return the points to write: texts, and pictures with a colour as their class."""
+    """Return the points to write: texts, and images with a colour as their class."""
     draw = random.Random(0)
     found: list[dict[str, Any]] = []
     for family, names in FAMILIES.items():
         found.append({"id": f"family/{family}", "text": family, "metadata": {"caption": family}})
         for name, colour in names.items():
             found.append({"id": f"name/{name}", "text": name, "metadata": {"caption": name, "family": family}})
-            for i in range(PICTURES):
+            for i in range(IMAGES):
                 corners = tuple(tuple(max(0, min(255, c + draw.randint(-25, 25))) for c in colour) for _ in range(4))
                 size = draw.choice([(80, 60), (60, 80), (64, 64)])
                 about = {"class": name, "year": 2000 + i, "family": family}

@@ -301,7 +301,7 @@ export class Actions {
     return {
       radius: map.radius,
       top: map.header.max_radius,
-      pictures: ids.map((/** @type {string} */ id) => store.thumbnails.get(id)).filter(Boolean),
+      images: ids.map((/** @type {string} */ id) => store.thumbnails.get(id)).filter(Boolean),
     };
   }
 

@@ -159,7 +159,3 @@ async function refusal(response) {
 
 /** Path of a collection. @param {string} name @param {string} [rest] */
 export const collectionPath = (name, rest = "") => `/collections/${encodeURIComponent(name)}${rest}`;
-
-/** Path of a point; its id may have slashes. @param {string} name @param {string} id */
-export const pointPath = (name, id) =>
-  collectionPath(name, `/points/${id.split("/").map(encodeURIComponent).join("/")}`);

@@ -183,10 +183,10 @@ export class App {
     return this.store.data("map")?.header.max_radius ?? 0;
   }
 
-  /** Whether pictures were asked for and none of them had a thumbnail. @param {any[]} hits */
+  /** Whether images were asked for and none of them had a thumbnail. @param {any[]} hits */
   lacksThumbnails(hits) {
-    const pictures = hits.filter((hit) => hit.modality === "image");
-    return pictures.length > 0 && pictures.every((hit) => this.points.thumbnails.get(hit.id) === null);
+    const images = hits.filter((hit) => hit.modality === "image");
+    return images.length > 0 && images.every((hit) => this.points.thumbnails.get(hit.id) === null);
   }
 
   /**

@@ -1,4 +1,4 @@
-/** What is brought to the page: pictures and files that are dropped, pasted or picked, and labels. */
+/** What is brought to the page: images and files that are dropped, pasted or picked, and labels. */
 
 import { ApiError, collectionPath } from "./api.js";
 import { itemOf } from "./state.js";
@@ -16,7 +16,7 @@ export class Inputs {
     return this.app.ui;
   }
 
-  // Pictures
+  // Images
 
   /** @param {any} event */
   pick(event) {
@@ -55,12 +55,12 @@ export class Inputs {
     else if (file) this.useFile(file);
   }
 
-  /** Embed a picture and search with its point; the picture itself stays in this page. @param {File} file */
+  /** Embed an image and search with its point; the image itself stays in this page. @param {File} file */
   async useFile(file) {
     const form = new FormData();
-    form.append("image", file, "picture");
+    form.append("image", file, "image");
     this.ui.queryError = null;
-    this.app.act.toast("Embedding the picture …");
+    this.app.act.toast("Embedding the image …");
     try {
       const response = await this.app.api.send({ method: "POST", path: "/embed", form });
       const [{ embedding }] = (await response.json()).data;

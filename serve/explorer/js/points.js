@@ -25,13 +25,14 @@ export class Points {
     this.thumbnails = new Map();
     this.keys = new Batch((keys) => this.#lookUp({ keys }));
     this.ids = new Batch((ids) => this.#lookUp({ ids }));
-    this.pictures = new Batch((ids) => this.#fetchThumbnails(ids));
+    this.images = new Batch((ids) => this.#fetchThumbnails(ids));
   }
 
   /** @param {Point} point */
   keep(point) {
     this.byKey.set(point.key, point);
     this.byId.set(point.id, point);
+    if (point.thumbnail === false) this.thumbnails.set(point.id, null);
   }
 
   /** Points of some keys; unknown ones are left out. @param {Iterable<number>} keys @returns {Promise<Point[]>} */
@@ -54,13 +55,13 @@ export class Points {
    */
   thumbnail(id) {
     const found = this.thumbnails.get(id);
-    if (found === undefined) this.pictures.all([id]).catch(() => {});
+    if (found === undefined) this.images.all([id]).catch(() => {});
     return found;
   }
 
   /** @param {Iterable<string>} ids @returns {Promise<void>} */
   async loadThumbnails(ids) {
-    await this.pictures.all([...ids].filter((id) => !this.thumbnails.has(id)));
+    await this.images.all([...ids].filter((id) => !this.thumbnails.has(id)));
   }
 
   /** @param {{keys?: number[], ids?: string[]}} body */

@@ -1,6 +1,6 @@
 /** What each view asks the server for, from the place alone. */
 
-import { collectionPath, pointPath } from "./api.js";
+import { ApiError, collectionPath } from "./api.js";
 import { fieldFilter, itemOf, where } from "./state.js";
 
 /** @typedef {import("./state.js").Place} Place @typedef {import("./store.js").Store} Store */
@@ -106,7 +106,7 @@ export class Requests {
     );
   }
 
-  /** Words and pictures for first questions. @param {AbortSignal} signal */
+  /** Words and images for first questions. @param {AbortSignal} signal */
   async #starters(signal) {
     const ask = (/** @type {string} */ modality) =>
       this.api.json(
@@ -115,9 +115,9 @@ export class Requests {
         undefined,
         signal,
       );
-    const [words, pictures] = await Promise.all([ask("text"), ask("image")]);
-    for (const point of [...words.points, ...pictures.points]) this.points.keep(point);
-    return { words: words.points.slice(0, 4), pictures: [pictures.points[0], pictures.points[11]].filter(Boolean) };
+    const [words, images] = await Promise.all([ask("text"), ask("image")]);
+    for (const point of [...words.points, ...images.points]) this.points.keep(point);
+    return { words: words.points.slice(0, 4), images: [images.points[0], images.points[11]].filter(Boolean) };
   }
 
   #query() {
@@ -244,10 +244,12 @@ export class Requests {
 
   /** @param {string} id */
   #inspect(id) {
-    const { store, api } = this;
-    const { place } = store;
-    const name = place.collection;
-    store.need("point", [name, id], (signal) => api.json("GET", pointPath(name, id), undefined, signal));
+    const { store } = this;
+    store.need("point", [store.place.collection, id], async () => {
+      const [point] = await this.points.ofIds([id]);
+      if (!point) throw new ApiError(404, "unknown_point", `the collection has no point ${JSON.stringify(id)}`);
+      return point;
+    });
     if (store.data("model")) this.#relate({ id }, id);
   }
 

@@ -51,7 +51,7 @@ export function short(text, most = 60) {
   return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : text;
 }
 
-const NAMES = ["caption", "text", "name", "title", "label", "class"];
+const NAMES = ["caption", "phrase", "text", "name", "title", "label", "class"];
 
 /**
  * What a point is called: the caption of its metadata, or else its id; of a query its own name.
@@ -69,7 +69,7 @@ export function label(point) {
 
 /** A point in a sentence. @param {{id: string | null, name?: string, modality?: string | null,
  *   metadata?: Record<string, unknown>}} point */
-export const spoken = (point) => `${point.modality === "image" ? "the picture " : ""}“${short(label(point), 40)}”`;
+export const spoken = (point) => `${point.modality === "image" ? "the image " : ""}“${short(label(point), 40)}”`;
 
 /** A value of the metadata on one line. @param {unknown} value */
 export function plain(value) {

@@ -20,13 +20,13 @@ def open_at(page, place=""):
     expect(page.locator(".top")).to_be_visible()
 
 
-def picture(colour):
+def image(colour):
     buffer = io.BytesIO()
     Image.new("RGB", (32, 24), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def drop(page, content, name="picture.png", kind="image/png"):
+def drop(page, content, name="image.png", kind="image/png"):
     """Drop a file on the page, as a person does with a mouse."""
     transfer = page.evaluate_handle(
         """([bytes, name, type]) => {
@@ -48,9 +48,9 @@ def test_the_page_opens(page):
 
 
 @pytest.mark.slow
-def test_one_click_from_the_first_look_to_what_a_picture_is(page):
+def test_one_click_from_the_first_look_to_what_an_image_is(page):
     open_at(page)
-    page.locator(".starters").get_by_role("button", name="above a picture").click()
+    page.locator(".starters").get_by_role("button", name="above an image").click()
     expect(page.locator(".cards .face").first).to_be_visible()
     expect(page.locator(".cards")).to_contain_text("a cold colour")
 
@@ -92,10 +92,10 @@ def test_search_by_text(page):
 
 
 @pytest.mark.slow
-def test_search_by_a_dropped_picture(page):
+def test_search_by_a_dropped_image(page):
     open_at(page)
     expect(page.locator(".legend")).to_contain_text("Centre")
-    drop(page, picture((30, 60, 220)), "sea.png")
+    drop(page, image((30, 60, 220)), "sea.png")
     expect(page).to_have_url(re.compile("/focus[?]of=image:"))
     expect(page.locator(".chips")).to_contain_text("sea.png")
     expect(page.locator(".crumbs")).to_contain_text("blue")
@@ -104,10 +104,10 @@ def test_search_by_a_dropped_picture(page):
 
 
 @pytest.mark.slow
-def test_a_link_to_a_picture_has_its_point_and_not_the_picture(page):
+def test_a_link_to_an_image_has_its_point_and_not_the_image(page):
     open_at(page)
     page.locator("input[type=file]").first.set_input_files(
-        {"name": "x.png", "mimeType": "image/png", "buffer": picture((220, 30, 30))}
+        {"name": "x.png", "mimeType": "image/png", "buffer": image((220, 30, 30))}
     )
     expect(page).to_have_url(re.compile("of=image:[A-Za-z0-9_-]{64}(&|$)"))  # 12 numbers of 4 bytes
     link = page.url
@@ -142,7 +142,7 @@ def test_verbs_lead_up_and_down(page):
     expect(page.locator(".toolbar")).to_contain_text("1 point")
     expect(page.locator(".cards")).to_contain_text("a warm colour")
     verbs.get_by_role("button", name="Below").click()
-    expect(page.locator(".toolbar")).to_contain_text("8 points, that are")
+    expect(page.locator(".toolbar")).to_contain_text("8 points that are")
     page.get_by_label("Sort").select_option("distance")
     expect(page).to_have_url(re.compile("sort=distance"))
 
@@ -270,7 +270,7 @@ def test_back_leads_to_what_was_before(page):
 
 
 @pytest.mark.slow
-def test_rows_are_saved_as_json_and_csv_and_the_disk_as_a_picture(page, tmp_path):
+def test_rows_are_saved_as_json_and_csv_and_the_disk_as_an_image(page, tmp_path):
     open_at(page, f"/default/grid?of=id:{RED}")
     expect(page.locator(".cards .face").first).to_be_visible()
     files = {}
@@ -287,7 +287,8 @@ def test_rows_are_saved_as_json_and_csv_and_the_disk_as_a_picture(page, tmp_path
     page.get_by_role("button", name="Export").click()
     with page.expect_download() as download:
         page.locator("#export-dialog").get_by_role("button", name="PNG").click()
-    assert Image.open(download.value.path()).format == "PNG"
+    with Image.open(download.value.path()) as saved:
+        assert saved.format == "PNG"
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def test_after_a_deadline_fewer_are_offered(page):
     expect(page.locator(".cards .face")).to_have_count(12)
 
 
-def test_a_picture_that_is_refused_is_told_beside_the_field(page):
+def test_an_image_that_is_refused_is_told_beside_the_field(page):
     refuse(page, re.compile("/embed$"), 413, "body_too_large", "over the limit of 100 bytes")
     page.goto("/")
     page.locator("input[type=file]").first.set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"x"})

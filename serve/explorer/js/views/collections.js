@@ -83,7 +83,7 @@ function collection(app, each) {
               more.top,
             )}
             <div class="strip">
-              ${more.pictures.map((/** @type {any} */ t) => html`<img class="thumb in-strip" src=${t.url} alt="" />`)}
+              ${more.images.map((/** @type {any} */ t) => html`<img class="thumb in-strip" src=${t.url} alt="" />`)}
             </div>`
         : nothing
     }

@@ -12,7 +12,7 @@ const SHAPES = {
   embedding: svg`<path d="M5 .8 9.4 9H.6Z"></path>`,
 };
 /** @type {Record<string, string>} */
-export const MODALITY_WORDS = { text: "text", image: "picture", embedding: "embedding" };
+export const MODALITY_WORDS = { text: "text", image: "image", embedding: "embedding" };
 
 /** The shape of a modality, in its colour. @param {string | null} modality */
 export function shape(modality) {
@@ -40,14 +40,15 @@ export function radiusBar(app, radius) {
   ></span>`;
 }
 
-/** The thumbnail of a point, or its caption in its place. @param {App} app @param {any} point @param {string} kind */
-export function picture(app, point, kind = "") {
-  if (point.modality === "image") {
-    const thumbnail = app.points.thumbnail(point.id);
-    if (thumbnail) return html`<img class="thumb ${kind}" src=${thumbnail.url} alt="" draggable="false" />`;
-    if (thumbnail === undefined) return html`<span class="thumb skeleton ${kind}"></span>`;
-  }
-  return html`<span class="word ${kind}" dir="auto">${short(label(point), 80)}</span>`;
+/**
+ * The thumbnail of a point; `none` where it has none.
+ * @param {App} app @param {any} point @param {string} kind @param {any} none
+ */
+export function image(app, point, kind, none = nothing) {
+  if (point.modality !== "image") return none;
+  const thumbnail = app.points.thumbnail(point.id);
+  if (thumbnail === undefined) return html`<span class="thumb skeleton ${kind}"></span>`;
+  return thumbnail ? html`<img class="thumb ${kind}" src=${thumbnail.url} alt="" draggable="false" />` : none;
 }
 
 /**
@@ -74,7 +75,7 @@ export function card(app, hit, { value = "", title = "" } = {}) {
       draggable="true"
       @dragstart=${(/** @type {DragEvent} */ e) => dragId(e, hit.id)}
     >
-      ${picture(app, hit, "in-card")}
+      ${image(app, hit, "in-card", html`<span class="word" dir="auto">${short(label(hit), 80)}</span>`)}
       <span class="foot"
         >${shape(hit.modality)}<span class="name" dir="auto"
           >${hit.modality === "image" ? short(label(hit), 40) : nothing}</span
@@ -108,7 +109,7 @@ export function row(app, point, value = "", more = nothing) {
       @click=${() => app.act.select(point.id)}
       @dblclick=${() => app.act.query({ kind: "id", id: point.id })}
     >
-      ${point.modality === "image" ? picture(app, point, "in-row") : shape(point.modality)}
+      ${image(app, point, "in-row", shape(point.modality))}
       <span class="name" dir="auto">${short(label(point), 60)}</span><span class="value">${value}</span></button
     >${more}
   </li>`;

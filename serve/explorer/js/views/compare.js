@@ -3,7 +3,7 @@
 import { html, nothing } from "../../vendor/lit-html.js";
 import { counted, fixed, short } from "../text.js";
 import { card, failure, row, skeletons } from "./common.js";
-import { thingName, thingPicture } from "./query.js";
+import { thingName, thingImage } from "./query.js";
 
 /** @typedef {import("../app.js").App} App */
 
@@ -49,7 +49,7 @@ export function compareView(app) {
 /** @param {App} app @param {any[]} things @param {string} name */
 function side(app, things, name) {
   return html`<div class="side">
-    ${things.length === 1 ? thingPicture(app, things[0]) : nothing}
+    ${things.length === 1 ? thingImage(app, things[0]) : nothing}
     <span class="name" dir="auto">${short(name, 60)}</span>
   </div>`;
 }

@@ -73,7 +73,7 @@ function helpDialog(app) {
   return html`<dialog id="help-dialog" aria-labelledby="help-title" @close=${() => app.act.dialog("", "help-dialog")}>
     <h2 id="help-title">How to read this</h2>
     <p>
-      Every text and picture is a point of hyperbolic space. Its <b>radius</b>, the distance to the root, tells how
+      Every text and image is a point of hyperbolic space. Its <b>radius</b>, the distance to the root, tells how
       specific it is. A general point has a region, a cone or a half-space, and what lies in the region is an instance
       of it.
     </p>

@@ -1,4 +1,4 @@
-/** What was found, as pictures and words; without a query, the points of the collection from general to specific. */
+/** What was found, as images and words; without a query, the points of the collection from general to specific. */
 
 import { html, nothing } from "../../vendor/lit-html.js";
 import { count, counted, fixed } from "../text.js";
@@ -58,7 +58,7 @@ export function gridView(app) {
     </div>
     ${
       app.lacksThumbnails(hits)
-        ? html`<p class="hint">These pictures have no thumbnails; embedding them anew makes some.</p>`
+        ? html`<p class="hint">These images have no thumbnails; embedding them anew makes some.</p>`
         : nothing
     }
     <ul class="cards" @keydown=${(/** @type {KeyboardEvent} */ e) => arrows(e)}>
@@ -81,8 +81,8 @@ export function gridView(app) {
 function heading(place, data) {
   const total = data.total === null ? `the nearest ${count(data.hits.length)}` : counted(data.total, "point");
   /** @type {Record<string, string>} */
-  const words = { near: "nearest first", above: "that it is an instance of", below: "that are instances of it" };
-  return `${total}, ${words[place.verb]}${data.exact ? "" : " (by the index)"}`;
+  const words = { near: ", nearest first", above: " that it is an instance of", below: " that are instances of it" };
+  return `${total}${words[place.verb]}${data.exact ? "" : " (by the index)"}`;
 }
 
 /** @param {any} place @param {any} hit @param {boolean} isListing */

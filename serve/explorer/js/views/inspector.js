@@ -2,8 +2,8 @@
 
 import { html, nothing } from "../../vendor/lit-html.js";
 import { counted, fixed, label, plain, short, show, spoken } from "../text.js";
-import { failure, MODALITY_WORDS, picture, radiusBar, row, shape, verbs } from "./common.js";
-import { thingName, thingPicture } from "./query.js";
+import { failure, MODALITY_WORDS, image, radiusBar, row, shape, verbs } from "./common.js";
+import { thingName } from "./query.js";
 import { why } from "./why.js";
 
 /** @typedef {import("../app.js").App} App */
@@ -27,7 +27,7 @@ export function inspector(app) {
   const thing = { kind: "id", id: point.id };
   return html`<article class="inspector" aria-label="Selected point">
     <header>
-      ${point.modality === "image" ? picture(app, point, "in-inspector") : nothing}
+      ${image(app, point, "in-inspector")}
       <h2 dir="auto">${short(label(point), 160)}</h2>
       <p class="numbers-line">
         ${shape(point.modality)} ${MODALITY_WORDS[point.modality]} · radius
@@ -54,13 +54,20 @@ function queryView(app) {
   const query = { id: null, name, radius, modality: null };
   return html`<article class="inspector" aria-label="The query">
     <header>
-      ${parts.length === 1 ? thingPicture(app, parts[0], "in-query") : nothing}
+      ${parts.length === 1 ? queryImage(app, parts[0]) : nothing}
       <h2 dir="auto">${short(name, 160)}</h2>
       <p class="numbers-line">the query · radius <b>${fixed(radius, 3)}</b></p>
       ${radiusBar(app, radius)}
     </header>
     ${relatives(app, query)}
   </article>`;
+}
+
+/** @param {App} app @param {any} thing */
+function queryImage(app, thing) {
+  if (thing.url) return html`<img class="thumb in-query" src=${thing.url} alt="" />`;
+  const point = thing.kind === "id" ? app.points.byId.get(thing.id) : null;
+  return point ? image(app, point, "in-query") : nothing;
 }
 
 /** The relation of the selected point to the query. @param {App} app @param {any} point */

@@ -1,4 +1,4 @@
-/** The disk: the map of a collection, or the exact picture around a focus, with its list twin beside it. */
+/** The disk: the map of a collection, or the exact view around a focus, with its list twin beside it. */
 
 import { html, nothing } from "../../vendor/lit-html.js";
 import { counted, fixed, label } from "../text.js";
@@ -82,9 +82,9 @@ function starters(app) {
   if (app.store.place.parts.length) return nothing;
   const found = app.store.data("starters");
   if (!found) return html`<p class="starters">Click anything to see what it is an instance of.</p>`;
-  const { words, pictures } = found;
+  const { words, images } = found;
   const [word] = words;
-  const [first, second] = pictures;
+  const [first, second] = images;
   return html`<div class="starters">
     <p>Click anything to see what it is an instance of, or try:</p>
     <div>
@@ -98,7 +98,7 @@ function starters(app) {
       ${
         first
           ? html`<button class="chip" @click=${() => app.act.ask([{ kind: "id", id: first.id }], "above")}>
-              ${thumb(app, first)} above a picture
+              ${thumb(app, first)} above an image
             </button>`
           : nothing
       }
@@ -144,7 +144,7 @@ function empty(app) {
   const name = app.store.place.collection;
   return html`<div class="notice">
     <strong>This collection has no points yet</strong>
-    <p>Embed pictures or texts into it from a terminal:</p>
+    <p>Embed images or texts into it from a terminal:</p>
     <pre>python train/embed.py --checkpoint DIR --index DIR --collection ${name} --images FOLDER --classes FILE</pre>
     <p>or write a few here, with a key of scope write:</p>
     <textarea

@@ -2,8 +2,8 @@
 
 import { html, nothing } from "../../vendor/lit-html.js";
 import { counted, fixed, label, short } from "../text.js";
-import { card, failure, picture, radiusBar, shape, skeletons } from "./common.js";
-import { thingName, thingPicture } from "./query.js";
+import { card, failure, image, radiusBar, shape, skeletons } from "./common.js";
+import { thingName, thingImage } from "./query.js";
 
 /** @typedef {import("../app.js").App} App */
 
@@ -36,7 +36,7 @@ export function breadcrumb(app) {
         )}
       <li>
         <span class="crumb here" aria-current="location"
-          >${place.parts.length === 1 ? thingPicture(app, place.parts[0]) : nothing}
+          >${place.parts.length === 1 ? thingImage(app, place.parts[0]) : nothing}
           <span dir="auto">${short(name, 36)}</span></span
         >
       </li>
@@ -113,7 +113,7 @@ function stopView(app, stop, i) {
         @click=${() => app.act.select(stop.id)}
         @dblclick=${() => app.act.query({ kind: "id", id: stop.id })}
       >
-        ${stop.modality === "image" ? picture(app, stop, "in-path") : nothing}
+        ${image(app, stop, "in-path")}
         <span class="name" dir="auto">${short(label(stop), 90)}</span>
       </button>
       <p class="numbers-line">

@@ -1,4 +1,4 @@
-/** The query: text, pictures and points, several of them as chips with weights. */
+/** The query: text, images and points, several of them as chips with weights. */
 
 import { html, nothing } from "../../vendor/lit-html.js";
 import { label, short, show } from "../text.js";
@@ -17,7 +17,7 @@ export function queryBar(app) {
   const { place } = app.store;
   return html`<section class="query ${app.ui.isDropping ? "dropping" : ""}" aria-label="Query">
     <form @submit=${(/** @type {Event} */ e) => e.preventDefault()}>
-      <label class="field-label" for="query">Search by text or picture</label>
+      <label class="field-label" for="query">Search by text or image</label>
       <div class="box">
         <textarea
           id="query"
@@ -29,12 +29,12 @@ export function queryBar(app) {
           @keydown=${(/** @type {KeyboardEvent} */ e) => keyDown(app, e)}
           @paste=${(/** @type {any} */ e) => app.inputs.paste(e)}
         ></textarea>
-        <label class="icon pick" title="A picture from this device">
+        <label class="icon pick" title="An image from this device">
           <svg viewBox="0 0 20 20" aria-hidden="true">
             <path d="M3 5h3l1.4-2h5.2L14 5h3v11H3Z"></path>
             <circle cx="10" cy="10.3" r="3"></circle>
           </svg>
-          <span class="hidden">Choose a picture</span>
+          <span class="hidden">Choose an image</span>
           <input
             type="file"
             accept="image/png,image/jpeg,image/webp,image/gif,image/bmp"
@@ -43,7 +43,7 @@ export function queryBar(app) {
         /></label>
         <button class="button go" @click=${() => app.act.search()}>Search</button>
       </div>
-      <p class="hint" id="query-help">Enter searches, Shift+Enter adds. Drop or paste a picture anywhere.</p>
+      <p class="hint" id="query-help">Enter searches, Shift+Enter adds. Drop or paste an image anywhere.</p>
     </form>
     ${app.ui.queryError ? failure(app, app.ui.queryError, ["item"]) : nothing}
     ${
@@ -85,17 +85,17 @@ export function thingName(app, thing) {
     case "root":
       return "root";
     default:
-      return thing.name ? show(thing.name) : thing.modality === "image" ? "a picture" : "a point";
+      return thing.name ? show(thing.name) : thing.modality === "image" ? "an image" : "a point";
   }
 }
 
-/** The picture of a part, or its shape. @param {App} app @param {any} thing @param {string} kind */
-export function thingPicture(app, thing, kind = "in-row") {
-  if (thing.kind === "vector" && thing.url) return html`<img class="thumb ${kind}" src=${thing.url} alt="" />`;
+/** The image of a part, or its shape. @param {App} app @param {any} thing */
+export function thingImage(app, thing) {
+  if (thing.kind === "vector" && thing.url) return html`<img class="thumb in-row" src=${thing.url} alt="" />`;
   if (thing.kind === "id") {
     const point = app.points.byId.get(thing.id);
     const thumbnail = point?.modality === "image" ? app.points.thumbnail(thing.id) : null;
-    if (thumbnail) return html`<img class="thumb ${kind}" src=${thumbnail.url} alt="" />`;
+    if (thumbnail) return html`<img class="thumb in-row" src=${thumbnail.url} alt="" />`;
     return shape(point?.modality ?? "text");
   }
   return shape(thing.kind === "text" ? "text" : thing.kind === "vector" ? thing.modality : null);
@@ -105,7 +105,7 @@ export function thingPicture(app, thing, kind = "in-row") {
 function chip(app, part, i, isWeighted) {
   const name = thingName(app, part);
   return html`<li class="chip">
-    ${thingPicture(app, part)}<span class="name" dir="auto">${short(name, 40)}</span>
+    ${thingImage(app, part)}<span class="name" dir="auto">${short(name, 40)}</span>
     ${
       isWeighted
         ? html`<input

@@ -199,7 +199,7 @@ function missing(app) {
                 </button>`,
             )}
           </p>`
-        : html`<p>Nothing is stored here yet. Embed pictures and texts from a terminal:</p>
+        : html`<p>Nothing is stored here yet. Embed images and texts from a terminal:</p>
             <pre>python train/embed.py --checkpoint DIR --index DIR --images FOLDER --classes FILE</pre>
             <p>or write a few lines of text here, with a key of scope write:</p>
             <textarea
