@@ -98,12 +98,12 @@ export class Requests {
     if (asked.length) store.need("named", [place.collection, asked], () => this.points.ofIds(asked));
   }
 
+  /** Whether the collection is there; what is asked of one that is not would be refused. */
   #exists() {
-    const { store } = this;
-    return (
-      !store.data("collections") ||
-      store.data("collections").some((/** @type {any} */ c) => c.name === store.place.collection)
-    );
+    const { loads, place } = this.store;
+    const { data, status } = loads.collections;
+    if (!data) return status === "failed";
+    return data.some((/** @type {any} */ each) => each.name === place.collection);
   }
 
   /** Words and images for first questions. @param {AbortSignal} signal */
