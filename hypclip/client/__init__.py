@@ -7,9 +7,10 @@
         for hit in client.retrieve("a photo of a dog", k=5, modality="image").hits:
             print(hit.id, hit.distance, hit.radius)
 
-An item, wherever one is asked for, is a text, or what `image`, `stored` or `point` returns. `AsyncClient` has the same
-methods, to be awaited. The files of this folder import httpx2 and each other, nothing else that must be installed:
-where installing hypclip is too much, copy the folder. (PIL images and arrays need Pillow, which whoever has them has.)
+An item, wherever one is asked for, is a text, or what `image`, `stored`, `point` or `root` returns. `AsyncClient` has
+the same methods, to be awaited. The files of this folder import httpx2 and each other, nothing else that must be
+installed: where installing hypclip is too much, copy the folder. (PIL images and arrays need Pillow, which whoever has
+them has.)
 """
 
 from .clients import AsyncClient, Client
@@ -25,7 +26,8 @@ from .errors import (
     Unavailable,
     UnusableProxy,
 )
-from .items import ConeRule, Item, PlaneRule, Rule, image, point, stored
+from .items import ConeRule, Item, PlaneRule, Rule, image, point, root, stored
+from .maps import ANCESTOR, DESCENDANT, ITSELF, Focus, Map
 from .results import (
     Classified,
     CollectionInfo,
@@ -49,6 +51,9 @@ from .results import (
 )
 
 __all__ = [
+    "ANCESTOR",
+    "DESCENDANT",
+    "ITSELF",
     "AsyncClient",
     "Classified",
     "Client",
@@ -60,12 +65,14 @@ __all__ = [
     "Embedding",
     "FieldInfo",
     "Fields",
+    "Focus",
     "Hit",
     "HypclipServerError",
     "IndexInfo",
     "InvalidRequest",
     "Item",
     "Listing",
+    "Map",
     "ModelInfo",
     "NoAnswer",
     "NotFound",
@@ -86,5 +93,6 @@ __all__ = [
     "Written",
     "image",
     "point",
+    "root",
     "stored",
 ]

@@ -174,6 +174,9 @@ class Client:
     lookup = _now(Routes.lookup)
     fields = _now(Routes.fields)
     thumbnails = _now(Routes.thumbnails)
+    map = _now(Routes.map)
+    renew_map = _now(Routes.renew_map)
+    focus = _now(Routes.focus)
     model = _now(Routes.model)
     ready = _now(Routes.ready)
 
@@ -241,5 +244,8 @@ class AsyncClient:
     lookup = _later(Routes.lookup)
     fields = _later(Routes.fields)
     thumbnails = _later(Routes.thumbnails)
+    map = _later(Routes.map)
+    renew_map = _later(Routes.renew_map)
+    focus = _later(Routes.focus)
     model = _later(Routes.model)
     ready = _later(Routes.ready)

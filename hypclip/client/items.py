@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, Protocol, SupportsFloat, TypeAlias, TypedDict, runtime_checkable
 
 Item: TypeAlias = str | Mapping[str, Any]
-"""A text, or what `image`, `stored` or `point` returns."""
+"""A text, or what `image`, `stored`, `point` or `root` returns."""
 
 _ADDRESS = re.compile(r"\s*(?:https?://|data:)", re.IGNORECASE)
 _OTHER_ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -91,6 +91,11 @@ def _bytes(source: object) -> bytes:
 def stored(id: str) -> dict[str, str]:
     """Return a stored point, of the collection of the request, as an item."""
     return {"id": id}
+
+
+def root() -> dict[str, bool]:
+    """Return the root as an item: the origin, which is more general than everything."""
+    return {"root": True}
 
 
 def point(embedding: Iterable[SupportsFloat]) -> dict[str, list[float]]:

@@ -11,6 +11,7 @@ import httpx2
 from .asking import Returning, collection_path, several, to_json
 from .browsing import Browsing
 from .items import Cone, Item, Rule, Where
+from .maps import Drawing
 from .results import (
     Classified,
     CollectionInfo,
@@ -31,7 +32,7 @@ _MAX_CHARS = 32 * 2**20  # of the JSON of a batch: half of what a server takes b
 ResultT = TypeVar("ResultT", bound=Result)
 
 
-class Routes(Browsing):
+class Routes(Browsing, Drawing):
     """All calls: those that embed, search and write here, those that browse in their base."""
 
     def embed(

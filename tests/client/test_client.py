@@ -234,7 +234,7 @@ def test_ready(client):
 
 def test_both_clients_have_the_same_methods():
     public = {name for name, _ in inspect.getmembers(routes.Routes, inspect.isfunction) if not name.startswith("_")}
-    assert len(public) == 20
+    assert len(public) == 23
     for kind in (c.Client, c.AsyncClient):
         for name in public:
             assert inspect.signature(getattr(kind, name)) == inspect.signature(getattr(routes.Routes, name))
