@@ -1,4 +1,4 @@
-"""Thumbnails under `kill -9`: every image that is there after it has its own, whenever the server died."""
+"""Points of a server as a process: hostile ids over a socket, and thumbnails under `kill -9`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import io
 import itertools
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 import httpx2
 import pytest
 import torch
 from PIL import Image
 
+from hypclip.client import Client
 from hypclip.search import LocalStore
 from hypclip.search.thumbnails import FILE, ThumbnailFile
 from tests.support.processes import Nursery, eventually
-from tests.support.serving import corners, encoded, quadrants
+from tests.support.serving import assert_error, corners, encoded, quadrants
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +36,35 @@ def fake(tmp_path):
             return server.wait_until_ready()
 
         yield start
+
+
+HOSTILE = [
+    "../../x",
+    "a/b",
+    "a%2Fb",
+    "a\nb",
+    "\u202eabc",
+    "x" * 512,
+    "0001/image",
+    "x/thumbnail",
+    "a?b#c&d=e+f g",
+    "é/名",
+]
+
+
+def test_hostile_ids_come_back_over_a_socket(fake):
+    server = fake()
+    points = [{"id": each, "image": encoded(quadrants((20, 20)))} for each in HOSTILE]
+    with Client(server.url) as client:
+        client.put_points(points)
+        for each in HOSTILE:
+            assert client.point(each).id == each
+            path = f"/collections/default/points/{quote(each, safe='')}/thumbnail"
+            assert server.client.get(path).headers["content-type"] == "image/webp"
+        assert [point.id for point in client.lookup(HOSTILE)] == HOSTILE
+        assert client.thumbnails(HOSTILE).keys() == set(HOSTILE)
+    hostile = server.client.get("/model", headers={"Host": "evil.example"})
+    assert_error(hostile, 421, "unknown_host", "evil.example")
 
 
 def colours_of(name: str) -> tuple[tuple[int, int, int], ...]:
