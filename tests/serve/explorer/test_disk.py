@@ -198,7 +198,7 @@ def test_tooltip_has_caption_and_true_radius(page: Any) -> None:
     page.evaluate("settle()")  # its caption is not on the map, and comes after the tooltip
     shown = page.inner_text(".disk-tooltip")
     assert MADE.names[IMAGE] in shown
-    assert f"r = {MADE.radius[IMAGE].item():.3g} · picture" in shown
+    assert f"r = {MADE.radius[IMAGE].item():.3g} · image" in shown
 
 
 def test_click_selects_and_double_click_opens_the_same_point(page: Any) -> None:
@@ -280,6 +280,9 @@ def test_captions_do_not_overlap_and_begin_with_the_most_general(page: Any, view
     labels = page.evaluate("disk.picture.captioned.labels.map(({ text }) => text)")
     assert labels
     assert page.evaluate("apart()")
+    if view == "two":
+        assert MADE.names[NAME] in labels  # the target
+        assert page.evaluate("disk.picture.captioned.pictures[0].row") == IMAGE
     if view is None:
         assert {f"family {i}" for i in range(7)} <= set(labels[:7])
         assert page.evaluate("disk.picture.captioned.pictures.length") > 10
@@ -293,7 +296,10 @@ def test_a_set_dims_the_other_points_and_takes_their_captions(page: Any) -> None
     page.evaluate("(keys) => disk.setMarks({ set: new Set(keys) })", members)
     page.evaluate("settle()")
     page.evaluate("settle()")
-    captioned = page.evaluate("Object.values(disk.picture.captioned).flat().map(({ row }) => row)")
+    captioned = page.evaluate("""(() => {
+      const { labels, pictures } = disk.picture.captioned;
+      return [...labels, ...pictures].map(({ row }) => row);
+    })()""")
     assert len(captioned) > 20
     assert all(row % 3 == 0 for row in captioned)
 

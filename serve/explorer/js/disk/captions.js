@@ -141,19 +141,19 @@ export class Captions {
     const { modality, header } = layout.map;
     const [text, image] = ["text", "image"].map((name) => header.modalities.indexOf(name));
     const shown = layout.byRadius.filter((r) => (!visible || visible[r] !== 0) && group[r] !== GROUP.dim);
+    const foci = layout.foci.filter((r) => !visible || visible[r] !== 0);
     this.labelRows = [];
     this.pictureRows = [];
     if (labels) {
       const named = layout.focus
-        ? [[layout.self], ...NAMED.map((g) => shown.filter((r) => group[r] === g))].flatMap((rows) => [...rows])
+        ? [foci, ...NAMED.map((g) => shown.filter((r) => group[r] === g))].flatMap((rows) => [...rows])
         : shown.filter((r) => modality[r] === text);
       const grid = { width, height, columns: 44, lines: LINE + 2, limit: BATCH };
       this.labelRows = firstPerCell(named.length ? named : shown, sx, sy, grid);
     }
     if (thumbnails && image >= 0) {
-      const drawn = [...shown.filter((r) => modality[r] === image)];
+      const drawn = [...foci, ...shown].filter((r) => modality[r] === image);
       const half = size / 2; // a cell whose first picture has no room may have it for another
-      if (drawn.includes(layout.self)) drawn.unshift(layout.self);
       this.pictureRows = firstPerCell(drawn, sx, sy, { width, height, columns: half, lines: half, limit: BATCH });
     }
   }
@@ -164,12 +164,14 @@ export class Captions {
    * @param {import("./layout.js").Layout} layout
    * @param {Screen} screen
    * @param {number} size side of a thumbnail's cell
-   * @param {import("./boxes.js").Box[]} taken boxes kept free
-   * @returns {{labels: Label[], pictures: Picture[]}}
+   * @param {import("./boxes.js").Box[]} reserved boxes kept free
+   * @param {import("./draw.js").Note[]} notes
+   * @returns {{labels: Label[], pictures: Picture[], notes: import("./draw.js").Note[]}}
    */
-  layOut(context, layout, { sx, sy, width, height, zoom }, size, taken) {
+  layOut(context, layout, { sx, sy, width, height, zoom }, size, reserved, notes) {
+    const { foci } = layout;
     const boxes = new Boxes(width, height);
-    for (const box of taken) boxes.add(box);
+    for (const box of reserved) boxes.add(box);
     const drawable = new Set(this.pictureRows.filter((row) => this.pictures.get(layout.map.key[row])));
     /** @type {Label[]} */
     const labels = [];
@@ -180,7 +182,7 @@ export class Captions {
       const text = full.length > LETTERS ? `${full.slice(0, LETTERS - 1).trimEnd()}…` : full;
       const wide = this.#width(context, text) + 4;
       const [x, y] = [sx[row], sy[row]];
-      const gap = row !== layout.self ? 5 : pictures.length ? size / 2 : 12;
+      const gap = !foci.includes(row) ? 5 : pictures.some((each) => each.row === row) ? size / 2 : 12;
       const [middle, centre] = [y - LINE / 2, x - wide / 2];
       const places = [[x + gap, middle], [x - wide - gap, middle], [centre, y - LINE - gap], [centre, y + gap]];
       for (const [left, top] of places) {
@@ -200,11 +202,12 @@ export class Captions {
       const box = { x: sx[row] - wide / 2, y: sy[row] - high / 2, width: wide, height: high };
       if (boxes.add(box)) pictures.push({ row, bitmap, ...box });
     };
-    if (drawable.delete(layout.self)) picture(layout.self);
+    for (const row of foci) if (drawable.delete(row)) picture(row);
+    const kept = notes.filter(({ x, y }) => boxes.add({ x: x - 22, y: y - LINE / 2, width: 44, height: LINE }));
     this.labelRows.slice(0, LEADING).forEach(label); // names of what is most general, pictures, and further names
     drawable.forEach(picture);
     this.labelRows.slice(LEADING).forEach(label);
-    return { labels, pictures };
+    return { labels, pictures, notes: kept };
   }
 
   /**

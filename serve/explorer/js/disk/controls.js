@@ -48,11 +48,11 @@ export class Controls {
     this.lasso = this.#button("lasso", "Lasso: select points by drawing round them (or Shift-drag)", actions.lasso);
     this.trueScale = this.#button("trueScale", "True scale: the literal Poincaré disk", () =>
       actions.set({ trueScale: this.trueScale.getAttribute("aria-pressed") !== "true" }));
-    this.thumbnails = this.#button("thumbnails", "Pictures on the disk", () =>
+    this.thumbnails = this.#button("thumbnails", "Images on the disk", () =>
       actions.set({ thumbnails: this.thumbnails.getAttribute("aria-pressed") !== "true" }));
     this.size = /** @type {HTMLInputElement} */ (element("input", ""));
-    Object.assign(this.size, { type: "range", min: "32", max: "112", step: "8", title: "Size of the pictures" });
-    this.size.setAttribute("aria-label", "Size of the pictures");
+    Object.assign(this.size, { type: "range", min: "32", max: "112", step: "8", title: "Size of the images" });
+    this.size.setAttribute("aria-label", "Size of the images");
     this.size.addEventListener("input", () => actions.set({ thumbnailSize: Number(this.size.value) }));
     this.bar.append(this.size);
     this.hint = element("p", "disk-hint");

@@ -146,10 +146,11 @@ export function ringNotes(layout, frame, view, shapes) {
  * @param {import("./theme.js").Inks} inks
  */
 export function drawCaptions(context, layout, { labels, pictures, notes }, inks) {
+  const { foci } = layout;
   for (const { row, bitmap, x, y, width, height } of pictures) {
     const group = layout.group[row];
     const member = group === GROUP.above ? "above" : group === GROUP.below ? "below" : "image";
-    context.fillStyle = inks[row === layout.self ? "mark" : member];
+    context.fillStyle = inks[foci.includes(row) ? "mark" : member];
     context.beginPath();
     context.roundRect(x + FRAME / 2, y + FRAME / 2, width - FRAME, height - FRAME, FRAME);
     context.fill();

@@ -37,6 +37,7 @@ export class Layout {
     /** Row of the focus for each row of the map, -1 where it has none. @type {Int32Array | null} */
     this.joined = null;
     this.self = -1;
+    this.target = -1;
     this.axis = 0;
     this.trueScale = trueScale;
     this.rows = rowsByKey(map.key);
@@ -63,6 +64,11 @@ export class Layout {
     return Boolean(this.focus?.header.target);
   }
 
+  /** Rows of the focus and of its target, where they are points of the map. */
+  get foci() {
+    return [this.self, this.target].filter((row) => row >= 0);
+  }
+
   /** √c, which takes a true radius to the ρ of plane.js. */
   get root() {
     return Math.sqrt(this.map.header.curv);
@@ -76,6 +82,8 @@ export class Layout {
     this.focus = focus;
     this.joined = focus && join(this.map.key, focus.key);
     this.self = focus ? this.#rowOf(focus.flags, SELF) : -1;
+    const { target } = focus?.header ?? {};
+    this.target = target ? this.#rowAt(target.distance) : -1;
     if (focus) this.axis = this.self >= 0 ? this.map.angle[this.self] : focus.header.of.angle ?? 0;
     this.#scales();
     this.#groups();
@@ -167,6 +175,16 @@ export class Layout {
     const { joined } = this;
     if (!joined) return visible;
     return this.group.map((_, i) => (joined[i] >= 0 && (!visible || visible[i]) ? 1 : 0));
+  }
+
+  /**
+   * Row of the point on the axis at a distance from the focus, as the target is, or -1.
+   * @param {number} distance
+   */
+  #rowAt(distance) {
+    const { focus, joined } = this;
+    const found = focus?.radius.findIndex((r, j) => Math.abs(r - distance) < 1e-5 && Math.abs(focus.angle[j]) < 1e-4);
+    return found === undefined || found < 0 || !joined ? -1 : joined.indexOf(found);
   }
 
   #scales() {

@@ -48,7 +48,9 @@ export function drawMarks(context, picture, scene) {
     drawStar(context, ...picture.placeOf(scene, marks.query.radius, marks.query.angle), inks.mark, inks.surface);
   }
   const [selected, hovered] = [layout.row(marks.selected), layout.row(marks.hovered)];
-  if (selected >= 0 && selected !== layout.self) drawRing(context, ...picture.at(selected), 8, inks.mark, inks.surface);
+  if (selected >= 0 && !layout.foci.includes(selected)) {
+    drawRing(context, ...picture.at(selected), 8, inks.mark, inks.surface);
+  }
   if (hovered >= 0) drawRing(context, ...picture.at(hovered), 7, inks.ink, inks.surface);
   if (cursor >= 0) drawRing(context, ...picture.at(cursor), 7, inks.ink, inks.surface);
   if (lasso.length > 1) drawLasso(context, lasso, inks);
@@ -80,9 +82,11 @@ function drawFoci(context, picture, scene) {
   // On its way from the map the focus is where its point is; one that is no point of the collection is on the axis.
   const moving = scene.strength < 1 && layout.self >= 0;
   const at = moving ? picture.at(layout.self) : onScreen(header.target ? ends[0] : ends[1], view, picture.frame);
-  const pictured = picture.captioned.pictures.some(({ row }) => row === layout.self);
-  if (!pictured) drawStar(context, ...at, inks.mark, inks.surface);
-  if (header.target) drawRing(context, ...onScreen(ends[1], view, picture.frame), 7, inks.mark, inks.surface);
+  const pictured = picture.captioned.pictures.map(({ row }) => row);
+  if (!pictured.includes(layout.self)) drawStar(context, ...at, inks.mark, inks.surface);
+  if (header.target && !pictured.includes(layout.target)) {
+    drawRing(context, ...onScreen(ends[1], view, picture.frame), 7, inks.mark, inks.surface);
+  }
 }
 
 /**

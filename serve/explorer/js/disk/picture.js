@@ -39,7 +39,7 @@ export class Picture {
     /** Places of the controls, which captions leave free. @type {import("./boxes.js").Box[]} */
     this.reserved = [];
     /** @type {ReturnType<import("./captions.js").Captions["layOut"]>} what the overlay shows */
-    this.captioned = { labels: [], pictures: [] };
+    this.captioned = { labels: [], pictures: [], notes: [] };
     const layer = (/** @type {string} */ name) => {
       const canvas = document.createElement("canvas");
       canvas.className = `disk-layer disk-${name}`;
@@ -110,11 +110,10 @@ export class Picture {
     if (!layout) return;
     context.font = `12px ${theme.inks.font}`;
     const notes = ringNotes(layout, this.frame, view, figures);
-    const taken = [...this.reserved, ...notes.map(({ x, y }) => ({ x: x - 22, y: y - 8, width: 44, height: 16 }))];
     const screen = { ...this.#screen(), zoom: view.zoom };
-    this.captioned = this.captions.layOut(context, layout, screen, options.thumbnailSize, taken);
+    this.captioned = this.captions.layOut(context, layout, screen, options.thumbnailSize, this.reserved, notes);
     drawWays(context, this, scene);
-    drawCaptions(context, layout, { ...this.captioned, notes }, theme.inks);
+    drawCaptions(context, layout, this.captioned, theme.inks);
     drawMarks(context, this, scene);
   }
 

@@ -16,7 +16,7 @@ export function tip({ layout }, screen, captions, row) {
   const key = map.key[row];
   const [x, y] = screen.at(row);
   const modality = map.header.modalities[map.modality[row]];
-  const lines = [`r = ${rounded(map.radius[row])} · ${modality === "image" ? "picture" : modality}`];
+  const lines = [`r = ${rounded(map.radius[row])} · ${modality}`];
   const member = layout.member(row);
   if (focus && member) {
     const { of, rule, target } = focus.header;
