@@ -64,7 +64,9 @@ def points() -> list[dict[str, Any]]:
     for family, names in FAMILIES.items():
         found.append({"id": f"family/{family}", "text": family, "metadata": {"caption": family}})
         for name, colour in names.items():
-            found.append({"id": f"name/{name}", "text": name, "metadata": {"caption": name, "family": family}})
+            found.append(
+                {"id": f"name/{name}", "text": name, "metadata": {"caption": name, "text": name, "kind_of": family}}
+            )
             for i in range(IMAGES):
                 corners = tuple(tuple(max(0, min(255, c + draw.randint(-25, 25))) for c in colour) for _ in range(4))
                 size = draw.choice([(80, 60), (60, 80), (64, 64)])

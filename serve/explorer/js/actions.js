@@ -92,7 +92,7 @@ export class Actions {
 
   /** @param {Place["verb"]} verb */
   setVerb(verb) {
-    const view = this.place.parts.length && this.place.view !== "focus" ? "grid" : this.place.view;
+    const view = this.place.parts.length ? "grid" : this.place.view;
     this.store.go({ verb, view });
   }
 

@@ -4,7 +4,11 @@ import { collectionPath } from "./api.js";
 import { hitsRequest, pathRequest, width } from "./requests.js";
 import { itemOf, where } from "./state.js";
 
-/** @typedef {{method: string, path: string, body?: any}} Asked */
+/**
+ * A request, and the call of the client that makes it where that does not follow from the path; whether it is answered
+ * in binary.
+ * @typedef {{method: string, path: string, body?: any, call?: string, isBinary?: boolean}} Asked
+ */
 
 const ODD = /[\u007f-\u009f\u00ad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
 
@@ -15,14 +19,8 @@ export function requestOf(app) {
   const { rule } = app.requests;
   if (place.view === "classify" && app.ui.classified)
     return { method: "POST", path: "/classify", body: app.ui.classified.request };
-  if (place.view === "collections") return { method: "GET", path: "/collections" };
-  if (!place.parts.length) {
-    return {
-      method: "GET",
-      path:
-        place.view === "grid" ? collectionPath(collection, "/points?order=radius&k=48") : collectionPath(collection),
-    };
-  }
+  if (place.view === "collections") return { method: "GET", path: "/collections", call: "client.collections()" };
+  if (!place.parts.length) return place.view === "grid" ? listingOf(app) : mapOf(collection);
   const item =
     place.parts.length === 1 ? itemOf(place.parts[0]) : (app.store.data("item")?.item ?? itemOf(place.parts[0]));
   const other = place.other && itemOf(place.other);
@@ -44,6 +42,23 @@ export function requestOf(app) {
   return { method: "POST", ...hitsRequest(place, item, { k: app.requests.page, offset: 0 }, rule) };
 }
 
+/** @param {import("./app.js").App} app @returns {Asked} */
+function listingOf(app) {
+  const { collection, filter, ...conditions } = where(app.store.place);
+  const asked = { order: "radius", k: app.requests.page, ...conditions, ...(filter && { filter }) };
+  const text = Object.entries(asked).map(([name, value]) => [name, name === "filter" ? written(value) : String(value)]);
+  const call = `client.points(${named({ ...asked, collection })})`;
+  return { method: "GET", path: collectionPath(collection, `/points?${new URLSearchParams(text)}`), call };
+}
+
+/** @param {string} collection @returns {Asked} */
+const mapOf = (collection) => ({
+  method: "GET",
+  path: collectionPath(collection, "/map"),
+  call: `client.map(${written(collection)})`,
+  isBinary: true,
+});
+
 /**
  * JSON in which no character hides or turns others; it is a literal of Python too, but for three words.
  * @param {any} value
@@ -57,16 +72,16 @@ export function codeOf(language, asked, api) {
 }
 
 /** @param {Asked} asked @param {import("./api.js").Api} api */
-function curlOf({ method, path, body }, api) {
+function curlOf({ path, body, isBinary }, api) {
   const quote = (/** @type {string} */ text) => `'${text.replaceAll("'", String.raw`'\''`)}'`;
   const lines = [`curl -s ${quote(api.base + path.slice(1))}`];
-  if (method !== "GET" && method !== "POST") lines.push(`-X ${method}`);
+  if (isBinary) lines.push("--output answer.bin");
   if (api.key) lines.push('-H "Authorization: Bearer $HYPCLIP_KEY"');
   if (body !== undefined) lines.push("-H 'Content-Type: application/json'", `-d ${quote(written(body))}`);
   return lines.join(" \\\n  ");
 }
 
-/** @type {Record<string, [string, string | null]>} the method of the client, and the field that comes first */
+/** @type {Record<string, [string, string]>} the method of the client, and the field that comes first */
 const METHODS = {
   "/retrieve": ["retrieve", "query"],
   "/hierarchy/ancestors": ["ancestors", "of"],
@@ -77,27 +92,24 @@ const METHODS = {
 };
 
 /** @param {Asked} asked @param {import("./api.js").Api} api */
-function pythonOf({ path, body }, api) {
-  const [method, first] = METHODS[path] ?? ["", null];
-  const found = first
-    ? `client.${method}(${argumentsOf(first, body)})`
-    : path === "/collections"
-      ? "client.collections()"
-      : `client.collection(${written(decodeURIComponent(path.split("/")[2]))})`;
-  const kind = api.key
-    ? `Client(${written(api.base)}, api_key=os.environ["HYPCLIP_KEY"])`
-    : `Client(${written(api.base)})`;
+function pythonOf({ path, body, call }, api) {
+  const key = api.key ? ', api_key=os.environ["HYPCLIP_KEY"]' : "";
   const imports = `${api.key ? "import os\n\n" : ""}from hypclip.client import Client\n`;
-  return `${imports}\nwith ${kind} as client:\n    found = ${found}\n    print(found)\n`;
+  const found = call ?? callOf(...METHODS[path], body);
+  return `${imports}\nwith Client(${written(api.base)}${key}) as client:\n    found = ${found}\n    print(found)\n`;
 }
 
-/** @param {string} first @param {any} body */
-function argumentsOf(first, body) {
+/** @param {string} method @param {string} first @param {any} body */
+function callOf(method, first, body) {
   const { [first]: item, ...rest } = body;
-  const named = Object.entries(rest)
-    .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => `${name}=${python(value)}`);
-  return [python(item), ...named].join(", ");
+  const more = named(rest);
+  return `client.${method}(${python(item)}${more && ", "}${more})`;
+}
+
+/** Named arguments of a call. @param {Record<string, any>} given */
+function named(given) {
+  const entries = Object.entries(given).filter(([, value]) => value !== undefined);
+  return entries.map(([name, value]) => `${name}=${python(value)}`).join(", ");
 }
 
 /** A value as Python writes it. @param {any} value @returns {string} */

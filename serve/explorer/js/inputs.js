@@ -6,6 +6,16 @@ import { readClasses } from "./taxonomy.js";
 import { label } from "./text.js";
 import { POINT_TYPE } from "./views/common.js";
 
+const LISTED = 1000;
+const MOST_EDGES = 10_000;
+const [CHILD, PARENT] = ["text", "kind_of"];
+
+/** Whether the metadata of a collection names a taxonomy. @param {import("./app.js").App} app */
+export function hasTaxonomy(app) {
+  const names = (app.store.data("fields")?.fields ?? []).map((/** @type {any} */ field) => field.name);
+  return names.includes(CHILD) && names.includes(PARENT);
+}
+
 export class Inputs {
   /** @param {import("./app.js").App} app */
   constructor(app) {
@@ -99,6 +109,29 @@ export class Inputs {
       const path = collectionPath(this.app.store.place.collection, "/points?order=radius&k=200&modality=text");
       for (const point of (await this.app.api.json("GET", path)).points) words.add(label(point));
       this.ui.classes = [...words].join("\n");
+    } catch (error) {
+      this.ui.classifyError = /** @type {ApiError} */ (error);
+    }
+    this.app.redraw();
+  }
+
+  /** The taxonomy that the texts of the collection name: `text` below `kind_of`, as train/embed.py writes them. */
+  async taxonomyFromCollection() {
+    /** @type {[string, string][]} */
+    const edges = [];
+    try {
+      let after = null;
+      do {
+        const asked = new URLSearchParams({ k: String(LISTED), modality: "text", ...(after !== null && { after }) });
+        const path = collectionPath(this.app.store.place.collection, `/points?${asked}`);
+        const page = await this.app.api.json("GET", path);
+        for (const { metadata } of page.points) {
+          if (metadata[CHILD] && metadata[PARENT]) edges.push([String(metadata[CHILD]), String(metadata[PARENT])]);
+        }
+        after = page.next;
+      } while (after !== null && edges.length < MOST_EDGES);
+      this.ui.classes = JSON.stringify(edges).replaceAll("],[", "],\n[");
+      this.ui.template = "{}"; // as the texts are stored
     } catch (error) {
       this.ui.classifyError = /** @type {ApiError} */ (error);
     }

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import sys
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
+
+from tests.support.processes import ROOT
 
 RED = "name/red"
 
@@ -184,6 +187,10 @@ def test_a_taxonomy_goes_down_as_far_as_the_threshold_says(page):
     page.locator("#least").fill("0")
     expect(view.locator(".sentence")).to_contain_text("red")
     assert len(page.watch.requests) == before
+    page.get_by_role("button", name="Taxonomy of the collection").click()
+    expect(page.locator("#classes")).to_have_value(re.compile(r'\["violet","a cold colour"\]'))
+    page.get_by_role("button", name="Classify", exact=True).click()
+    expect(view.locator(".sentence")).to_contain_text("a warm colour › red")
     page.locator("#classes").fill("red, blue")
     page.get_by_role("button", name="Classify", exact=True).click()
     expect(view.locator(".bars li").first).to_contain_text("red")
@@ -292,9 +299,19 @@ def test_rows_are_saved_as_json_and_csv_and_the_disk_as_an_image(page, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", [f"/default/grid?of=id:{RED}&verb=below", "/default/path?of=text:it's+\"x\"",
-                                   "/default/compare?of=id:red/0.png&with=text:orange"])  # fmt: skip
-def test_what_is_copied_runs(page, place):
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        (f"/default/grid?of=id:{RED}&verb=below", "red/"),
+        ("/default/grid?f.class=red&r=0.5-", "red/0.png"),
+        ("/default/focus?of=id:red/0.png&eta=1.5", "a warm colour"),
+        ('/default/path?of=text:it\'s+"x"&with=root:', r"\[ROOT\]"),
+        ("/default/compare?of=id:red/0.png&with=text:orange", "a warm colour"),
+        ("/default/map", ""),
+        ("/default/collections", "hostile"),
+    ],
+)
+def test_what_is_copied_runs(page, place, found, tmp_path):
     open_at(page, place)
     expect(page.locator("[aria-busy=true]")).to_have_count(0)
     page.get_by_role("button", name="Export").click()
@@ -302,9 +319,10 @@ def test_what_is_copied_runs(page, place):
     for i, program in enumerate((["bash", "-c"], [sys.executable, "-c"])):
         sections.nth(i).get_by_role("button", name="copy").click()
         code = page.evaluate("navigator.clipboard.readText()")
-        done = subprocess.run([*program, code], capture_output=True, text=True, timeout=300)
+        paths = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([*program, code], cwd=tmp_path, env=paths, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
-        assert re.search(r"red/|a warm colour|\[ROOT\]", done.stdout), done.stdout
+        assert re.search(found, done.stdout), done.stdout
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 /** Which of some labels a thing is; in a taxonomy, how far down the evidence goes. */
 
 import { html, nothing } from "../../vendor/lit-html.js";
+import { hasTaxonomy } from "../inputs.js";
 import { fixed, short, show } from "../text.js";
 import { massTree, pathDown } from "../taxonomy.js";
 import { failure } from "./common.js";
@@ -59,6 +60,13 @@ export function classifyView(app) {
         <button type="button" class="button quiet" @click=${() => app.inputs.labelsFromCollection()}>
           Words of the collection
         </button>
+        ${
+          hasTaxonomy(app)
+            ? html`<button type="button" class="button quiet" @click=${() => app.inputs.taxonomyFromCollection()}>
+                Taxonomy of the collection
+              </button>`
+            : nothing
+        }
         <button class="button" ?disabled=${!place.parts.length}>Classify</button>
       </div>
       ${

@@ -80,7 +80,7 @@ function triangle({ general, specific, distance }, found) {
   const gx = rootX + Math.max(general.radius * scale, 40);
   const length = Math.min(Math.max(distance * scale, 36), 120);
   const sx = Math.min(Math.max(gx + length * Math.cos(found.angle), 10), W - 12);
-  const sy = Math.max(AXIS - length * Math.sin(found.angle), 12);
+  const sy = Math.max(AXIS - length * Math.sin(found.angle), 20);
   const end = (/** @type {number} */ angle, /** @type {number} */ far) =>
     `${gx + far * Math.cos(angle)} ${AXIS - far * Math.sin(angle)}`;
   const isWide = found.bound > Math.PI / 2 ? 1 : 0;
