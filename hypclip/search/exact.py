@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hypclip.geometry import lorentz, polar
-from hypclip.geometry.entailment import Entailment, Plane
+from hypclip.geometry.entailment import Cone, Entailment, Plane
 from hypclip.search.types import OrderBy, Side
 
 _BLOCK = 2**15 - 1
@@ -81,63 +81,121 @@ def measure_cone(
 
     Numerics: distances to 2e-14 of the unit 1/√c up to √c r = 5 and 1e-9 at 15, copies exactly 0 apart.
     """
+    return seen_from(x, of, cone, curv).measures(side)
+
+
+@dataclass(frozen=True)
+class _ByCones:
+    """What both sides of a query follow from by cones: of n points, each (n, 1), and of the query, (1, 1)."""
+
+    rho: Tensor
+    sinh: Tensor
+    gap: Tensor
+    opposite: Tensor
+    apart: Tensor
+    sinh_q: Tensor
+    cone: Cone
+    sqrt_c: float
+
+    def measures(self, side: Side) -> tuple[Measures, Tensor]:
+        """Return what `measure_cone` does."""
+        general, specific = (self.sinh, self.sinh_q) if side == "ancestors" else (self.sinh_q, self.sinh)
+        distance = torch.where(self.apart, polar.distance(self.sinh, self.sinh_q, self.gap) / self.sqrt_c, 0)
+        angle = polar.exterior_angle(general, specific, self.gap.square() / 2, self.opposite.square() / 2)
+        aperture = polar.half_aperture(general, self.cone.min_radius).expand_as(angle)
+        margin = angle - self.cone.eta * aperture
+        columns = (distance, self.rho / self.sqrt_c, angle, aperture, margin)
+        inside = margin <= 0
+        inside = inside & (distance > 0) if self.cone.strict else inside
+        return Measures(*(column.squeeze(1) for column in columns)), inside.squeeze(1)
+
+    def angle(self) -> Tensor:
+        """Return the angles (n,) at the root between points and query; 0 where one of them is the root."""
+        angle = 2 * torch.atan2(self.gap, self.opposite)
+        return torch.where((self.sinh > 0) & (self.sinh_q > 0), angle, 0).squeeze(1)
+
+    def copies(self) -> Tensor:
+        """Return the mask (n,) of the points that lie where the query lies."""
+        return ~self.apart.squeeze(1)
+
+
+@dataclass(frozen=True)
+class _ByPlanes:
+    """The same by half-spaces, (n,) each, in numpy: for a few rows torch takes longer to begin than to compute.
+
+    Every quantity follows from the two radii and the gap between the directions, as in geometry/polar.py.
+    """
+
+    sinh: NDArray[np.float64]
+    om: NDArray[np.float64]
+    op: NDArray[np.float64]
+    apart: NDArray[np.bool_]
+    sinh_q: float
+    plane: Plane
+    sqrt_c: float
+
+    def measures(self, side: Side) -> tuple[Measures, Tensor]:
+        """Return what `measure_cone` does."""
+        sinh, om = self.sinh, self.om
+        rho, rho_q = np.arcsinh(sinh), math.asinh(self.sinh_q)
+        near = 2 * np.arcsinh(np.sqrt(np.sinh((rho - rho_q) / 2) ** 2 + sinh * self.sinh_q * om / 2)) / self.sqrt_c
+        query = np.full_like(sinh, self.sinh_q)
+        general, specific = (sinh, query) if side == "ancestors" else (query, sinh)
+        outwards = rho_q - rho if side == "ancestors" else rho - rho_q
+        along = np.sinh(outwards) - np.sqrt(1 + general**2) * specific * om
+        # At the origin there is no ray, and copies lie on their own hyperplane.
+        seen = self.apart & (general > 0)
+        angle = np.where(seen, np.arctan2(specific * np.sqrt(om * self.op), along), 0)
+        margin = self.plane.threshold - np.where(seen, np.arcsinh(along), 0)
+        inside = margin <= 0
+        if self.plane.strict:
+            inside &= self.apart
+        half_space = np.full_like(angle, math.pi / 2)
+        found = (np.where(self.apart, near, 0), rho / self.sqrt_c, angle, half_space, margin)
+        return Measures(*map(torch.from_numpy, found)), torch.from_numpy(inside)
+
+    def angle(self) -> Tensor:
+        """Return the angles (n,) at the root between points and query; 0 where one of them is the root."""
+        angle = 2 * np.arctan2(np.sqrt(self.om), np.sqrt(self.op))
+        return torch.from_numpy(np.where((self.sinh > 0) & (self.sinh_q > 0), angle, 0))
+
+    def copies(self) -> Tensor:
+        """Return the mask (n,) of the points that lie where the query lies."""
+        return torch.from_numpy(~self.apart)
+
+
+def seen_from(x: Float[Tensor, "n d"], of: Float[Tensor, " d"], cone: Entailment, curv: float) -> _ByCones | _ByPlanes:
+    """Look at points from a query once, for the measures of both sides and the angles at the root."""
     if isinstance(cone, Plane):
-        return _measure_plane(x, of, side, cone, curv)
-    sqrt_c = math.sqrt(curv)
+        return _by_planes(x, of, cone, math.sqrt(curv))
+    return _by_cones(x, of, cone, curv)
+
+
+def _by_cones(x: Float[Tensor, "n d"], of: Float[Tensor, " d"], cone: Cone, curv: float) -> _ByCones:
     _, sinh_q, unit_q = lorentz.polar(of.double().unsqueeze(0), curv)
     found = []
     for block in _blocks(x):
         rho, sinh, unit = lorentz.polar(block, curv)
-        general, specific = (sinh, sinh_q) if side == "ancestors" else (sinh_q, sinh)
         gap, opposite = (torch.linalg.vector_norm(unit + sign * unit_q, dim=1, keepdim=True) for sign in (-1, 1))
-        apart = (block != of).any(1, keepdim=True)
-        distance = torch.where(apart, polar.distance(sinh, sinh_q, gap) / sqrt_c, 0)
-        angle = polar.exterior_angle(general, specific, gap.square() / 2, opposite.square() / 2)
-        aperture = polar.half_aperture(general, cone.min_radius).expand_as(angle)
-        found.append((distance, rho / sqrt_c, angle, aperture, angle - cone.eta * aperture))
-    measures = Measures(*(torch.cat(column).squeeze(1) for column in zip(*found, strict=True)))
-    assert measures.margin is not None
-    inside = measures.margin <= 0
-    return measures, inside & (measures.distance > 0) if cone.strict else inside
+        found.append((rho, sinh, gap, opposite, (block != of).any(1, keepdim=True)))
+    rho, sinh, gap, opposite, apart = (torch.cat(column) for column in zip(*found, strict=True))
+    return _ByCones(rho, sinh, gap, opposite, apart, sinh_q, cone, math.sqrt(curv))
 
 
-def _measure_plane(
-    x: Float[Tensor, "n d"], of: Float[Tensor, " d"], side: Side, plane: Plane, curv: float
-) -> tuple[Measures, Tensor]:
-    """Return the same of half-spaces, in numpy: for a few rows torch takes longer to begin than to compute.
-
-    Every quantity follows from the two radii and the gap between the directions, as in geometry/polar.py.
-    """
-    sqrt_c, q = math.sqrt(curv), of.double().numpy()
+def _by_planes(x: Float[Tensor, "n d"], of: Float[Tensor, " d"], plane: Plane, sqrt_c: float) -> _ByPlanes:
+    q = of.double().numpy()
     sinh_q = sqrt_c * math.sqrt(float(q @ q))
     unit_q = q * (sqrt_c / sinh_q) if sinh_q > 0 else q
-    columns: list[tuple[NDArray[np.float64], ...]] = []
+    found = []
     for block in _blocks(x):
         b = block.numpy()
         norms = np.sqrt(np.einsum("nd,nd->n", b, b))
-        sinh = sqrt_c * norms
         units = b / np.where(norms > 0, norms, 1)[:, None]
         ahead, opposite = units - unit_q, units + unit_q
         om, op = np.einsum("nd,nd->n", ahead, ahead) / 2, np.einsum("nd,nd->n", opposite, opposite) / 2
-        apart = (b != q).any(1)
-        columns.append((sinh, om, op, apart))
-    sinh, om, op, apart = (np.concatenate(column) for column in zip(*columns, strict=True))
-    rho, rho_q = np.arcsinh(sinh), math.asinh(sinh_q)
-    near = 2 * np.arcsinh(np.sqrt(np.sinh((rho - rho_q) / 2) ** 2 + sinh * sinh_q * om / 2)) / sqrt_c
-    general, specific = (
-        (sinh, np.full_like(sinh, sinh_q)) if side == "ancestors" else (np.full_like(sinh, sinh_q), sinh)
-    )
-    outwards = rho_q - rho if side == "ancestors" else rho - rho_q
-    along = np.sinh(outwards) - np.sqrt(1 + general**2) * specific * om
-    # At the origin there is no ray, and copies lie on their own hyperplane.
-    seen = apart & (general > 0)
-    angle = np.where(seen, np.arctan2(specific * np.sqrt(om * op), along), 0)
-    margin = plane.threshold - np.where(seen, np.arcsinh(along), 0)
-    inside = margin <= 0
-    if plane.strict:
-        inside &= apart
-    found = (np.where(apart, near, 0), rho / sqrt_c, angle, np.full_like(angle, math.pi / 2), margin)
-    return Measures(*map(torch.from_numpy, found)), torch.from_numpy(inside)
+        found.append((sqrt_c * norms, om, op, (b != q).any(1)))
+    sinh, om, op, apart = (np.concatenate(column) for column in zip(*found, strict=True))
+    return _ByPlanes(sinh, om, op, apart, sinh_q, plane, sqrt_c)
 
 
 def _blocks(x: Tensor) -> list[Tensor]:

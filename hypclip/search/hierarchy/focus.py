@@ -14,7 +14,7 @@ from torch import Tensor
 from hypclip.geometry import focus as planes
 from hypclip.geometry.entailment import Entailment
 from hypclip.search.contents import Contents
-from hypclip.search.exact import measure_cone, one_thread
+from hypclip.search.exact import one_thread, seen_from
 
 ANCESTOR, DESCENDANT, ITSELF = 1, 2, 4
 """Flags of a point: it entails the focus, is entailed by it, lies where the focus is."""
@@ -55,7 +55,7 @@ def focus(
 ) -> Focus:
     """Measure all points of a collection from one point, exactly.
 
-    Flags and margins are those of `VectorStore.cone` of both sides: both come from `measure_cone`.
+    Flags and margins are those of `VectorStore.cone` of both sides: all of them come from `seen_from`.
 
     Args:
         contents: the points.
@@ -67,12 +67,13 @@ def focus(
     x = x.double()
     columns = [(np.zeros(0, np.float32),) * 2 + (np.zeros(0, np.uint8),) + (np.zeros(0, np.float32),) * 2]
     for vectors in _parts(contents):
-        y = vectors.double()
-        radius, angle = planes.about_root(y, x, curv) if target is None else planes.about_point(y, x, target, curv)
-        above, ancestors = measure_cone(vectors, x, "ancestors", rule, curv)
-        below, descendants = measure_cone(vectors, x, "descendants", rule, curv)
-        itself = (y == x).all(1)
-        flags = ANCESTOR * ancestors + DESCENDANT * descendants + ITSELF * itself
+        seen = seen_from(vectors, x, rule, curv)
+        (above, ancestors), (below, descendants) = seen.measures("ancestors"), seen.measures("descendants")
+        if target is None:
+            radius, angle = above.radius, seen.angle()
+        else:
+            radius, angle = planes.about_point(vectors.double(), x, target, curv)
+        flags = ANCESTOR * ancestors + DESCENDANT * descendants + ITSELF * seen.copies()
         found = (radius, angle, above.by("margin"), below.by("margin"))
         a, b, c, d = (column.numpy().astype(np.float32) for column in found)
         columns.append((a, b, flags.numpy().astype(np.uint8), c, d))
