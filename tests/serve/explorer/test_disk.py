@@ -201,6 +201,11 @@ def test_tooltip_has_caption_and_true_radius(page: Any) -> None:
     assert f"r = {MADE.radius[IMAGE].item():.3g} · image" in shown
 
 
+def test_characters_that_turn_text_round_are_shown_as_symbols(page: Any) -> None:
+    page.evaluate(r"disk.captions.texts.known.set(999999, { text: 'a\u202Eb\u0007' })")
+    assert page.evaluate("disk.captions.text(999999)") == "a⟨RLO⟩b␇"
+
+
 def test_click_selects_and_double_click_opens_the_same_point(page: Any) -> None:
     x, y = page.evaluate("spots()")[NAME]
     page.mouse.dblclick(x, y)

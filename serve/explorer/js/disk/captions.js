@@ -1,10 +1,11 @@
 /** Captions and thumbnails of points: what was fetched, what is asked for, and which of them fit on the screen. */
 
+import { show } from "../text.js";
 import { Boxes, firstPerCell } from "./boxes.js";
 import { GROUP } from "./layout.js";
 
 const BATCH = 256;
-const KEPT = 800; // thumbnails in memory: 160 × 160 × 4 bytes each at most, 80 MB outside of the heap
+const KEPT = 600; // thumbnails in memory: 160 × 160 × 4 bytes each at most, 60 MB outside of the heap
 const LINE = 16;
 const LETTERS = 24;
 const LEADING = 28; // labels laid out before pictures
@@ -125,7 +126,7 @@ export class Captions {
    */
   text(key) {
     const caption = this.texts.get(key);
-    return caption ? caption.text : "";
+    return caption ? show(caption.text) : "";
   }
 
   /**
