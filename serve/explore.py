@@ -21,7 +21,6 @@ from hypclip.search.layout.disk import Disk, rings
 from hypclip.search.layout.kept import About, Layout, Layouts
 from hypclip.search.where import MODALITIES
 from serve.columns import columns
-from serve.errors import InvalidRequest
 from serve.schemas.operations import rule_info
 
 MOST_SHOWN = 500_000
@@ -125,15 +124,14 @@ class Explorer:
             name: of the collection.
             x: float32 space components (D,) of the point.
             rule: what entails what.
-            target: gives the plane to draw in together with the point; with the root when absent.
+            target: gives the plane to draw in together with the point; with the root when absent, or in the same place.
             of: what the header says of the point besides.
 
         Raises:
             UnknownCollection: there is none of this name.
-            InvalidRequest: the target lies where the point is.
         """
         if target is not None and torch.equal(x, target):
-            raise InvalidRequest("target: it lies where the point of the focus is, so that no direction leads to it")
+            target = None  # no direction leads to it
         drawn = self._drawn(name)
         disk, space = drawn.disk, drawn.space
         curv, exact = space.curv, x.double()

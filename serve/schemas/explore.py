@@ -15,9 +15,10 @@ class FocusRequest(Schema):
     of: Item = Field(examples=["a photo of a dog"])
     target: Item | None = Field(
         None,
-        examples=["an animal"],
         description="Another point: places are then given in the plane of the two, as distance from the first and "
-        "angle at it from the direction of the second. null is the plane with the root.",
+        "angle at it from the direction of the second. null, or one in the same "
+        "place, is the plane with the root.",
+        examples=["an animal"],
     )
     rule: Rule | None = RULE
     aperture_scale: Scale = 1.0

@@ -120,7 +120,7 @@ def stored(index: Path) -> tuple[NDArray[np.float32], float, NDArray[np.int64]]:
                 "SELECT vector, metadata FROM points WHERE collection = ? ORDER BY key", (number,)
             ).fetchall()
     x = np.frombuffer(b"".join(vector for vector, _ in rows), "<f4").reshape(len(rows), dim).copy()
-    taxonomy = Taxonomy(emoji_edges(held_out=True))
+    taxonomy = Taxonomy([*emoji_edges(), *emoji_edges(held_out=True)])
     named = [family(str(json.loads(text).get("class")), taxonomy) for _, text in rows]
     numbers = {name: i for i, name in enumerate(sorted(set(named) - {None}, key=str))}
     return x, curv, np.array([numbers.get(name, -1) for name in named])

@@ -21,7 +21,8 @@ class Quality(NamedTuple):
     recall_10, recall_50: share of the 10 nearest points that are among the 10 and 50 nearest in the picture.
     radius: rank correlation of drawn and true radii.
     distances: rank correlation of drawn and true distances.
-    purity: share of the same label among the 10 nearest in the picture; None without labels.
+    purity: share of the same label among the 10 nearest in the picture, where both have one, which is not -1; None
+        without labels.
     """
 
     recall_10: float
@@ -48,10 +49,11 @@ def quality(
     seen = {k: np.argpartition(drawn, k, 1)[:, :k] for k in (10, 50)}
     recall = {k: np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(near, seen[k], strict=True)]) for k in seen}
     radii = (lorentz.radius(points, curv).numpy() for points in (torch.from_numpy(x).double(), picture))
-    known = None if labels is None else labels[rows] >= 0
     purity = None
-    if labels is not None and known is not None and known.any():
-        purity = float((labels[seen[10][known]] == labels[rows][known, None]).mean())
+    if labels is not None:
+        own, beside = labels[rows][:, None], labels[seen[10]]
+        known = (own >= 0) & (beside >= 0)
+        purity = float((own == beside)[known].mean())
     return Quality(float(recall[10]), float(recall[50]), ranked(*radii), distances, purity)
 
 

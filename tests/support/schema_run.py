@@ -207,7 +207,6 @@ def possible(body: dict[str, Any], operation: str) -> dict[str, Any]:
         "labels": _labels,
         "taxonomy": _taxonomy,
         "rule": _rule,
-        "target": _target,
     }
     for name, step in steps.items():
         if body.get(name) is not None:
@@ -258,19 +257,6 @@ def _rule(body: dict[str, Any]) -> None:
         del body["rule"]
     elif body["rule"]["form"] == "plane":
         body.pop("aperture_scale", None)
-
-
-def _target(body: dict[str, Any]) -> None:
-    # A point by its id may lie at any place, such as that of the example's text.
-    by_id = any(isinstance(body.get(name), dict) and "id" in body[name] for name in ("of", "target"))
-    if "of" in body and (by_id or _place(body["of"]) == _place(body["target"])):
-        body["target"] = {"embedding": [0.1] * FakeEngine.dim}
-
-
-def _place(item: Any) -> Any:
-    if isinstance(item, dict) and "root" in item:
-        return [0.0] * FakeEngine.dim
-    return next(iter(item.values())) if isinstance(item, dict) else item
 
 
 def _page(body: dict[str, Any]) -> None:

@@ -194,12 +194,17 @@ def test_the_root_is_an_item_everywhere(client):
         assert_error(client.post("/retrieve", json={"query": wrong}), 422, "invalid_request", "query")
 
 
+def test_a_target_in_the_same_place_leaves_the_plane_with_the_root(client):
+    header, columns = focused(client, of={"id": "p0007"}, target={"id": "p0007"})
+    alone, without = focused(client, of={"id": "p0007"})
+    assert header == alone
+    assert all((columns[name] == without[name]).all() for name in columns)
+
+
 def test_what_cannot_be_drawn_is_refused(client):
     assert_error(client.get("/collections/nothing/map"), 404, "unknown_collection", "nothing")
     assert_error(client.post("/collections/nothing/focus", json={"of": "a"}), 404, "unknown_collection", "nothing")
     assert_error(client.post("/collections/default/focus", json={"of": {"id": "nobody"}}), 404, "unknown_point")
-    same = {"of": {"id": "p0000"}, "target": {"id": "p0000"}}
-    assert_error(client.post("/collections/default/focus", json=same), 422, "invalid_request", "target")
     scaled = {"of": "a", "rule": PLANE, "aperture_scale": 2}
     assert_error(client.post("/collections/default/focus", json=scaled), 422, "invalid_request", "threshold")
 
