@@ -7,7 +7,7 @@ import { itemOf, where } from "./state.js";
 /**
  * A request, and the call of the client that makes it where that does not follow from the path; whether it is answered
  * in binary.
- * @typedef {{method: string, path: string, body?: any, call?: string, isBinary?: boolean}} Asked
+ * @typedef {{path: string, body?: any, call?: string, isBinary?: boolean}} Asked
  */
 
 const ODD = /[\u007f-\u009f\u00ad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
@@ -17,29 +17,34 @@ export function requestOf(app) {
   const { place } = app.store;
   const { collection } = place;
   const { rule } = app.requests;
-  if (place.view === "classify" && app.ui.classified)
-    return { method: "POST", path: "/classify", body: app.ui.classified.request };
-  if (place.view === "collections") return { method: "GET", path: "/collections", call: "client.collections()" };
+  if (place.view === "classify" && app.ui.classified) return { path: "/classify", body: app.ui.classified.request };
+  if (place.view === "collections") return { path: "/collections", call: "client.collections()" };
   if (!place.parts.length) return place.view === "grid" ? listingOf(app) : mapOf(collection);
-  const item =
-    place.parts.length === 1 ? itemOf(place.parts[0]) : (app.store.data("item")?.item ?? itemOf(place.parts[0]));
+  const isMean = place.parts.length > 1;
+  const item = isMean ? app.store.data("item")?.item : itemOf(place.parts[0]);
   const other = place.other && itemOf(place.other);
   if (place.view === "compare" && other) {
     return {
-      method: "POST",
       path: "/hierarchy/common_ancestors",
       body: { of: [item, other], k: 24, ...where(place), ...width(place, rule) },
     };
   }
-  if (place.view === "path") return { method: "POST", ...pathRequest(place, item, other, rule) };
+  if (place.view === "path") return { ...pathRequest(place, item, other, rule) };
   if (place.view === "focus") {
     return {
-      method: "POST",
       path: "/hierarchy/ancestors",
       body: { of: item, k: 100, ...where(place), ...width(place, rule) },
     };
   }
-  return { method: "POST", ...hitsRequest(place, item, { k: app.requests.page, offset: 0 }, rule) };
+  const asked = hitsRequest(place, item, { k: app.requests.page, offset: 0 }, rule);
+  return { ...asked, ...(isMean && { call: meanCall(place, asked) }) };
+}
+
+/** A call for a mean, which says what it is of. @param {import("./state.js").Place} place @param {Asked} asked */
+function meanCall({ parts, collection }, { path, body }) {
+  const weights = parts.map((part) => part.weight);
+  const mean = `client.mean(${python(parts.map(itemOf))}, ${python(weights)}, ${written(collection)})`;
+  return callOf(...METHODS[path], body, `{"embedding": ${mean}.embedding}`);
 }
 
 /** @param {import("./app.js").App} app @returns {Asked} */
@@ -48,12 +53,11 @@ function listingOf(app) {
   const asked = { order: "radius", k: app.requests.page, ...conditions, ...(filter && { filter }) };
   const text = Object.entries(asked).map(([name, value]) => [name, name === "filter" ? written(value) : String(value)]);
   const call = `client.points(${named({ ...asked, collection })})`;
-  return { method: "GET", path: collectionPath(collection, `/points?${new URLSearchParams(text)}`), call };
+  return { path: collectionPath(collection, `/points?${new URLSearchParams(text)}`), call };
 }
 
 /** @param {string} collection @returns {Asked} */
 const mapOf = (collection) => ({
-  method: "GET",
   path: collectionPath(collection, "/map"),
   call: `client.map(${written(collection)})`,
   isBinary: true,
@@ -99,11 +103,11 @@ function pythonOf({ path, body, call }, api) {
   return `${imports}\nwith Client(${written(api.base)}${key}) as client:\n    found = ${found}\n    print(found)\n`;
 }
 
-/** @param {string} method @param {string} first @param {any} body */
-function callOf(method, first, body) {
-  const { [first]: item, ...rest } = body;
+/** @param {string} method @param {string} first @param {any} body @param {string} item as Python has it */
+function callOf(method, first, body, item = python(body[first])) {
+  const { [first]: _, ...rest } = body;
   const more = named(rest);
-  return `client.${method}(${python(item)}${more && ", "}${more})`;
+  return `client.${method}(${item}${more && ", "}${more})`;
 }
 
 /** Named arguments of a call. @param {Record<string, any>} given */

@@ -304,6 +304,7 @@ def test_rows_are_saved_as_json_and_csv_and_the_disk_as_an_image(page, tmp_path)
     [
         (f"/default/grid?of=id:{RED}&verb=below", "red/"),
         ("/default/grid?f.class=red&r=0.5-", "red/0.png"),
+        (f"/default/grid?of=id:{RED}&of=text:yellow&w=1%2C2", "orange/"),
         ("/default/focus?of=id:red/0.png&eta=1.5", "a warm colour"),
         ('/default/path?of=text:it\'s+"x"&with=root:', r"\[ROOT\]"),
         ("/default/compare?of=id:red/0.png&with=text:orange", "a warm colour"),

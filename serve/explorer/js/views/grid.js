@@ -79,10 +79,11 @@ export function gridView(app) {
 
 /** @param {any} place @param {any} data */
 function heading(place, data) {
-  const total = data.total === null ? `the nearest ${count(data.hits.length)}` : counted(data.total, "point");
+  const byIndex = data.exact ? "" : " (by the index)";
+  if (data.total === null) return `The nearest ${count(data.hits.length)}${byIndex}`;
   /** @type {Record<string, string>} */
   const words = { near: ", nearest first", above: " that it is an instance of", below: " that are instances of it" };
-  return `${total}${words[place.verb]}${data.exact ? "" : " (by the index)"}`;
+  return `${counted(data.total, "point")}${words[place.verb]}${byIndex}`;
 }
 
 /** @param {any} place @param {any} hit @param {boolean} isListing */
