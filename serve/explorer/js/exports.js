@@ -21,7 +21,7 @@ export function requestOf(app) {
   if (place.view === "collections") return { path: "/collections", call: "client.collections()" };
   if (!place.parts.length) return place.view === "grid" ? listingOf(app) : mapOf(collection);
   const isMean = place.parts.length > 1;
-  const item = isMean ? app.store.data("item")?.item : itemOf(place.parts[0]);
+  const item = (isMean && app.store.data("item")?.item) || itemOf(place.parts[0]);
   const other = place.other && itemOf(place.other);
   if (place.view === "compare" && other) {
     return {

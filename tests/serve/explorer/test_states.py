@@ -6,6 +6,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from tests.support.processes import eventually
+
 pytestmark = pytest.mark.slow
 
 GRID = "/#/default/grid?of=id:name/red"
@@ -167,7 +169,7 @@ def test_what_is_out_of_date_is_stopped(page):
     )
     page.route(RETRIEVE, lambda route: None)  # no answer ever
     page.goto(GRID)
-    page.wait_for_function("asked.some(([url]) => url.endsWith('/retrieve'))")
+    eventually(lambda: page.evaluate("asked.some(([url]) => url.endsWith('/retrieve'))"), "the request")
     page.get_by_role("group", name="What to find").get_by_role("button", name="Below").click()
     expect(page.locator(".toolbar")).to_contain_text("8 points")
     assert page.evaluate("asked.find(([url]) => url.endsWith('/retrieve'))[1].aborted")
