@@ -23,7 +23,8 @@ from hypclip.console import escape_unprintable
 from hypclip.errors import HypclipError, InputError
 from hypclip.files import check_output, user_path, write_output
 from hypclip.model import HypCLIP
-from hypclip.taxonomy import Taxonomy, load_taxonomy
+from hypclip.taxonomy import Taxonomy
+from hypclip.taxonomy import load as load_taxonomy
 
 SIDE, LABELS, REACH = 720, 110, 0.88
 COLOURS = ("#1b6ca8", "#c0392b", "#2e8b57", "#8e5ea2", "#d08a1d", "#3f8f8f", "#a0522d", "#5b6abf", "#7a8b2d", "#b0457b")
@@ -35,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=user_path, required=True, help="a model directory")
     parser.add_argument(
-        "--taxonomy", action="append", required=True, help="its name, or a JSON file [[child, parent], ...]; or several"
+        "--taxonomy",
+        action="append",
+        required=True,
+        help="its name, or a file, as hypclip.taxonomy.load takes it; or several",
     )
     parser.add_argument("--output", type=user_path, required=True, help="the SVG file; another there is moved aside")
     arguments = parser.parse_args(argv)

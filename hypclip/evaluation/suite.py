@@ -21,7 +21,8 @@ from hypclip.evaluation.is_a import Phrases, call
 from hypclip.evaluation.retrieval import read_pairs, retrieval
 from hypclip.evaluation.zero_shot import DEFAULT_TEMPLATES, check_templates, read_labelled_images, zero_shot
 from hypclip.model import HypCLIP
-from hypclip.taxonomy import Taxonomy, load_taxonomy
+from hypclip.taxonomy import Taxonomy
+from hypclip.taxonomy import load as load_taxonomy
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from hypclip.data.quickstart.scenes import article
-from hypclip.taxonomy import Taxonomy, emoji_edges, load_taxonomy
+from hypclip.taxonomy import Taxonomy, emoji_edges
+from hypclip.taxonomy import load as load_taxonomy
 
 _LEVELS = ("family", "kind")
 

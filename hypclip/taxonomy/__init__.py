@@ -4,8 +4,8 @@ Phrases are what captions and boxes say ("a red apple"), so that a batch can ask
 Case and spacing make no difference, as they make none to the tokenizer.
 """
 
-from hypclip.taxonomy.emoji import emoji_edges
-from hypclip.taxonomy.graph import Edge, Taxonomy, acyclic, same_phrase
-from hypclip.taxonomy.sources import load_taxonomy
+from hypclip.taxonomy.graph import Edge, Pairs, Taxonomy, acyclic, same_phrase
+from hypclip.taxonomy.sources import load
+from hypclip.taxonomy.sources.emoji import emoji_edges
 
-__all__ = ["Edge", "Taxonomy", "acyclic", "emoji_edges", "load_taxonomy", "same_phrase"]
+__all__ = ["Edge", "Pairs", "Taxonomy", "acyclic", "emoji_edges", "load", "same_phrase"]

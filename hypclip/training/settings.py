@@ -22,7 +22,8 @@ from hypclip.model import ModelConfig
 from hypclip.objective import Objective
 from hypclip.objective.terms import LOGIT_SCALE
 from hypclip.pretrained.clip_sources import PretrainedClip, with_text_model
-from hypclip.taxonomy import Taxonomy, load_taxonomy
+from hypclip.taxonomy import Taxonomy
+from hypclip.taxonomy import load as load_taxonomy
 from hypclip.training.calibration import FirstRadii
 from hypclip.training.checkpointing.manifest import begun_model
 from hypclip.training.monitoring.spikes import SpikeConfig

@@ -34,7 +34,7 @@ from hypclip.search.layout.circle import Circle
 from hypclip.search.layout.disk import radii
 from hypclip.search.layout.kept import landmarks
 from hypclip.taxonomy import Taxonomy
-from hypclip.taxonomy.emoji import emoji_edges
+from hypclip.taxonomy.sources.emoji import emoji_edges
 from serve.explore import Explorer
 from tests.support.layouts import collection, drawn, quality
 

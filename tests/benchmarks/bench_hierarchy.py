@@ -23,7 +23,7 @@ from hypclip.data.batch import Batch
 from hypclip.model import HypCLIP
 from hypclip.objective import Objective, Recipe
 from hypclip.roles import MISSING
-from hypclip.taxonomy import load_taxonomy
+from hypclip.taxonomy import load as load_taxonomy
 from hypclip.towers.passes import TextPasses
 from hypclip.training.optim import adamw
 from hypclip.training.settings import RunConfig, configure

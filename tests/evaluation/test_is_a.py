@@ -10,7 +10,8 @@ from hypclip.errors import DataError
 from hypclip.evaluation import is_a
 from hypclip.evaluation.is_a import EdgeSet, Instances, Phrases, call
 from hypclip.evaluation.zero_shot import LabelledImages
-from hypclip.taxonomy import Taxonomy, load_taxonomy
+from hypclip.taxonomy import Taxonomy
+from hypclip.taxonomy import load as load_taxonomy
 from tests.support.hierarchy import TREE
 
 DAG = [

@@ -10,7 +10,7 @@ import torch
 
 import hypclip
 from hypclip.geometry.entailment import Plane
-from hypclip.taxonomy import load_taxonomy
+from hypclip.taxonomy import load as load_taxonomy
 from hypclip.training.calibration import calibrate_threshold
 from tests.support.pretraining import assert_same_run, config_of, rewind, run
 from tests.support.training import COLOURS, HIERARCHY, read_log
