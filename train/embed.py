@@ -91,7 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=user_path, help="folder with one folder of images a class; needs --classes")
     parser.add_argument("--classes", type=user_path, help="JSON, class key to its name or names")
     parser.add_argument(
-        "--taxonomy", type=expand_home, help="emoji, or JSON of is-a edges over phrases: those above others are points"
+        "--taxonomy",
+        type=expand_home,
+        help="its name or file, as hypclip.taxonomy.load takes it: the phrases above others are points",
     )
     parser.add_argument(
         "--from-parquet", type=user_path, nargs="+", metavar="PATH",

@@ -47,8 +47,8 @@ class DataConfig:
         box_margin: up to which fraction of a box its crop may be wider.
         box_size: side of a crop in pixels, that of the towers' images when not given; another one needs an image
             tower that takes images of several sizes.
-        taxonomy: is-a edges over phrases that the objective's `lineage` learns, by name or as a JSON file
-            `[[child, parent], ...]`; without it those terms are 0.
+        taxonomy: is-a edges over phrases that the objective's `lineage` learns, by name or as a file of a
+            format that docs/taxonomies.md lists; without it those terms are 0.
         concepts: how many of the taxonomy's phrases join the batch of each process.
         augment: random changes to images.
     """
