@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         scores = {name: evaluate(model) for name, evaluate in evaluations.items()}
         print(table(scores))
         if arguments.output:
-            content = {"model": model.model_id, "curv": model.curv.item(), **scores}
+            content = {"model": model.model_id, "curv": model.curv.tolist(), **scores}
             if aside := write_output(arguments.output, json.dumps(content, indent=1) + "\n"):
                 print(f"the scores that were in {arguments.output} are now in {aside}", file=sys.stderr)
     except (HypclipError, OSError) as error:

@@ -61,6 +61,15 @@ def test_every_task_is_scored(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert f"{written['scenes']['image_to_text_r1']:.4f}" in printed
 
 
+def test_a_product_of_spaces_has_a_curvature_for_each(folder: Path) -> None:
+    with checkpoint.atomic_directory(folder / "product") as target:
+        checkpoint.save(tiny_encoder(geometry="product", distance="l1", factor_dim=4), target)
+    assert run(folder, "--checkpoint", str(folder / "product")) == 0
+    curv = json.loads((folder / "metrics.json").read_text())["curv"]
+    assert curv == pytest.approx([1.0] * len(curv))
+    assert len(curv) > 1
+
+
 def test_a_hierarchy_is_printed_as_grids(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "is_a.json").write_text('[["red", "a colour"], ["blue", "a colour"], ["a cat", "an animal"]]')
     images = f"images: {folder}/images, classes: {folder}/classes.json"

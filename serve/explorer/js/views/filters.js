@@ -183,11 +183,17 @@ function rule(app) {
 /** @param {App} app */
 const reset = (app) => html`<button class="link" @click=${() => app.store.go({ width: null })}>reset</button>`;
 
+/** Whether a field divides the points into groups: an id or a caption that each has for itself does not. @param {any} field */
+function isFacet(field) {
+  const isNumber = field.min !== null && field.max !== null;
+  return isNumber || (field.distinct !== null && field.distinct > 1 && field.distinct <= Math.max(20, field.count / 4));
+}
+
 /** @param {App} app */
 function fields(app) {
   const load = app.store.loads.fields;
   if (!load?.data?.fields?.length) return nothing;
-  return load.data.fields.map((/** @type {any} */ field) => {
+  return load.data.fields.filter(isFacet).map((/** @type {any} */ field) => {
     const isNumber = field.min !== null && field.max !== null && (field.distinct ?? Infinity) > field.values.length;
     return html`<details class="facet" ?open=${field.name in app.store.place.fields}>
       <summary>

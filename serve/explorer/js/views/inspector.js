@@ -94,7 +94,10 @@ function relatives(app, point) {
     /** @type {string} */ none,
   ) =>
     html` <section>
-      <h3>${title} <small>${counted(page.total, "point")}</small></h3>
+      <h3>
+          ${title} <small>${counted(page.total, "point")}</small>
+          ${page.total ? html`<small class="unit" title="How far inside: the lower, the deeper">margin</small>` : nothing}
+        </h3>
       ${
         page.hits.length
           ? html`<ul class="rows">

@@ -12,7 +12,7 @@ export function breadcrumb(app) {
   const { place } = app.store;
   const stops = [...(app.store.data("path")?.path ?? [])].reverse();
   const name = place.parts.map((part) => thingName(app, part)).join(" + ");
-  const own = place.parts.length === 1 && place.parts[0].kind === "id" ? place.parts[0].id : null;
+  const own = startId(place);
   return html`<nav class="crumbs" aria-label="Way from the root">
     <ol>
       ${stops
@@ -44,6 +44,11 @@ export function breadcrumb(app) {
   </nav>`;
 }
 
+/** The id of the point that the way begins at, where it is a point of the collection. @param {any} place */
+function startId({ parts }) {
+  return parts.length === 1 && parts[0].kind === "id" ? parts[0].id : null;
+}
+
 /** @param {App} app */
 export function pathView(app) {
   const { place } = app.store;
@@ -57,7 +62,8 @@ export function pathView(app) {
   if (failed) return failure(app, app.store.loads[failed].error, [failed]);
   const load = app.store.loads.path;
   if (!load?.data) return html`<div aria-busy="true">${skeletons(6)}</div>`;
-  const stops = load.data.path;
+  // A point is above places close to its own, so it would come again as a stop of its own way.
+  const stops = load.data.path.filter((/** @type {any} */ stop) => stop.id !== startId(place));
   return html`<div class="path-view" aria-busy=${load.status === "loading"}>
     <div class="toolbar">
       <p>
@@ -87,9 +93,28 @@ export function pathView(app) {
       >
     </div>
     <ol class="way">
-      ${stops.map((/** @type {any} */ stop, /** @type {number} */ i) => stopView(app, stop, i))}
+      ${startView(app)} ${stops.map((/** @type {any} */ stop, /** @type {number} */ i) => stopView(app, stop, i))}
     </ol>
   </div>`;
+}
+
+/** Where the way begins: the query. @param {App} app */
+function startView(app) {
+  const { parts } = app.store.place;
+  const item = app.store.data("item");
+  const id = startId(app.store.place);
+  const point = id === null ? null : app.points.byId.get(id);
+  return html`<li class="stop">
+    <span class="dot">${shape(point?.modality ?? (parts[0].kind === "text" ? "text" : "image"))}</span>
+    <div>
+      <p class="stop-face">
+        ${point ? image(app, point, "in-path") : parts[0].url ? thingImage(app, parts[0]) : nothing}
+        <span class="name" dir="auto">${short(parts.map((part) => thingName(app, part)).join(" + "), 90)}</span>
+      </p>
+      ${item ? html`<p class="numbers-line">the start · radius ${fixed(item.radius, 3)}</p>` : nothing}
+      ${item ? radiusBar(app, item.radius) : nothing}
+    </div>
+  </li>`;
 }
 
 /** @param {App} app @param {any} stop @param {number} i */
@@ -117,7 +142,7 @@ function stopView(app, stop, i) {
         <span class="name" dir="auto">${short(label(stop), 90)}</span>
       </button>
       <p class="numbers-line">
-        t ${fixed(stop.t)} · radius ${fixed(stop.radius, 3)} · off the way ${fixed(stop.distance, 3)}
+        ${Math.round(100 * stop.t)} % of the way · radius ${fixed(stop.radius, 3)} · ${fixed(stop.distance, 3)} off it
         <button class="link" aria-expanded=${!!branch} @click=${() => app.act.branch(stop.id)}>
           ${branch ? "hide" : "what else is below"}
         </button>
