@@ -59,6 +59,21 @@ def test_about_a_point_distances_from_it_and_from_the_target_are_true(curv, dim)
     )
 
 
+@pytest.mark.parametrize("curv", CURVS)
+@pytest.mark.parametrize("far", [1e-7, 1e-3, 1.0, 3.0])
+def test_angles_at_a_point_are_those_of_tangent_vectors_however_near_the_points_are(curv, far):
+    x = points(1, 8, curv, seed=1)
+    ways = torch.randn(50, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    # At right angles to x, tangent vectors have no time component: their angles are those of Euclid.
+    ways -= (ways @ x.T) / x.square().sum() * x
+    ways = torch.nn.functional.normalize(ways, dim=1)
+    y = lorentz.exp_map(x.expand_as(ways), far / math.sqrt(curv) * ways, curv)
+    distance, angle = focus.about_point(y, x[0], y[0], curv)
+    assert torch.allclose(distance, torch.full_like(distance, far / math.sqrt(curv)), rtol=1e-7)
+    exact = 2 * torch.atan2((ways - ways[0]).norm(dim=1), (ways + ways[0]).norm(dim=1))
+    assert torch.allclose(angle, exact, atol=1e-7)
+
+
 def test_towards_the_root_and_away_from_it_are_opposite():
     ray = torch.tensor([0.6, 0.8], dtype=torch.float64)
     inner, x, outer = (lorentz.exp_map0(r * ray, 1.0) for r in (0.2, 0.7, 1.9))
