@@ -6,7 +6,7 @@ RUN := runs/quickstart
 START ?= --resume
 JOBS ?= 2
 THREADS ?= $(or $(OMP_NUM_THREADS),$(shell $(BIN)/python -c 'import psutil; print(psutil.cpu_count(logical=False) or 1)'))
-BENCHES := geometry peers objective hierarchy gromov search explorer scenes data attention cpu disk training backends start hostile serve
+BENCHES := geometry peers objective hierarchy gromov search explorer scenes data attention cpu disk page training backends start hostile serve
 
 .PHONY: install demo serve test test-slow lint format bench gpu-check clean
 .DEFAULT_GOAL := help
