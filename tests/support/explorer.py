@@ -99,15 +99,55 @@ def hostile_points() -> list[dict[str, Any]]:
     return [{"id": text, "text": f"text {i}", "metadata": plain[i]} for i, text in enumerate(HOSTILE)]
 
 
+LONG = "long/" + "é" * 507
+"""The start of ids of 512 characters."""
+FIELDS = 200
+
+
+def odd_collections() -> dict[str, list[dict[str, Any]]]:
+    """Return the points of collections at the edge of what there may be, by name."""
+    root = {"embedding": [0.0] * FakeEngine.dim}
+    wide = [{f"field {i}": i + k % 3 if i % 2 else f"value {k % 3}" for i in range(FIELDS)} for k in range(9)]
+    return {
+        "empty": [],
+        "single": [{"id": "only", "text": "red"}],
+        "together": [{"id": f"same {i}", "text": "red", "metadata": {"caption": f"red {i}"}} for i in range(50)],
+        "rooted": [{"id": f"at the root {i}", **root} for i in range(5)],
+        "wide": [
+            {"id": f"wide {i}", "text": f"red {i}", "metadata": {**wide[i], "caption": f"red {i}"}} for i in range(9)
+        ],
+        "long": [{"id": f"{LONG[:-1]}{i}", "text": f"red {i}"} for i in range(9)],
+    }
+
+
 def make_app(folder: Path) -> Any:
     """Build an app whose store is filled when it starts: `default`, `hostile`, and `empty`."""
-    settings = Settings(index=folder / "index", create_index=True, access_log=False)
-    with TestClient(create_app(settings, Palette())) as client:
-        for name, rows in {"default": points(), "hostile": hostile_points(), "empty": points()[:1]}.items():
-            written = client.put(f"/collections/{name}/points", json={"points": rows})
-            assert written.status_code == 200, written.text
-        client.request("DELETE", "/collections/empty/points", json={"ids": [points()[0]["id"]]})
+    settings = _settings(folder)
+    _fill(settings, Palette(), {"default": points(), "hostile": hostile_points(), "empty": []})
     return create_app(settings, Palette())
+
+
+def make_odd_app(folder: Path) -> Any:
+    """Build an app with `default`, the odd collections, and `foreign` of another model."""
+    settings = _settings(folder)
+    _fill(settings, Palette(), {"default": points(), **odd_collections()})
+    _fill(settings, Palette("another-model"), {"foreign": [{"id": "far", "text": "red"}]})
+    return create_app(settings, Palette())
+
+
+def _settings(folder: Path) -> Settings:
+    return Settings(index=folder / "index", create_index=True, access_log=False)
+
+
+def _fill(settings: Settings, engine: Palette, collections: dict[str, list[dict[str, Any]]]) -> None:
+    """Write points through the API; a collection without any loses the one that it is made by."""
+    with TestClient(create_app(settings, engine)) as client:
+        for name, rows in collections.items():
+            path = f"/collections/{name}/points"
+            written = client.put(path, json={"points": rows or [{"id": "gone", "text": "red"}]})
+            assert written.status_code == 200, written.text
+            if not rows:
+                client.request("DELETE", path, json={"ids": ["gone"]})
 
 
 class Running:

@@ -3,11 +3,13 @@
 import { ApiError, collectionPath } from "./api.js";
 import { itemOf } from "./state.js";
 import { readClasses } from "./taxonomy.js";
-import { label } from "./text.js";
+import { count, label } from "./text.js";
 import { POINT_TYPE } from "./views/common.js";
 
 const LISTED = 1000;
 const MOST_EDGES = 10_000;
+/** Of a file of labels; a text field that holds much more stops the page. */
+const MOST_CLASSES_BYTES = 4e6;
 const [CHILD, PARENT] = ["text", "kind_of"];
 
 /** Whether the metadata of a collection names a taxonomy. @param {import("./app.js").App} app */
@@ -60,18 +62,29 @@ export class Inputs {
         this.app.act.addPart({ kind: "id", id: event.dataTransfer?.getData(POINT_TYPE) ?? "" });
       return;
     }
-    const file = event.dataTransfer?.files[0];
-    if (file && /\.(txt|json)$/.test(file.name)) this.#classesFrom(file);
-    else if (file) this.useFile(file);
+    const { files } = /** @type {DataTransfer} */ (event.dataTransfer);
+    if (!files.length) return;
+    if (/\.(txt|json)$/i.test(files[0].name)) this.#classesFrom(files[0]);
+    else this.useFile(files[0], files.length);
   }
 
-  /** Embed an image and search with its point; the image itself stays in this page. @param {File} file */
-  async useFile(file) {
+  /**
+   * Embed an image and search with its point; the image itself stays in this page.
+   * @param {File} file @param {number} dropped how many there were, of which this is the first
+   */
+  async useFile(file, dropped = 1) {
     const form = new FormData();
     form.append("image", file, "image");
     this.ui.queryError = null;
-    this.app.act.toast("Embedding the image …");
+    this.app.act.toast(
+      dropped > 1
+        ? `One image is taken at a time: embedding the first of ${count(dropped)} …`
+        : "Embedding the image …",
+    );
     try {
+      if (!(await isReadable(file))) {
+        throw new ApiError(422, "invalid_image", `“${file.name}” cannot be read. Drop an image, not a folder.`);
+      }
       const response = await this.app.api.send({ method: "POST", path: "/embed", form });
       const [{ embedding }] = (await response.json()).data;
       const view =
@@ -99,7 +112,12 @@ export class Inputs {
 
   /** @param {File} file */
   async #classesFrom(file) {
-    this.ui.classes = await file.text();
+    const { ui } = this;
+    ui.classesError = "";
+    if (file.size > MOST_CLASSES_BYTES) {
+      ui.classesError = `“${file.name}” is too large for labels or a taxonomy: over ${MOST_CLASSES_BYTES / 1e6} MB.`;
+    } else if (await isReadable(file)) ui.classes = await file.text();
+    else ui.classesError = `“${file.name}” cannot be read.`;
     this.app.store.go({ view: "classify" });
   }
 
@@ -157,6 +175,16 @@ export class Inputs {
       ui.isClassifying = false;
       app.redraw();
     }
+  }
+}
+
+/** Whether the bytes of a file can be had, which those of a folder cannot. @param {File} file */
+async function isReadable(file) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+    return true;
+  } catch {
+    return false;
   }
 }
 

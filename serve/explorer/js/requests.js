@@ -75,15 +75,17 @@ export class Requests {
     if (filter) store.need("kept", [name, filter, place.modality], (signal) => this.#keysOf(filter, signal));
     else store.forget("kept");
     this.#name();
-    if (place.selected !== null) this.#inspect(place.selected);
-    if (!store.data("model")) return;
-    if (place.parts.length) this.#query();
-    else {
-      for (const each of ["item", "hits", "focus", "path", "compare"]) store.forget(each);
-      if (place.view === "grid") {
-        store.need("listing", [name, where(place)], (signal) => this.listed(null, signal));
+    if (store.data("model")) {
+      if (place.parts.length) this.#query();
+      else {
+        for (const each of ["item", "hits", "focus", "path", "compare"]) store.forget(each);
+        if (place.view === "grid") {
+          store.need("listing", [name, where(place)], (signal) => this.listed(null, signal));
+        }
       }
     }
+    // After what fills the middle of the page: the server answers in the order in which it is asked.
+    if (place.selected !== null) this.#inspect(place.selected);
   }
 
   /** Have the points known by name and key that the page speaks of. */
@@ -126,9 +128,10 @@ export class Requests {
     const parts = place.parts.map((part) => [itemOf(part), part.weight]);
     store.need("item", [place.collection, parts], (signal) => this.#resolve(signal));
     const load = store.loads.item;
-    if (load.status !== "done") return;
-    const { item } = load.data;
-    if (place.selected === null) this.#relate(item, null);
+    const [first, ...others] = place.parts;
+    // A point by id needs no answer first, so that a focus comes as soon as it is clicked.
+    const item = first.kind === "id" && !others.length ? itemOf(first) : load.status === "done" ? load.data.item : null;
+    if (!item) return;
     const narrow = [item, where(place), width(place, this.rule)];
     if (place.view === "grid") {
       const key = [narrow, place.verb, place.sort, place.exact, this.page];
@@ -149,6 +152,7 @@ export class Requests {
       store.need("compare", [narrow, other], (signal) => this.#compare(item, other, signal));
       store.need("focus", [item, place.collection, other], (signal) => this.#focus(item, other, signal));
     }
+    if (place.selected === null) this.#relate(item, null);
   }
 
   /**

@@ -7,8 +7,9 @@ from tests.support.browser import ARGUMENTS, Watch, chromium
 
 @pytest.fixture(scope="module")  # closed before another module starts Playwright, which takes one at a time
 def browser():
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=30_000)  # of a machine that does other things too
     path = chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))

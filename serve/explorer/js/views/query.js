@@ -22,7 +22,7 @@ export function queryBar(app) {
         <textarea
           id="query"
           rows="1"
-          maxlength="8192"
+          maxlength="100000"
           placeholder="a red apple"
           aria-describedby="query-help"
           aria-invalid=${!!app.ui.queryError}
