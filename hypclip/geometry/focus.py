@@ -88,7 +88,8 @@ def _moved(y: Tensor, x: Tensor, c: Tensor) -> Tensor:
     yt, xt = (torch.sqrt(1 + c * torch.linalg.vector_norm(part, dim=-1).square()) for part in (y, x))
     dot = step @ x
     k = c * (torch.linalg.vector_norm(step, dim=-1).square() + 2 * dot) / (yt + xt) - c * dot / (1 + xt)
-    return step - k.unsqueeze(1) * x
+    moved: Tensor = step - k.unsqueeze(1) * x
+    return moved
 
 
 def _between(difference: Tensor, total: Tensor) -> Tensor:

@@ -19,7 +19,19 @@ from tests.support.ports import free_port
 from tests.support.training import ROOT, run_config, wait_for, write_shards
 
 PARTS = ("hypclip", "train", "serve", "configs", "pyproject.toml", "README.md", "LICENSE")
-PROGRAMS = ("pretrain", "evaluate", "zero-shot", "prepare-data", "embed", "ask", "study", "convert", "export", "serve")
+PROGRAMS = (
+    "pretrain",
+    "evaluate",
+    "zero-shot",
+    "prepare-data",
+    "embed",
+    "embed-taxonomy",
+    "ask",
+    "study",
+    "convert",
+    "export",
+    "serve",
+)
 
 
 @pytest.fixture(scope="module")

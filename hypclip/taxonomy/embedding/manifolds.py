@@ -1,7 +1,8 @@
-"""The models of hyperbolic space that trees are embedded in, of curvature −1: what training needs of each.
+"""The spaces that trees are embedded in: two models of hyperbolic space of curvature −1, and flat space beside them.
 
-A batch compares rows x (B, ·) with candidates y (C, ·). Both models give `cosh` of the distances and, for a matrix of
-derivatives by them, the gradients of rows and candidates, as products of matrices: no (B, C, D) array exists.
+A batch compares rows x (B, ·) with candidates y (C, ·). A space gives a `measure` that grows with their distance d,
+cosh d or d², and for a matrix of derivatives by it the gradients of rows and candidates, as products of matrices: no
+(B, C, D) array exists.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 @runtime_checkable
 class Manifold(Protocol):
-    """A model of hyperbolic space with points as rows of a matrix of `width(dim)` columns."""
+    """A space whose points are rows of a matrix of `width(dim)` columns."""
 
     def width(self, dim: int) -> int:
         """Return the number of columns of points of D dimensions."""
@@ -25,18 +26,22 @@ class Manifold(Protocol):
         """Return the points of tangent vectors at the origin, of lengths far below 1."""
         ...
 
-    def cosh(self, x: Float[Tensor, "b w"], y: Float[Tensor, "c w"]) -> Float[Tensor, "b c"]:
-        """Return the hyperbolic cosine of every distance, at least 1."""
+    def measure(self, x: Float[Tensor, "b w"], y: Float[Tensor, "c w"]) -> Float[Tensor, "b c"]:
+        """Return the measure of every distance."""
+        ...
+
+    def falloff(self, measure: Float[Tensor, "*batch"]) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return e^−d and the derivative of d by the measure, bounded where two points are in one place."""
         ...
 
     def gradients(
         self, x: Float[Tensor, "b w"], y: Float[Tensor, "c w"], by: Float[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b w"], Float[Tensor, "c w"]]:
-        """Return the derivatives by the columns of x and of y, given those by `cosh(x, y)`."""
+        """Return the derivatives by the columns of x and of y, given those by `measure(x, y)`."""
         ...
 
     def paired(self, x: Float[Tensor, "p w"], y: Float[Tensor, "p w"]) -> Float[Tensor, " p"]:
-        """Return `cosh` of the distances of x[i] and y[i]."""
+        """Return the measures of the distances of x[i] and y[i]."""
         ...
 
     def paired_gradients(
@@ -52,11 +57,20 @@ class Manifold(Protocol):
         ...
 
     def space(self, x: Float[Tensor, "n w"]) -> Float[Tensor, "n d"]:
-        """Return the space components on the hyperboloid."""
+        """Return the space components on the hyperboloid, or the coordinates of flat space."""
         ...
 
 
-class Lorentz:
+class _Hyperbolic:
+    """What both models share: the measure is cosh d."""
+
+    def falloff(self, measure: Tensor) -> tuple[Tensor, Tensor]:
+        """Return e^−d = 1 / (cosh d + sinh d), and 1 / sinh d."""
+        sinh = (measure * measure - 1).clamp_(min=_LEAST).sqrt_()
+        return 1 / (measure + sinh), 1 / sinh
+
+
+class Lorentz(_Hyperbolic):
     """The hyperboloid: a time component, then D space components. Steps go along geodesics."""
 
     def width(self, dim: int) -> int:
@@ -67,7 +81,7 @@ class Lorentz:
         """Return points near the origin."""
         return _lift(v)
 
-    def cosh(self, x: Tensor, y: Tensor) -> Tensor:
+    def measure(self, x: Tensor, y: Tensor) -> Tensor:
         """Return −⟨x, y⟩."""
         return (x[:, :1] * y[:, 0] - x[:, 1:] @ y[:, 1:].T).clamp_(min=1)
 
@@ -99,7 +113,7 @@ class Lorentz:
         return x[:, 1:]
 
 
-class Ball:
+class Ball(_Hyperbolic):
     """The Poincaré ball: D coordinates. Steps are straight lines, the retraction of Nickel & Kiela (2017)."""
 
     def width(self, dim: int) -> int:
@@ -110,7 +124,7 @@ class Ball:
         """Return points near the origin, where a tangent vector of the hyperboloid is twice as long."""
         return v / 2
 
-    def cosh(self, x: Tensor, y: Tensor) -> Tensor:
+    def measure(self, x: Tensor, y: Tensor) -> Tensor:
         """Return 1 + 2 |x − y|² / ((1 − |x|²)(1 − |y|²))."""
         return (2 * _squared(x, y) / _room(x)[:, None] / _room(y)).add_(1)
 
@@ -151,6 +165,54 @@ class Ball:
     def space(self, x: Tensor) -> Tensor:
         """Return 2 x / (1 − |x|²)."""
         return 2 * x / _room(x)[:, None]
+
+
+class Flat:
+    """Flat space: D coordinates. The measure is d²."""
+
+    def width(self, dim: int) -> int:
+        """Return D."""
+        return dim
+
+    def start(self, v: Tensor) -> Tensor:
+        """Return points near the origin."""
+        return v.clone()
+
+    def measure(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return |x − y|²."""
+        return _squared(x, y)
+
+    def falloff(self, measure: Tensor) -> tuple[Tensor, Tensor]:
+        """Return e^−d, and 1 / 2 d."""
+        d = measure.clamp(min=_LEAST).sqrt_()
+        return torch.exp(-d), 0.5 / d
+
+    def gradients(self, x: Tensor, y: Tensor, by: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the derivatives, 2 (x − y) by x."""
+        return 2 * (by.sum(1)[:, None] * x - by @ y), 2 * (by.sum(0)[:, None] * y - by.T @ x)
+
+    def paired(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return |x − y|² of each pair."""
+        return (x - y).square().sum(1)
+
+    def paired_gradients(self, x: Tensor, y: Tensor, by: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the derivatives, as `gradients` of each pair."""
+        by_x = 2 * by[:, None] * (x - y)
+        return by_x, -by_x
+
+    def descend(self, x: Tensor, gradient: Tensor, rate: float, max_radius: float) -> Tensor:
+        """Return x − rate · gradient; there is room for any radius."""
+        step = rate * gradient
+        moved: Tensor = x - step / step.norm(dim=1, keepdim=True).clamp(min=1)
+        return moved
+
+    def space(self, x: Tensor) -> Tensor:
+        """Return the coordinates."""
+        return x
+
+
+_LEAST = 1e-12
+"""Least square of a distance: the gradient of two points in one place has no direction."""
 
 
 def _lift(space: Tensor) -> Tensor:

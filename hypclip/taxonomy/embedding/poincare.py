@@ -19,10 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hypclip.errors import InputError
-from hypclip.taxonomy.embedding.manifolds import Ball, Lorentz, Manifold
+from hypclip.taxonomy.embedding.manifolds import Ball, Flat, Lorentz, Manifold
 from hypclip.taxonomy.graph import Pairs
 
-MANIFOLDS: dict[str, Manifold] = {"poincare": Ball(), "lorentz": Lorentz()}
+MANIFOLDS: dict[str, Manifold] = {"poincare": Ball(), "lorentz": Lorentz(), "euclid": Flat()}
 _BURN_IN_RATE = 0.01
 
 
@@ -31,7 +31,7 @@ class Training:
     """How an embedding is trained.
 
     Args:
-        method: the model of hyperbolic space: `lorentz`, or `poincare` for the ball.
+        method: the model of hyperbolic space: `lorentz`, or `poincare` for the ball; `euclid` is flat space.
         dim: D.
         epochs: how often each phrase is seen.
         rate: the learning rate, which falls to 0 as a cosine after the burn-in.
@@ -43,9 +43,9 @@ class Training:
         seed: of the first places and of all samples.
     """
 
-    method: Literal["lorentz", "poincare"] = "lorentz"
+    method: Literal["lorentz", "poincare", "euclid"] = "lorentz"
     dim: int = 10
-    epochs: int = 600
+    epochs: int = 900
     rate: float = 0.03
     burn_in: float = 0.15
     batch: int = 64
@@ -76,7 +76,7 @@ class Progress(NamedTuple):
 def train(
     pairs: Pairs, n: int, training: Training, *, report: Callable[[Progress], None] | None = None
 ) -> Float[Tensor, "n d"]:
-    """Return the space components, float64, of n points trained on pairs (point, ancestor).
+    """Return the space components, or flat coordinates, float64, of n points trained on pairs (point, ancestor).
 
     Args:
         pairs: the closure, or the part of it to learn from; the pairs of a point stand together.
@@ -129,9 +129,7 @@ def _step(
     place[candidates] = torch.arange(len(candidates))
     xr, xc, xu = x[rows], x if columns is None else x[columns], x[up]
     # Of the candidates: e^−d, 0 for the point itself and its ancestors.
-    cosh = manifold.cosh(xr, xc)
-    sinh = (cosh * cosh - 1).clamp_(min=_LEAST).sqrt_()
-    others = 1 / (cosh + sinh)
+    others, slope = manifold.falloff(manifold.measure(xr, xc))
     known = place[up] >= 0
     others[pair[known], place[up][known]] = 0
     itself = place[rows] >= 0
@@ -139,14 +137,11 @@ def _step(
     others *= training.negatives / len(candidates)
     total = others.sum(1)
     # Of the ancestors.
-    cosh_up = manifold.paired(xr[pair], xu)
-    sinh_up = (cosh_up * cosh_up - 1).clamp_(min=_LEAST).sqrt_()
-    right = 1 / (cosh_up + sinh_up)
+    right, slope_up = manifold.falloff(manifold.paired(xr[pair], xu))
     all_of_it = right + total[pair]
     weight = torch.zeros(len(rows), dtype=x.dtype).index_add_(0, pair, 1 / all_of_it)
-    # The derivative of the loss by a distance over that of cosh by it.
-    by_row, by_column = manifold.gradients(xr, xc, -others * weight[:, None] / sinh)
-    by_point, by_up = manifold.paired_gradients(xr[pair], xu, total[pair] / all_of_it / sinh_up)
+    by_row, by_column = manifold.gradients(xr, xc, -others * weight[:, None] * slope)
+    by_point, by_up = manifold.paired_gradients(xr[pair], xu, total[pair] / all_of_it * slope_up)
     by_row.index_add_(0, pair, by_point)
     if columns is None:
         gradient = by_column.index_add_(0, rows, by_row).index_add_(0, up, by_up)
@@ -157,7 +152,3 @@ def _step(
         gradient.index_add_(0, where, torch.cat([by_column, by_row, by_up]))
         x[moved] = manifold.descend(x[moved], gradient, rate, training.max_radius)
     return float((all_of_it / right).log().sum())
-
-
-_LEAST = 1e-12
-"""Least sinh² of a distance: the gradient of two points in one place has no direction."""

@@ -1,0 +1,210 @@
+"""Embed a taxonomy in hyperbolic space, and measure how well it is given back.
+
+python train/embed_taxonomy.py --taxonomy wordnet-mammals --method lorentz --dim 10 --output runs/mammals
+python train/embed_taxonomy.py --taxonomy emoji --method sarkar --dim 32 --output runs/emoji-tree
+
+`lorentz` and `poincare` train on all pairs of a phrase and an ancestor (Nickel & Kiela 2017), on the hyperboloid or in
+the ball; `sarkar` places the tree without training. The output is a folder of `points.safetensors` (space components on
+the hyperboloid of curvature −1), `phrases.json` in the same order, and `metrics.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hypclip.console import escape_unprintable
+from hypclip.errors import HypclipError, InputError
+from hypclip.files import check_room, make_room, user_path
+from hypclip.geometry import lorentz
+from hypclip.geometry.analysis.distortion import (
+    average_distortion,
+    graph_distances,
+    neighbour_map,
+    worst_case_distortion,
+)
+from hypclip.taxonomy import Pairs, Taxonomy, load
+from hypclip.taxonomy.embedding import Progress, Training, place, reconstruction, train
+from hypclip.taxonomy.embedding.closed_form import first_parents
+
+FLAT_DIMS = (5, 10, 20, 50)
+"""Dimensions of the flat embeddings that a hyperbolic one is printed beside: from 20 on the flat one is the better."""
+_MOST_MEASURED = 3000
+"""Phrases of a tree up to which its distortion is measured, which takes all distances at a time."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run with the given command line; return the exit code."""
+    escape_unprintable()
+    arguments = _parser().parse_args(argv)
+    try:
+        check_room(arguments.output, overwrite=arguments.overwrite)
+        if arguments.threads is not None:
+            torch.set_num_threads(arguments.threads)
+        taxonomy = load(arguments.taxonomy)
+        print(f"{len(taxonomy):,} phrases, {len(taxonomy.closure):,} pairs of a phrase and an ancestor")
+        phrases, x, metrics = (_place if arguments.method == "sarkar" else _train)(taxonomy, arguments)
+        make_room(arguments.output, overwrite=arguments.overwrite)
+        _write(arguments.output, phrases, x, metrics)
+    except (HypclipError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--taxonomy", required=True, help="its name or file, as hypclip.taxonomy.load takes it")
+    parser.add_argument(
+        "--method", choices=("lorentz", "poincare", "sarkar"), default="lorentz", help="how (%(default)s)"
+    )
+    parser.add_argument("--dim", type=int, default=10, help="dimensions (%(default)s)")
+    parser.add_argument("--output", type=user_path, required=True, help="the folder that is written")
+    parser.add_argument("--overwrite", action="store_true", help="move aside what is there")
+    parser.add_argument("--threads", type=int, help="threads; all cores when not given")
+    trained = parser.add_argument_group("training")
+    for name, kind in (("epochs", int), ("rate", float), ("batch", int), ("negatives", float), ("candidates", int)):
+        default = getattr(Training, name)
+        trained.add_argument(f"--{name}", type=kind, default=default, help=f"{_MEANING[name]} (%(default)s)")
+    trained.add_argument("--burn-in", type=float, default=Training.burn_in, help=f"{_MEANING['burn_in']} (%(default)s)")
+    trained.add_argument("--seed", type=int, default=0, help="of places and samples (%(default)s)")
+    trained.add_argument(
+        "--held-out", type=float, default=0.0, help="share of the pairs that are no edges to leave out and predict"
+    )
+    trained.add_argument("--no-flat", action="store_true", help="train no flat embeddings to print beside")
+    placed = parser.add_argument_group("placing")
+    placed.add_argument("--tau", type=float, default=0.5, help="distance of child and parent (%(default)s)")
+    placed.add_argument("--float64", action="store_true", help="in float64, where float32 has too few digits")
+    return parser
+
+
+_MEANING = {
+    "epochs": "how often each phrase is seen",
+    "rate": "learning rate",
+    "batch": "phrases of a batch",
+    "negatives": "how many other phrases count against an ancestor",
+    "candidates": "how many phrases a batch takes them from",
+    "burn_in": "share of the epochs at a hundredth of the rate",
+}
+
+
+def _place(taxonomy: Taxonomy, arguments: argparse.Namespace) -> tuple[Sequence[str], Tensor, dict[str, Any]]:
+    """Place a tree, and measure how well it keeps the distances of its edges."""
+    start = time.perf_counter()
+    dtype = torch.float64 if arguments.float64 else torch.float32
+    phrases, x = place(taxonomy, arguments.dim, arguments.tau, dtype)
+    metrics: dict[str, Any] = {"method": "sarkar", "dim": arguments.dim, "tau": arguments.tau}
+    metrics |= {"seconds": time.perf_counter() - start, "max_radius": float(lorentz.radius(x.double(), 1.0).max())}
+    tree = nx.Graph([(child, up) for child, up in first_parents(taxonomy).items() if up is not None])
+    if len(phrases) <= _MOST_MEASURED and nx.is_connected(tree):
+        nodes, steps = graph_distances(tree)
+        row = {phrase: i for i, phrase in enumerate(phrases)}
+        points = x.double()[[row[node] for node in nodes]]
+        embedded = torch.stack([lorentz.dist(point.expand_as(points), points, 1.0) for point in points])
+        embedded = (embedded + embedded.T) / 2
+        metrics |= {
+            "map": neighbour_map(embedded, steps == 1),
+            "distortion": average_distortion(embedded, steps, arguments.tau),
+            "worst_distortion": worst_case_distortion(embedded, steps),
+        }
+    return phrases, x, metrics
+
+
+def _train(taxonomy: Taxonomy, arguments: argparse.Namespace) -> tuple[Sequence[str], Tensor, dict[str, Any]]:
+    """Train an embedding, score it, and flat ones of several dimensions beside it."""
+    pairs, n = taxonomy.closure, len(taxonomy)
+    learned, held_out = _split(taxonomy, arguments.held_out, arguments.seed)
+    names = ("epochs", "rate", "burn_in", "batch", "negatives", "candidates", "seed")
+    settings = {name: getattr(arguments, name) for name in names}
+    training = Training(method=arguments.method, dim=arguments.dim, **settings)
+    start = time.perf_counter()
+    x = train(learned, n, training, report=_reporter(arguments.epochs))
+    seconds = time.perf_counter() - start
+    metrics = {"method": arguments.method, "dim": arguments.dim, **settings, "seconds": seconds}
+    metrics |= {"max_radius": float(lorentz.radius(x, 1.0).max()), **_scores(x, pairs, held_out, flat=False)}
+    _print(arguments.method, metrics)
+    if not arguments.no_flat:
+        metrics["euclid"] = {}
+        for dim in FLAT_DIMS:
+            start = time.perf_counter()
+            flat = train(learned, n, Training(method="euclid", dim=dim, **settings))
+            row = {"dim": dim, "seconds": time.perf_counter() - start, **_scores(flat, pairs, held_out, flat=True)}
+            metrics["euclid"][str(dim)] = row
+            _print("euclid", row)
+    return taxonomy.phrases, x, metrics
+
+
+def _split(taxonomy: Taxonomy, share: float, seed: int) -> tuple[Pairs, Pairs | None]:
+    """Return the pairs to learn from and those to predict: a share of those that are no edge of the reduction.
+
+    Raises:
+        InputError: the share is not from 0 to below 1.
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"--held-out must be at least 0 and below 1, got {share}")
+    pairs = taxonomy.closure
+    if not share:
+        return pairs, None
+    place = {phrase: i for i, phrase in enumerate(taxonomy.phrases)}
+    n = len(place)
+    edges = np.array([place[child] * n + place[up] for child, up in taxonomy.reduced().edges])
+    free = ~np.isin(pairs.below * n + pairs.above, edges)
+    out = free & (np.random.default_rng(seed).random(len(pairs)) < share)
+    return Pairs(pairs.below[~out], pairs.above[~out]), Pairs(pairs.below[out], pairs.above[out])
+
+
+def _scores(x: Tensor, pairs: Pairs, held_out: Pairs | None, *, flat: bool) -> dict[str, float]:
+    time_component = (1 + x.square().sum(1)).sqrt()
+
+    def by_distance(rows: Tensor) -> Tensor:
+        if flat:
+            return torch.cdist(x[rows], x)
+        return torch.outer(time_component[rows], time_component) - x[rows] @ x.T
+
+    whole = reconstruction(by_distance, pairs, len(x))
+    scores = {"mean_rank": whole.mean_rank, "map": whole.map}
+    if held_out is not None:
+        predicted = reconstruction(by_distance, pairs, len(x), held_out)
+        scores |= {"held_out_mean_rank": predicted.mean_rank, "held_out_map": predicted.map}
+    return scores
+
+
+def _reporter(epochs: int) -> Any:
+    every = max(1, epochs // 10)
+
+    def report(progress: Progress) -> None:
+        if progress.epoch % every == 0 or progress.epoch == 1:
+            print(
+                f"epoch {progress.epoch}/{epochs}: loss {progress.loss:.4g} a pair, "
+                f"{progress.pairs_per_s:,.0f} pairs/s",
+                flush=True,
+            )
+
+    return report
+
+
+def _print(name: str, row: dict[str, Any]) -> None:
+    scores = ", ".join(f"{key} {row[key]:.4f}" for key in row if key.endswith(("map", "mean_rank")))
+    print(f"{name}, D = {row['dim']}: {scores}, {row['seconds']:.1f} s", flush=True)
+
+
+def _write(output: Path, phrases: Sequence[str], x: Tensor, metrics: dict[str, Any]) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    save_file({"points": x.contiguous()}, output / "points.safetensors", {"curv": "1.0"})
+    (output / "phrases.json").write_text(json.dumps(list(phrases), ensure_ascii=False))
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
