@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.support.explorer import LONG, Running, make_odd_app
+from tests.support.explorer import FIELDS, LONG, Running, make_odd_app
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +70,22 @@ def test_of_many_dropped_images_the_first_is_taken_and_the_page_says_so(page):
     expect(page.locator(".crumbs")).to_contain_text("blue")
 
 
+def test_a_photo_of_40_megapixels_is_embedded(page):
+    photo = {"name": "sea.jpg", "mimeType": "image/jpeg", "buffer": image((8000, 5000), "JPEG")}
+    page.locator("input[type=file]").first.set_input_files(photo)
+    expect(page.locator(".crumbs")).to_contain_text("blue")
+
+
+def test_a_file_of_200_megabytes_is_too_large(page, tmp_path):
+    page.watch.expect_status(413)
+    file = tmp_path / "film.png"
+    with file.open("wb") as film:
+        film.truncate(200_000_000)
+    page.locator("input[type=file]").first.set_input_files(file)
+    expect(refused(page)).to_contain_text("Too large")
+    expect(refused(page)).to_contain_text("bytes")
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "content"),
     [
@@ -105,6 +121,21 @@ def classify(page, classes):
     page.goto("/#/default/classify?of=id:name/red")
     page.locator("#classes").fill(classes)
     page.get_by_role("button", name="Classify", exact=True).click()
+
+
+def test_thousands_of_labels(page):
+    classify(page, "red, blue")
+    drop(page, "\n".join(["red", *(f"colour {i}" for i in range(3999))]).encode(), "labels.txt")
+    expect(page.locator("#classes")).to_have_value(re.compile("colour 3998$"))
+    page.get_by_role("button", name="Classify", exact=True).click()
+    expect(page.locator(".classify-view")).to_contain_text("and 3960 more")
+    expect(page.locator(".bars li").first).to_contain_text("red")
+    page.watch.expect_status(422)
+    drop(page, "\n".join(f"colour {i}" for i in range(5000)).encode(), "labels.txt")
+    expect(page.locator("#classes")).to_have_value(re.compile("colour 4999$"))
+    page.get_by_role("button", name="Classify", exact=True).click()
+    expect(refused(page)).to_contain_text("labels times templates")
+    expect(refused(page)).to_contain_text("4,096")
 
 
 def test_a_taxonomy_that_goes_in_circles_is_refused(page):
@@ -157,6 +188,17 @@ def test_a_collection_of_another_model_can_be_looked_at_and_not_searched(page):
     search(page, "red")
     expect(refused(page).first).to_contain_text("A collection of another model")
     expect(refused(page).first).to_contain_text("another-model")
+
+
+def test_many_fields_can_be_filtered_by(page):
+    page.goto("/#/wide/grid")
+    expect(page.locator(".facet")).to_have_count(FIELDS + 1)
+    facet = page.locator(".facet").filter(has_text="field 198")
+    facet.locator("summary").click()
+    facet.get_by_role("checkbox").first.check()
+    expect(page.locator(".cards .face")).to_have_count(3)
+    page.locator(".cards .face").first.click()
+    expect(page.locator(".details dt")).to_have_count(FIELDS + 2)
 
 
 def test_an_id_of_512_characters_is_a_query_that_can_be_shared(page):
