@@ -136,8 +136,8 @@ def supersampled(sprite, size, angle, times=8):
     corners = np.array(((cos, -sin), (sin, cos))) @ sprite._corners
     (left, top), (right, bottom) = corners.min(1), corners.max(1)
     x_step, y_step = (right - left) / width / times, (bottom - top) / height / times
-    padded = Image.new("RGBa", (sprite.picture.width + 2, sprite.picture.height + 2))
-    padded.paste(sprite.picture, (1, 1))
+    padded = Image.new("RGBa", (sprite.image.width + 2, sprite.image.height + 2))
+    padded.paste(sprite.image, (1, 1))
     data = (
         cos * x_step, sin * y_step, padded.width / 2 + left * cos + top * sin,
         -sin * x_step, cos * y_step, padded.height / 2 + top * cos - left * sin,
@@ -149,8 +149,8 @@ def supersampled(sprite, size, angle, times=8):
 def test_upright_drawings_of_their_own_size_are_the_tile():
     drawn = tiles("noto")[100]
     sprite = sprites("noto")[100]
-    assert max(sprite.picture.size) <= 64
-    own = sprite.draw(float(max(sprite.picture.size)), 0.0, False)
-    assert own.tobytes() == sprite.picture.tobytes()
+    assert max(sprite.image.size) <= 64
+    own = sprite.draw(float(max(sprite.image.size)), 0.0, False)
+    assert own.tobytes() == sprite.image.tobytes()
     box = drawn.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
     assert own.tobytes() == drawn.convert("RGBa").crop(box).tobytes()

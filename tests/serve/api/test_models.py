@@ -122,7 +122,6 @@ def test_the_document_has_both_and_metrics_know_them_by_one_name(client):
         ("/nowhere", None),
         ("/collections/a/b/points", None),
         ("/v1/", None),
-        ("/", None),
     ],
 )
 def test_a_path_nearby_is_named(client, path, meant):

@@ -88,7 +88,7 @@ def test_without_a_taxonomy_or_with_one_of_other_phrases_the_rest_is_trained(tmp
     [
         ([("a", "b"), ("b", "a")], "the taxonomy has a cycle"),
         ([], "at least one is-a edge"),
-        ("emojis", "there is no taxonomy 'emojis': expected a JSON file, or one of emoji, emoji-held-out"),
+        ("emojis", "there is no taxonomy 'emojis': expected one of emoji, emoji-held-out"),
     ],
 )
 def test_a_taxonomy_that_cannot_be_used_is_named_before_anything_is_made(tmp_path, shards, content, said, capsys):
