@@ -321,7 +321,12 @@ def collections(random: Random) -> Iterator[Payload]:
                 raw = posted({"ids": [name or "a", str(number)]}, target, "DELETE")
                 yield Payload(f"DELETE of {target[:60]}", raw, r"name|collection|nothing|take", http=False)
             case _:
-                yield Payload(f"GET {target[:60]}", request("GET", target), r"name|collection|nothing|take", http=False)
+                yield Payload(
+                    f"GET {target[:60]}",
+                    request("GET", target),
+                    r"name|collection|nothing|take|Extra inputs",
+                    http=False,
+                )
 
 
 def filters(random: Random) -> Iterator[Payload]:

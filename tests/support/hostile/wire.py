@@ -255,7 +255,7 @@ def headers(random: Random) -> Iterator[Payload]:
             yield Payload(
                 f"{name}, {number}",
                 raw,
-                r"inputs|body|does not take|origin",
+                r"inputs|body|does not take|origin|go by the name",
                 http="upgrade" in name or "websocket" in name,
             )
 
