@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
 from hypclip.geometry import lorentz
 from hypclip.geometry.entailment import Cone, Entailment, pairwise_score
 from hypclip.geometry.metric import Metric
+from tests.support.browser import ARGUMENTS, chromium
 
 ROOT = Path(__file__).parents[2]
 EXPLORER = ROOT / "serve/explorer"
 PAGE = ROOT / "tests/serve/explorer/page"
-CHROMIUM = Path("/usr/bin/chromium")
 ORIGIN = "http://disk.test"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 NAMES = ["uint32", "float32", "uint8"]
@@ -172,18 +169,6 @@ def about(made: Collection, of: int, target: int) -> tuple[Tensor, Tensor, dict[
     return distance[:-1], angle[:-1], reached, {"radius": distance[-1].item(), "angle": angle[-1].item()}
 
 
-def require_chromium() -> None:
-    """Skip the test where no Chromium is installed; with CI=true that is a failure."""
-    missing = [
-        *([] if CHROMIUM.exists() else [f"no {CHROMIUM}: `apt-get install chromium`"]),
-        *([] if find_spec("playwright") else ["no playwright: `pip install playwright`"]),
-    ]
-    if missing and os.environ.get("CI") == "true":
-        pytest.fail("; ".join(missing))
-    if missing:
-        pytest.skip("; ".join(missing))
-
-
 @contextmanager
 def disk_page(data: Mapping[str, bytes], width: int = 800, height: int = 800, **context: object) -> Iterator[object]:
     """Open a page with a disk of `data["map"]`; the other entries are there for `columns(name)`. No network is used."""
@@ -198,7 +183,7 @@ def disk_page(data: Mapping[str, bytes], width: int = 800, height: int = 800, **
         route.fulfill(body=file.read_bytes(), content_type=TYPES[file.suffix])
 
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
         try:
             page = browser.new_context(viewport={"width": width, "height": height}, **context).new_page()  # type: ignore
             failures: list[str] = []

@@ -11,7 +11,8 @@ import torch
 from hypclip.geometry import lorentz
 from hypclip.geometry.entailment import Cone, Entailment, Plane, pairwise_score
 from hypclip.geometry.metric import Metric
-from tests.support.disk import angles_to, collection, disk_page, focus_of, map_of, require_chromium
+from tests.support.browser import chromium
+from tests.support.disk import angles_to, collection, disk_page, focus_of, map_of
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ RULES: list[Entailment] = [
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Any]:
-    require_chromium()
+    chromium()
     data = {
         "map": map_of(MADE),
         "image": focus_of(MADE, IMAGE),
