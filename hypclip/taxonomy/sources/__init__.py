@@ -11,10 +11,12 @@ from hypclip.taxonomy import wordnet
 from hypclip.taxonomy.graph import Edge, Taxonomy
 from hypclip.taxonomy.sources import folders, ontologies, texts
 from hypclip.taxonomy.sources.emoji import emoji_edges
+from hypclip.taxonomy.sources.imagenet import imagenet_edges
 
 NAMED: Mapping[str, Callable[[], list[Edge]]] = {
     "emoji": emoji_edges,
     "emoji-held-out": lambda: emoji_edges(held_out=True),
+    "imagenet-1k": imagenet_edges,
     "wordnet-mammals": wordnet.mammals,
     "wordnet-nouns": lambda: wordnet.load("noun").edges,
     "wordnet-verbs": lambda: wordnet.load("verb").edges,
@@ -41,7 +43,7 @@ def load(source: str | Path | Sequence[Sequence[str]]) -> Taxonomy:
 
     Raises:
         DataError: no such name or file, other content, or edges that `Taxonomy` refuses.
-        MissingExtraError: an ontology, without the extra `ontologies`.
+        MissingExtraError: an ontology, without the extra `ontologies`; `imagenet-1k`, without the extra `imagenet`.
     """
     if not isinstance(source, str | Path):
         return Taxonomy(texts.checked(source, "the taxonomy"))
