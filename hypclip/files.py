@@ -104,13 +104,13 @@ def check_output(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def write_output(path: Path, text: str) -> Path | None:
+def write_output(path: Path, content: str | bytes) -> Path | None:
     """Write a file of results; one that is there with other content is moved aside: return where it is now.
 
     Of a link that is the file behind it. Pipes and devices, such as /dev/null, are written to and stay.
     """
     check_output(path)
-    content = text.encode()
+    content = content.encode() if isinstance(content, str) else content
     if path.exists() and (not path.is_file() or path.parent in _OPEN_FILES):
         with path.open("ab") as stream:
             stream.write(content)

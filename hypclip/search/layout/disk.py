@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from hypclip.errors import StoreError
 from hypclip.geometry import lorentz
+from hypclip.geometry.rings import rings as rings
 from hypclip.search.contents import Contents, ascending
 from hypclip.search.layout.circle import Circle, Floats
 
 _KEYS = 2**32
 _BLOCK = 2**20
-_RINGS = 3
-"""At least so many rings are drawn."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,3 @@ def radii(x: Floats, curv: float) -> Floats:
     return np.concatenate(
         [np.zeros(0, np.float32), *(lorentz.radius(part, curv).numpy().astype(np.float32) for part in parts)]
     )
-
-
-def rings(largest: float) -> list[float]:
-    """Return round radii, evenly spaced up to the largest: at least three, at most seven."""
-    if not largest > 0:
-        return []
-    power = 10.0 ** np.floor(np.log10(largest))
-    step = next(part for part in (5, 2, 1, 0.5, 0.2, 0.1) if largest >= _RINGS * part * power)
-    return [float(f"{step * power * i:.6g}") for i in range(1, int(largest / (step * power)) + 1)]
