@@ -2,15 +2,21 @@
 
 python train/embed_taxonomy.py --taxonomy wordnet-mammals --method lorentz --dim 10 --output runs/mammals
 python train/embed_taxonomy.py --taxonomy emoji --method sarkar --dim 32 --output runs/emoji-tree
+python train/embed_taxonomy.py --embedded runs/mammals --plot disk.svg --centre dog.n.01 --index runs/trees
 
 `lorentz` and `poincare` train on all pairs of a phrase and an ancestor (Nickel & Kiela 2017), on the hyperboloid or in
 the ball; `sarkar` places the tree without training. The output is a folder of `points.safetensors` (space components on
-the hyperboloid of curvature −1), `phrases.json` in the same order, and `metrics.json`.
+the hyperboloid of curvature −1), `phrases.json` in the same order, and `metrics.json`. Its `entailment` is the rule by
+which points entail each other: that of the best F1 over the taxonomy, where training had none.
+
+--plot draws the result as a Poincaré disk, and --index puts it into a collection that `python -m serve --index-only`
+serves. With --embedded both take the output of an earlier call.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -21,12 +27,13 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hypclip.console import escape_unprintable
-from hypclip.errors import HypclipError, InputError
-from hypclip.files import check_room, make_room, user_path
+from hypclip.errors import ConfigError, DataError, HypclipError, InputError
+from hypclip.files import check_output, check_room, expand_home, make_room, user_path
 from hypclip.geometry import lorentz
 from hypclip.geometry.analysis.distortion import (
     average_distortion,
@@ -34,7 +41,14 @@ from hypclip.geometry.analysis.distortion import (
     neighbour_map,
     worst_case_distortion,
 )
+from hypclip.indexing.trees import tree_space, write_tree
+from hypclip.search import LocalStore
+from hypclip.search.rules import as_entry, described, of_entry
 from hypclip.taxonomy import Pairs, Taxonomy, load
+from hypclip.taxonomy.calibration import Pairing, best_rule
+from hypclip.taxonomy.drawing import disk_picture
+from hypclip.taxonomy.drawing.draw import MOST
+from hypclip.taxonomy.drawing.picture import check_name
 from hypclip.taxonomy.embedding import Progress, Training, place, reconstruction, train
 from hypclip.taxonomy.embedding.closed_form import first_parents
 
@@ -49,14 +63,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     escape_unprintable()
     arguments = _parser().parse_args(argv)
     try:
-        check_room(arguments.output, overwrite=arguments.overwrite)
+        _check(arguments)
         if arguments.threads is not None:
             torch.set_num_threads(arguments.threads)
-        taxonomy = load(arguments.taxonomy)
-        print(f"{len(taxonomy):,} phrases, {len(taxonomy.closure):,} pairs of a phrase and an ancestor")
-        phrases, x, metrics = (_place if arguments.method == "sarkar" else _train)(taxonomy, arguments)
-        make_room(arguments.output, overwrite=arguments.overwrite)
-        _write(arguments.output, phrases, x, metrics)
+        if arguments.embedded is not None:
+            taxonomy, phrases, x, metrics = _read(arguments.embedded, arguments.taxonomy)
+        else:
+            taxonomy = load(arguments.taxonomy)
+            print(f"{len(taxonomy):,} phrases, {len(taxonomy.closure):,} pairs of a phrase and an ancestor")
+            phrases, x, metrics = (_place if arguments.method == "sarkar" else _train)(taxonomy, arguments)
+            metrics = {"taxonomy": _source(arguments.taxonomy), **metrics}
+        metrics = _with_entailment(metrics, taxonomy, phrases, x)
+        if arguments.embedded is None:
+            make_room(arguments.output, overwrite=arguments.overwrite)
+            _write(arguments.output, phrases, x, metrics)
+        if arguments.plot is not None:
+            choice = {"centre": arguments.centre, "most": arguments.most, "depth": arguments.depth}
+            disk_picture(taxonomy, phrases, x, **choice).write(arguments.plot)
+            print(f"{arguments.plot}: {arguments.plot.stat().st_size / 1000:.0f} kB")
+        if arguments.index is not None:
+            _index(arguments, taxonomy, phrases, x, metrics)
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -65,12 +91,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--taxonomy", required=True, help="its name or file, as hypclip.taxonomy.load takes it")
+    parser.add_argument("--taxonomy", type=expand_home, help="its name or file, as hypclip.taxonomy.load takes it")
     parser.add_argument(
         "--method", choices=("lorentz", "poincare", "sarkar"), default="lorentz", help="how (%(default)s)"
     )
     parser.add_argument("--dim", type=int, default=10, help="dimensions (%(default)s)")
-    parser.add_argument("--output", type=user_path, required=True, help="the folder that is written")
+    parser.add_argument("--output", type=user_path, help="the folder that is written")
+    parser.add_argument(
+        "--embedded", type=user_path, metavar="DIR", help="embed nothing: take the output of an earlier call"
+    )
     parser.add_argument("--overwrite", action="store_true", help="move aside what is there")
     parser.add_argument("--threads", type=int, help="threads; all cores when not given")
     trained = parser.add_argument_group("training")
@@ -86,6 +115,16 @@ def _parser() -> argparse.ArgumentParser:
     placed = parser.add_argument_group("placing")
     placed.add_argument("--tau", type=float, default=0.5, help="distance of child and parent (%(default)s)")
     placed.add_argument("--float64", action="store_true", help="in float64, where float32 has too few digits")
+    drawn = parser.add_argument_group("drawing")
+    drawn.add_argument(
+        "--plot", type=user_path, metavar="FILE", help="draw it as a Poincaré disk: FILE.svg or FILE.png"
+    )
+    drawn.add_argument("--centre", metavar="PHRASE", help="what is in the middle; the root when not given")
+    drawn.add_argument("--depth", type=int, help="only what is so many steps from the middle")
+    drawn.add_argument("--most", type=int, default=MOST, help="phrases to draw (%(default)s)")
+    kept = parser.add_argument_group("indexing")
+    kept.add_argument("--index", type=user_path, metavar="DIR", help="put it into an index, made when missing")
+    kept.add_argument("--collection", default="default", help="name of the collection (%(default)s)")
     return parser
 
 
@@ -97,6 +136,74 @@ _MEANING = {
     "candidates": "how many phrases a batch takes them from",
     "burn_in": "share of the epochs at a hundredth of the rate",
 }
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot work, before the work.
+
+    Raises:
+        ConfigError, InputError: options that do not go together, or places that cannot be written.
+    """
+    if arguments.embedded is None:
+        if arguments.taxonomy is None or arguments.output is None:
+            raise ConfigError("give --taxonomy and --output, or the output of an earlier call with --embedded")
+        check_room(arguments.output, overwrite=arguments.overwrite)
+    elif arguments.output is not None or not (arguments.plot or arguments.index):
+        raise ConfigError("--embedded draws or indexes what is there: give --plot or --index with it, and no --output")
+    if arguments.plot is None and (arguments.centre is not None or arguments.depth is not None):
+        raise ConfigError("--centre and --depth are of a drawing: give --plot too")
+    if arguments.plot is not None:
+        check_name(arguments.plot)
+        check_output(arguments.plot)
+
+
+def _source(taxonomy: str) -> str:
+    """Return the name of a taxonomy, or the whole path of its file."""
+    return str(Path(taxonomy).absolute()) if Path(taxonomy).exists() else taxonomy
+
+
+def _read(folder: Path, source: str | None) -> tuple[Taxonomy, Sequence[str], Tensor, dict[str, Any]]:
+    """Return the taxonomy, phrases, points and metrics of an output.
+
+    Raises:
+        DataError: it is none, or does not say of which taxonomy it is.
+    """
+    try:
+        x = load_file(folder / "points.safetensors")["points"]
+        phrases = json.loads((folder / "phrases.json").read_text())
+        metrics = json.loads((folder / "metrics.json").read_text())
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise DataError(f"{folder} is no output of this command: {error}") from error
+    found = source or metrics.get("taxonomy")
+    if found is None:
+        raise DataError(f"{folder}/metrics.json does not say of which taxonomy it is: give --taxonomy")
+    return load(found), phrases, x, metrics
+
+
+def _with_entailment(metrics: dict[str, Any], taxonomy: Taxonomy, phrases: Sequence[str], x: Tensor) -> dict[str, Any]:
+    """Return metrics that have a rule of entailment: the one of training, or else the best one."""
+    if "entailment" in metrics:
+        return metrics
+    pairing = Pairing.of(taxonomy)
+    row = {phrase: i for i, phrase in enumerate(phrases)}
+    found = best_rule(x[[row[phrase] for phrase in pairing.phrases]], pairing, 1.0)
+    ancestors = {"precision": found.precision, "recall": found.recall, "f1": found.f1}
+    print(
+        f"ancestors by {described(found.rule)}: precision {found.precision:.3f}, recall {found.recall:.3f}, "
+        f"F1 {found.f1:.3f}"
+    )
+    return {**metrics, "entailment": as_entry(found.rule), "ancestors": ancestors}
+
+
+def _index(
+    arguments: argparse.Namespace, taxonomy: Taxonomy, phrases: Sequence[str], x: Tensor, metrics: dict[str, Any]
+) -> None:
+    """Put an embedding into a collection."""
+    name = f"{Path(metrics.get('taxonomy', 'taxonomy')).stem}-{metrics['method']}-{x.shape[1]}"
+    space = tree_space(name, x, 1.0, of_entry(metrics["entailment"]))
+    with contextlib.closing(LocalStore(arguments.index, create=True)) as store:
+        count = write_tree(store, arguments.collection, space, taxonomy, phrases, x)
+    print(f"{count:,} points in collection {arguments.collection!r} of {arguments.index}")
 
 
 def _place(taxonomy: Taxonomy, arguments: argparse.Namespace) -> tuple[Sequence[str], Tensor, dict[str, Any]]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
 from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import nn
 
 from hypclip import distributed
 from hypclip.config import STRICT_KEYS
@@ -20,11 +18,10 @@ from hypclip.geometry.entailment import Plane, pairwise_score
 from hypclip.model import HypCLIP
 from hypclip.objective import Objective
 from hypclip.taxonomy import Taxonomy
+from hypclip.taxonomy.calibration import Pairing, best_threshold
 from hypclip.training.precision import Precision
 from hypclip.training.step import embed
 
-MOST_PHRASES = 2_000
-"""How many phrases of a taxonomy a threshold is calibrated on."""
 SLACK = 0.01
 """What a calibrated threshold may lose in F1 on phrases that training knew, to hold more of those it did not."""
 
@@ -84,35 +81,8 @@ def calibrate_threshold(model: HypCLIP, taxonomy: Taxonomy) -> None:
     """
     rule = model.config.entailment
     assert isinstance(rule, Plane)
-    phrases = list(taxonomy.phrases)
-    if len(phrases) > MOST_PHRASES:
-        drawn = random.Random(0).sample(phrases, MOST_PHRASES)
-        phrases = sorted({up for phrase in drawn for up in (phrase, *taxonomy.ancestors(phrase))})
-    place = {phrase: row for row, phrase in enumerate(phrases)}
-    above = sorted({place[up] for phrase in phrases for up in taxonomy.ancestors(phrase)})
-    column = {row: at for at, row in enumerate(above)}
-    true = torch.zeros(len(above), len(phrases), dtype=torch.bool)
-    for phrase, row in place.items():
-        for up in taxonomy.ancestors(phrase):
-            true[column[place[up]], row] = True
-    other = torch.tensor(above).unsqueeze(1) != torch.arange(len(phrases))
-    x = model.embed_text(phrases).double()
-    score = pairwise_score(Plane(), x[above], x, model.metric, model.curv.detach().cpu())
-    threshold = best_threshold(score[other], true[other], SLACK)
+    pairing = Pairing.of(taxonomy)
+    x = model.embed_text(pairing.phrases).double()
+    score = pairwise_score(Plane(), x[pairing.above], x, model.metric, model.curv.detach().cpu())
+    threshold = best_threshold(score[pairing.other], pairing.true[pairing.other], SLACK)
     model.config = replace(model.config, entailment=replace(rule, threshold=threshold))
-
-
-def best_threshold(score: Float[Tensor, " n"], true: Bool[Tensor, " n"], slack: float = 0.0) -> float:
-    """Return the lowest threshold t for which score ≥ t has the best F1 but for `slack`, halfway between two scores.
-
-    Phrases that training knew lie deeper in their regions than phrases it did not know. Among thresholds that are as
-    good as equal for the former the lowest is the best for the latter.
-    """
-    ranked, order = score.double().sort(descending=True)
-    hits = true[order].cumsum(0)
-    found = torch.arange(1, len(ranked) + 1)
-    f1 = 2 * hits / (found + hits[-1])
-    apart = torch.cat([ranked[1:] < ranked[:-1], torch.ones(1, dtype=torch.bool)])  # ties stand or fall together
-    f1 = f1.where(apart, -1)
-    last = int((f1 >= f1.max() - slack).nonzero().max())
-    return float(ranked[last : last + 2].mean())

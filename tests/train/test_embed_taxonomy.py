@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
 from safetensors.torch import load_file
 
+from hypclip.search import LocalStore
+from hypclip.search.rules import as_entry
 from hypclip.taxonomy import load
 from train.embed_taxonomy import main
 
@@ -82,3 +85,54 @@ def test_a_folder_with_something_in_it_is_kept(tree, capsys):
     assert "exists and is not an empty folder" in capsys.readouterr().err
     assert run(tree, "--method", "sarkar", "--overwrite") == 0
     assert len(list(tree.parent.glob("out.*"))) == 1
+
+
+def test_a_tree_is_drawn_and_indexed_and_again_from_its_output(tree, capsys):
+    folder, index = tree.parent, tree.parent / "index"
+    more = ["--plot", str(folder / "disk.svg"), "--index", str(index), "--collection", "tree"]
+    assert run(tree, "--method", "sarkar", "--dim", "8", "--tau", "1", *more) == 0
+    metrics = read(tree)
+    assert metrics["taxonomy"] == str(tree)
+    assert metrics["entailment"]["form"] in ("cone", "plane")
+    assert metrics["ancestors"]["f1"] > 0.95
+    printed = capsys.readouterr().out
+    assert "ancestors by " in printed
+    assert "31 points in collection 'tree'" in printed
+    assert (folder / "disk.svg").read_text().count("<circle") > 31
+    again = ["--embedded", str(folder / "out"), "--plot", str(folder / "near.png"), "--centre", "p3", "--depth", "1"]
+    assert main([*again, "--index", str(index), "--collection", "tree"]) == 0
+    assert (folder / "near.png").read_bytes().startswith(b"\x89PNG")
+    with contextlib.closing(LocalStore(index)) as store:
+        space = store.space("tree")
+        assert (space.model_id, space.dim) == ("tree-sarkar-8", 8)
+        assert as_entry(space.entailment) == metrics["entailment"]
+        (point,) = store.get("tree", ["p3"]).metadata
+        above = {hit.id for hit in store.cone("tree", store.get("tree", ["p7"]).vectors[0], "ancestors").hits}
+    assert (point["caption"], point["parents"], point["level"], point["kind"]) == ("p3", ["p1"], 2, "inner")
+    assert {"p3", "p1", "p0"} <= above
+    (folder / "out" / "metrics.json").write_text("{}")
+    assert main(["--embedded", str(folder / "out"), "--plot", str(folder / "x.svg")]) == 1
+    assert "does not say of which taxonomy it is: give --taxonomy" in capsys.readouterr().err
+
+
+def test_another_embedding_does_not_go_into_the_collection_of_one(tree, capsys):
+    index = ["--index", str(tree.parent / "index")]
+    assert run(tree, "--method", "sarkar", "--dim", "8", *index) == 0
+    assert run(tree, "--method", "sarkar", "--dim", "8", "--tau", "1", "--overwrite", *index) == 1
+    assert "collection 'default' holds points of model 'tree-sarkar-8'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--taxonomy", "emoji"], "give --taxonomy and --output, or the output of an earlier call with --embedded"),
+        (["--embedded", "."], "--embedded draws or indexes what is there: give --plot or --index"),
+        (["--embedded", ".", "--plot", "x.svg"], "is no output of this command: "),
+        (["--embedded", ".", "--plot", "x.jpg"], "a picture is written to a file .svg or .png, got x.jpg"),
+        (["--taxonomy", "emoji", "--output", "out", "--centre", "x"], "--centre and --depth are of a drawing"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    assert said in capsys.readouterr().err

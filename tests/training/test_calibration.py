@@ -11,7 +11,7 @@ from hypclip.geometry.entailment import Plane
 from hypclip.model import HypCLIP, ModelConfig
 from hypclip.objective import Objective
 from hypclip.taxonomy import Taxonomy
-from hypclip.training.calibration import FirstRadii, best_threshold, calibrate, calibrate_threshold
+from hypclip.training.calibration import FirstRadii, calibrate, calibrate_threshold
 from tests.support.models import TOWERS, tiny_model
 from tests.support.training import HIERARCHY, make_batch, with_taxonomy
 
@@ -51,29 +51,6 @@ def test_features_of_no_length_are_named():
 # The threshold --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("score", "true", "wanted"),
-    [
-        ([3.0, 2.0, 1.0, 0.0], [1, 1, 0, 0], 1.5),  # apart: halfway between
-        ([3.0, 2.0, 1.0, 0.0], [1, 0, 1, 0], 0.5),  # F1 of .67, .5, .8, .67
-        ([0.0, 3.0, 1.0, 2.0], [0, 1, 0, 1], 1.5),  # in any order
-        ([2.0, 2.0, 2.0, 0.0], [1, 0, 1, 0], 1.0),  # ties stand or fall together
-        ([2.0, 1.0], [1, 1], 1.0),  # all are true: what holds all of them
-    ],
-)
-def test_the_threshold_has_the_best_f1(score, true, wanted):
-    assert best_threshold(torch.tensor(score), torch.tensor(true, dtype=torch.bool)) == wanted
-
-
-def test_of_thresholds_as_good_but_for_a_slack_the_lowest_is_taken():
-    score = torch.tensor([0.9, 0.8, 0.7, 0.5, 0.3])
-    true = torch.tensor([True, True, False, True, False])
-    # F1 is 2/4, 4/5, 4/6, 6/7 and 6/8.
-    assert best_threshold(score, true) == pytest.approx(0.4)
-    assert best_threshold(score, true, slack=0.11) == pytest.approx(0.3)
-    assert best_threshold(score, true, slack=0.1) == pytest.approx(0.4)
-
-
 PLACES = {"a shape": (0.3, 0.0), "a square": (0.6, 0.2), "a red square": (0.8, 0.4), "a disc": (0.7, -0.9)}
 
 
@@ -111,7 +88,7 @@ def test_the_threshold_of_a_model_parts_what_is_above_from_what_is_not():
 def test_of_a_large_taxonomy_a_part_takes_part(monkeypatch):
     seen = []
     model = Known(ModelConfig(towers=TOWERS, entailment=Plane()))
-    monkeypatch.setattr("hypclip.training.calibration.MOST_PHRASES", 1)
+    monkeypatch.setattr("hypclip.taxonomy.calibration.MOST_PHRASES", 1)
     monkeypatch.setattr(
         Known, "embed_text", lambda self, texts: seen.append(list(texts)) or torch.eye(len(texts), self.dim)
     )
