@@ -61,7 +61,7 @@ class State(TypedDict):
 
 def create_app(
     settings: Settings,
-    engine: Engine,
+    engine: Engine | None,
     store: VectorStore | None = None,
     *,
     thumbnails: ThumbnailStore | None = None,
@@ -72,7 +72,7 @@ def create_app(
 
     Args:
         settings: limits, keys, and where the index is.
-        engine: the model; closed when the app stops.
+        engine: the model, closed when the app stops; None to serve the collections without one.
         store: an open store. Without one the app opens the index of the settings, and its thumbnails, when it starts.
             Either is closed when the app stops.
         thumbnails: of the store, closed with it.
@@ -82,7 +82,8 @@ def create_app(
     Raises:
         ConfigError: the engine's space is not hyperbolic, or a setting cannot work.
     """
-    require_lorentz(engine.model_id, engine.geometry, "the server")
+    if engine is not None:
+        require_lorentz(engine.model_id, engine.geometry, "the server")
     if "*" in settings.cors_origins:
         raise ConfigError("HYPCLIP_CORS_ORIGINS takes origins such as https://example.com one by one, not *")
     counted = metrics or Metrics()
@@ -143,7 +144,7 @@ def create_app(
         app.include_router(router)
     app.state.paths = Paths(routers())
 
-    def served() -> Engine:
+    def served() -> Engine | None:
         with contextlib.suppress(NotReady), runtime.lease() as service:
             return service.engine
         return engine

@@ -70,9 +70,10 @@ async def _serve(settings: Settings, store: VectorStore, thumbnails: ThumbnailSt
     async def load() -> ModelEngine:
         return await ModelEngine.start(settings, metrics, died)
 
-    engine = await load()
+    engine = None if settings.index_only else await load()
     try:
-        app = create_app(settings, engine, store, thumbnails=thumbnails, load=load, metrics=metrics)
+        again = None if engine is None else load
+        app = create_app(settings, engine, store, thumbnails=thumbnails, load=again, metrics=metrics)
         server = Server(app, settings)
         # The half million objects of the libraries stay; to look through them again and again stops the server for
         # a third of a second each time.
@@ -80,7 +81,8 @@ async def _serve(settings: Settings, store: VectorStore, thumbnails: ThumbnailSt
         gc.freeze()
         await server.serve()
     finally:
-        await engine.aclose()  # once more, if the app has come so far as to do it
+        if engine is not None:
+            await engine.aclose()  # once more, if the app has come so far as to do it
     return 1 if server.failed else 0
 
 
@@ -113,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     fields = Settings.model_fields
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help=_help("checkpoint"))
     parser.add_argument("--index", type=Path, metavar="DIR", help=_help("index"))
+    parser.add_argument("--index-only", action="store_true", default=None, help=fields["index_only"].description)
     parser.add_argument("--qdrant-url", metavar="URL", help=_help("qdrant_url"))
     parser.add_argument("--create-index", action="store_true", default=None, help=fields["create_index"].description)
     parser.add_argument("--host", help=_help("host"))

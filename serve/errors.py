@@ -96,6 +96,20 @@ class UnknownImage(HypclipError):
         super().__init__(f"collection {name!r} has no {what} of a point {point_id!r}")
 
 
+class NoModel(HypclipError):
+    """A request needs a model, and the server has none.
+
+    Args:
+        what: needs it, such as "to embed a text".
+    """
+
+    def __init__(self, what: str):
+        super().__init__(
+            f"{what} needs a model, and this server has an index only ({ENV_PREFIX}INDEX_ONLY): ask by a stored point "
+            'such as {"id": …}, by {"embedding": …} or by {"root": true}'
+        )
+
+
 class UnknownModel(HypclipError):
     """A request names another model than the one that is served."""
 

@@ -47,8 +47,9 @@ class Runtime:
         Raises:
             ConfigError: the engine's space is not hyperbolic.
         """
-        require_lorentz(service.engine.model_id, service.engine.geometry, "the server")
-        service.metrics.serving(service.engine.model_id)
+        if service.engine is not None:
+            require_lorentz(service.engine.model_id, service.engine.geometry, "the server")
+            service.metrics.serving(service.engine.model_id)
         before, self._current = self._current, _Lease(service)
         if before is not None:
             before.retired = True
@@ -77,7 +78,7 @@ class Runtime:
         Raises:
             WorkerFailed: its heartbeat has stopped.
         """
-        seconds_since_heartbeat = service.engine.seconds_since_heartbeat
+        seconds_since_heartbeat = service.seconds_since_heartbeat
         if seconds_since_heartbeat > service.settings.worker_timeout_s:
             raise WorkerFailed(f"the process of the model was last heard of {seconds_since_heartbeat:.0f} s ago")
 
@@ -101,7 +102,7 @@ class Runtime:
             HypclipError: what was found cannot be served.
         """
         if self._load is None or self._current is None:
-            raise InvalidRequest("this server cannot load another model: it was started with a model of its own")
+            raise InvalidRequest("this server cannot load another model: it was started without one, or with its own")
         if self._reloading.locked():
             raise InvalidRequest("a model is being loaded already")
         async with self._reloading:
@@ -118,12 +119,12 @@ class Runtime:
     async def aclose(self) -> None:
         """Close the engines."""
         if self._current is not None:
-            await self._current.service.engine.aclose()
+            await self._current.service.aclose()
             self._current = None
         await asyncio.gather(*self._closing)
 
     def _close_if_unused(self, lease: _Lease) -> None:
         if lease.retired and lease.users == 0:
-            task = asyncio.get_running_loop().create_task(lease.service.engine.aclose())
+            task = asyncio.get_running_loop().create_task(lease.service.aclose())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)

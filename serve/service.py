@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import threading
 import time
@@ -11,15 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from hypclip.errors import InputError
 from hypclip.geometry.entailment import Cone, Entailment
 from hypclip.search import (
     Browser,
@@ -41,8 +38,9 @@ from hypclip.search.layout.kept import About
 from hypclip.search.thumbnails import Thumbnail, ThumbnailStore, make_thumbnail
 from hypclip.search.types import check_space
 from serve.classify import Taxonomy, probabilities, prompts, taxonomy
-from serve.errors import InvalidImage, InvalidRequest, LimitExceeded
+from serve.errors import InvalidImage, InvalidRequest, LimitExceeded, NoModel
 from serve.explore import Explorer
+from serve.given import check_count, finite, given_points
 from serve.inference.batching import Input
 from serve.inference.engine import Engine
 from serve.inputs.data_uri import is_image, refuse_image
@@ -62,18 +60,21 @@ T = TypeVar("T")
 class Embedded(NamedTuple):
     """Points of items, float32, the modality of each, and the number of tokens of those that are texts.
 
-    `thumbnails` has those of images by the index of the item, where they were asked for.
+    `thumbnails` has those of images by the index of the item, where they were asked for. All points are of one `space`.
     """
 
     points: Float[Tensor, "n d"]
     modality: list[Modality]
     tokens: int
-    thumbnails: Mapping[int, Thumbnail] = {}
+    thumbnails: Mapping[int, Thumbnail]
+    space: Space
 
 
 @dataclass(frozen=True)
 class Service:
-    """One engine and one store behind the limits of the settings; `since` is when the engine was loaded, in Unix time.
+    """One engine, or none, and one store behind the limits of the settings.
+
+    `since` is when the engine was loaded, in Unix time. Without an engine each collection is asked in its own space.
 
     `image_threads` decode and resize: as many as there are cores, so that only so many images are in memory as pixels,
     and Pillow lets go of the interpreter lock meanwhile. Without `thumbnails` none are made; with them one request
@@ -81,7 +82,7 @@ class Service:
     """
 
     settings: Settings
-    engine: Engine
+    engine: Engine | None
     store: VectorStore
     metrics: Metrics
     fetcher: Fetcher
@@ -95,24 +96,58 @@ class Service:
         """Return the same service with another model."""
         return replace(self, engine=engine, since=int(time.time()))
 
+    async def aclose(self) -> None:
+        """Close the engine."""
+        if self.engine is not None:
+            await self.engine.aclose()
+
     @property
-    def space(self) -> Space:
-        """The space of the engine's points."""
+    def model(self) -> Engine:
+        """The engine.
+
+        Raises:
+            NoModel: there is none.
+        """
+        if self.engine is None:
+            raise NoModel("this")
+        return self.engine
+
+    @property
+    def seconds_since_heartbeat(self) -> float:
+        """Seconds since the last sign of life of the model; 0 where there is none that could die."""
+        return 0.0 if self.engine is None else self.engine.seconds_since_heartbeat
+
+    def check_room(self) -> None:
+        """Raise Overloaded if any input would be refused."""
+        if self.engine is not None:
+            self.engine.check_room()
+
+    async def space(self, collection: str) -> Space:
+        """Return the space of a request's points: that of the engine, or else of the collection.
+
+        Raises:
+            UnknownCollection: there is neither.
+        """
         engine = self.engine
+        if engine is None:
+            return await self.ask("space", partial(self.store.space, collection))
         return Space(engine.model_id, engine.curv, engine.dim, engine.revision, engine.entailment)
 
-    def entailment(self, rule: Rule | None, aperture_scale: float, *, reflexive: bool = False) -> Entailment:
-        """Return the rule that a request asks for: its own, or that of the model.
+    async def entailment(
+        self, rule: Rule | None, aperture_scale: float, collection: str, *, reflexive: bool = False
+    ) -> Entailment:
+        """Return the rule that a request asks for: its own, or that of the model or else of the collection.
 
         Args:
             rule: of the request.
             aperture_scale: factor on the width of cones.
+            collection: of the request.
             reflexive: whether a point entails its own place.
 
         Raises:
             InvalidRequest: a half-space is to be scaled.
         """
-        chosen = self.engine.entailment if rule is None else rule.entailment()
+        chosen = (await self.space(collection)).entailment if rule is None else rule.entailment()
         if isinstance(chosen, Cone):
             return replace(chosen, eta=aperture_scale * chosen.eta, strict=not reflexive)
         if aperture_scale != 1:
@@ -137,13 +172,13 @@ class Service:
         return await self.ask(op, lambda: read(self.store.browse(name)))
 
     async def check_collection(self, name: str) -> None:
-        """Check that the engine's points can be compared with those of a collection.
+        """Check that the engine's points, if there is one, can be compared with those of a collection.
 
         Raises:
             UnknownCollection: there is none of this name.
             ModelMismatch: it is of another model.
         """
-        check_space(name, await self.ask("space", partial(self.store.space, name)), self.space)
+        check_space(name, await self.ask("space", partial(self.store.space, name)), await self.space(name))
 
     async def embed(
         self,
@@ -162,7 +197,7 @@ class Service:
             thumbnail_side: longest side of the thumbnails to make of images; 0 makes none.
 
         Raises:
-            LimitExceeded, InvalidImage, InputError, UnknownCollection, UnknownPoint, ModelMismatch.
+            LimitExceeded, InvalidImage, InputError, UnknownCollection, UnknownPoint, ModelMismatch, NoModel.
         """
         texts: dict[int, str] = {}
         images: dict[int, str | bytes] = {}
@@ -187,14 +222,17 @@ class Service:
                     given[i] = item.embedding
                     modality[i] = item.modality if isinstance(item, EmbeddingPoint) else "embedding"
                 case RootItem():
-                    given[i], modality[i] = [0.0] * self.engine.dim, "embedding"
+                    modality[i] = "embedding"
                 case IdItem():
                     stored[i] = item.id
-        points = torch.empty(len(items), self.engine.dim)
+        if self.engine is None and (texts or images):
+            raise NoModel("to embed a text" if texts else "to embed an image")
+        space = await self.space(collection)
+        points = torch.zeros(len(items), space.dim)
         # What is cheap to refuse comes first, what costs a forward pass last.
         self._check_texts(texts.values())
         if given:
-            points[list(given)] = self._given_points(given)
+            points[list(given)] = given_points(given, space)
         if stored:
             if not is_checked:
                 await self.check_collection(collection)
@@ -206,15 +244,15 @@ class Service:
         if images:
             prepared = await self._prepared(list(images.values()), thumbnail_side)
             thumbnails = {i: made for i, (_, made) in zip(images, prepared, strict=True) if made is not None}
-            points[list(images)] = _finite(await self.engine.embed_image([image for image, _ in prepared]))
+            points[list(images)] = finite(await self.model.embed_image([image for image, _ in prepared]))
         if texts:
-            embedded = await self.engine.embed_text(list(texts.values()))
-            points[list(texts)], tokens = _finite(embedded.points), embedded.tokens
-        return Embedded(points, modality, tokens, thumbnails)
+            embedded = await self.model.embed_text(list(texts.values()))
+            points[list(texts)], tokens = finite(embedded.points), embedded.tokens
+        return Embedded(points, modality, tokens, thumbnails, space)
 
     async def embed_inputs(self, inputs: Sequence[Item | Upload], collection: str) -> Embedded:
         """Turn the inputs of a request into points; as `embed`, for no more of them than the settings allow."""
-        _check_count("the number of inputs", inputs, self.settings.max_inputs, "max_inputs")
+        check_count("the number of inputs", inputs, self.settings.max_inputs, "max_inputs")
         return await self.embed(inputs, collection)
 
     async def retrieve(
@@ -260,7 +298,7 @@ class Service:
     ) -> Page:
         """Return a page of the common ancestors of items."""
         self.check_page(k, offset)
-        _check_count("the number of inputs", of, self.settings.max_inputs, "max_inputs")
+        check_count("the number of inputs", of, self.settings.max_inputs, "max_inputs")
         points = await self._located(of, collection)
         search = partial(relations.common_ancestors, self.store, collection, points, rule, where, k=k, offset=offset)
         return await self.ask("common_ancestors", search)
@@ -276,20 +314,21 @@ class Service:
     ) -> Traversal:
         """Traverse from an item to another or to the root, among the points that entail it unless `rule` is absent."""
         points = await self._located([source] if target is None else [source, target], collection)
-        route = Route(points[0], self.engine.curv, None if target is None else points[1], steps)
+        space = await self.space(collection)
+        route = Route(points[0], space.curv, None if target is None else points[1], steps)
         return await self.ask("traverse", partial(traverse, self.store, collection, route, rule, where))
 
     async def mean(
         self, items: Sequence[Item], weights: Sequence[float] | None, collection: str
-    ) -> Float[Tensor, " d"]:
-        """Return the weighted mean of items, in float64."""
+    ) -> tuple[Float[Tensor, " d"], Space]:
+        """Return the weighted mean of items, in float64, and the space that it lies in."""
         embedded = await self.embed_inputs(items, collection)
-        return relations.mean(embedded.points, self.engine.curv, weights)
+        return relations.mean(embedded.points, embedded.space.curv, weights), embedded.space
 
     async def order(self, first: Item, second: Item, collection: str, rule: Entailment) -> relations.Ordering:
         """Tell which of two items is the more general."""
-        points = (await self.embed([first, second], collection)).points
-        return relations.order(points[0], points[1], self.engine.curv, rule)
+        embedded = await self.embed([first, second], collection)
+        return relations.order(embedded.points[0], embedded.points[1], embedded.space.curv, rule)
 
     async def map_version(self, name: str) -> str:
         """Return what names the map of a collection as it is now."""
@@ -316,7 +355,7 @@ class Service:
         self, inputs: Sequence[Item], collection: str, labels: Sequence[str], templates: Sequence[str]
     ) -> tuple[Float[Tensor, "n labels"], list[Modality]]:
         """Return the probabilities of the labels for each input, and what each input was made from."""
-        limit = self.settings.max_labels
+        engine, limit = self.model, self.settings.max_labels
         if len(labels) * len(templates) > limit:
             raise LimitExceeded(
                 "the number of labels times templates", len(labels) * len(templates), limit, "max_labels"
@@ -326,8 +365,7 @@ class Service:
         texts = prompts(labels, templates)
         self._check_texts(texts)
         given = await self.embed_inputs(inputs, collection)
-        engine = self.engine
-        embedded = _finite((await engine.embed_text(texts)).points)
+        embedded = finite((await engine.embed_text(texts)).points)
         scores = await asyncio.to_thread(
             probabilities, given.points, embedded, len(labels), engine.curv, engine.logit_scale, "lorentz"
         )
@@ -335,32 +373,35 @@ class Service:
 
     async def taxonomy(self, edges: Sequence[tuple[str, str]]) -> Taxonomy:
         """Build the taxonomy of a request, no larger than the settings allow."""
-        _check_count("the number of taxonomy edges", edges, self.settings.max_taxonomy_edges, "max_taxonomy_edges")
+        check_count("the number of taxonomy edges", edges, self.settings.max_taxonomy_edges, "max_taxonomy_edges")
         return await asyncio.to_thread(taxonomy, edges)
 
     async def put(self, name: str, points: Sequence[Point]) -> int:
         """Write points, creating the collection if need be, and return how many it has; on disk when this returns."""
-        _check_count("the number of points", points, self.settings.max_points, "max_points")
+        check_count("the number of points", points, self.settings.max_points, "max_points")
         for point in points:
             size = len(json.dumps(point.metadata, ensure_ascii=False).encode())
             if size > self.settings.max_metadata_bytes:
                 what = f"the size in bytes of the metadata of point {point.id!r}"
                 raise LimitExceeded(what, size, self.settings.max_metadata_bytes, "max_metadata_bytes")
         # Before the forward pass, for a quick refusal; `create_collection` has the last word.
-        with contextlib.suppress(UnknownCollection):
+        try:
             await self.check_collection(name)
+        except UnknownCollection as error:
+            if self.engine is None:
+                raise NoModel("to make a collection") from error
         side = self.settings.thumbnails if self.thumbnails is not None else 0
         embedded = await self.embed(points, name, thumbnail_side=side)
         columns = Points([p.id for p in points], embedded.points, embedded.modality, [p.metadata for p in points])
-        self.space.check_points(embedded.points)
-        await self.ask("create", partial(self.store.create_collection, name, self.space))
+        embedded.space.check_points(embedded.points)
+        await self.ask("create", partial(self.store.create_collection, name, embedded.space))
         made = {point.id: embedded.thumbnails.get(i) for i, point in enumerate(points)}
         await self.ask("upsert", partial(self._write, name, columns, made))
         return await self.ask("count", partial(self.store.count, name))
 
     async def delete(self, name: str, ids: Sequence[str]) -> tuple[int, int]:
         """Remove points; return how many there were, and how many the collection now has."""
-        _check_count("the number of ids", ids, self.settings.max_points, "max_points")
+        check_count("the number of ids", ids, self.settings.max_points, "max_points")
         deleted = await self.ask("delete", partial(self._delete, name, ids))
         return deleted, await self.ask("count", partial(self.store.count, name))
 
@@ -436,7 +477,7 @@ class Service:
     def _image(self, image: Image.Image, thumbnail_side: int) -> tuple[Input, Thumbnail | None]:
         decoded = decode(image)
         thumbnail = make_thumbnail(decoded, thumbnail_side) if thumbnail_side else None
-        return self.engine.prepare(decoded), thumbnail
+        return self.model.prepare(decoded), thumbnail
 
     async def _located(self, items: Sequence[Item], collection: str) -> Float[Tensor, "n d"]:
         """Return the points of items to search a collection with, which is refused first if it is of another model."""
@@ -455,26 +496,3 @@ class Service:
         longest = max(map(len, texts), default=0)
         if longest > limit:
             raise LimitExceeded("the number of characters of a text", longest, limit, "max_text_chars")
-
-    def _given_points(self, given: Mapping[int, Sequence[float]]) -> Float[Tensor, "n d"]:
-        for i, embedding in given.items():
-            if len(embedding) != self.engine.dim:
-                raise InputError(
-                    f"the embedding at index {i} has {len(embedding)} numbers; "
-                    f"points of {self.space} have {self.engine.dim} space components"
-                )
-        vectors = torch.tensor(list(given.values()), dtype=torch.float64)
-        self.space.check_points(vectors)
-        return vectors.float()
-
-
-def _check_count(what: str, values: Sequence[Any], limit: int, setting: str) -> None:
-    if len(values) > limit:
-        raise LimitExceeded(what, len(values), limit, setting)
-
-
-def _finite(points: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Check that the model returned no NaN, which is the failure of the server and not of the client."""
-    if not np.isfinite(points.numpy()).all():
-        raise ArithmeticError("the model returned an embedding with components that are NaN or infinite")
-    return points

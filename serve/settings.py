@@ -33,6 +33,11 @@ class Settings(BaseSettings):
 
     checkpoint: UserPath = Field(Path("runs/quickstart/checkpoint"), description="Directory of the model.")
     index: UserPath = Field(Path("runs/quickstart/index"), description="Directory of the stored points.")
+    index_only: bool = Field(
+        False,
+        description="Serve the index without a model, such as that of a taxonomy: each collection in its own space, "
+        "asked by stored points, embeddings and the root. Texts and images are answered 409.",
+    )
     thumbnails: int = Field(
         160,
         ge=0,

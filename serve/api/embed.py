@@ -180,7 +180,7 @@ async def classify(request: ClassifyRequest, service: ServiceDep) -> Response:
     _check_answer(len(request.inputs), labels, tree, service.settings.max_body_bytes)
     scores, modality = await service.classify(request.inputs, request.collection, labels, request.templates)
     content = await asyncio.to_thread(
-        _classified, service.engine.model_id, labels, scores, modality, tree, request.min_probability
+        _classified, service.model.model_id, labels, scores, modality, tree, request.min_probability
     )
     return Response(content, media_type="application/json")
 
@@ -229,11 +229,11 @@ async def _embedded(
     service: Service, items: list[Item | Upload] | list[Item], geometry: Coordinates, collection: str
 ) -> Response:
     """Embed, and write an EmbedResponse."""
-    x, modality, *_ = await service.embed_inputs(items, collection)
-    curv = service.engine.curv
+    x, modality, *_, space = await service.embed_inputs(items, collection)
+    curv = space.curv
     rows, distances = coordinates(x, geometry, curv), radii(x, curv)
     data = [
         {"index": i, "modality": kind, "embedding": rows[i], "radius": distances[i]} for i, kind in enumerate(modality)
     ]
-    body = {"model": service.engine.model_id, "curv": curv, "geometry": geometry, "data": data}
+    body = {"model": space.model_id, "curv": curv, "geometry": geometry, "data": data}
     return answer(body)

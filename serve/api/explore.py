@@ -72,7 +72,7 @@ async def read_focus(name: Name, request: FocusRequest, service: ServiceDep) -> 
         name,
         request.of,
         request.target,
-        service.entailment(request.rule, request.aperture_scale, reflexive=request.reflexive),
+        await service.entailment(request.rule, request.aperture_scale, name, reflexive=request.reflexive),
     )
     return Response(body, media_type=MEDIA_TYPE)
 

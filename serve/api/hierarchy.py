@@ -43,7 +43,7 @@ async def common_ancestors(request: CommonRequest, service: ServiceDep) -> Respo
 
     Of a hit, `distance` is to the farthest of the points; `angle` and `margin` are of the one that is held least.
     """
-    rule = service.entailment(request.rule, request.aperture_scale)
+    rule = await service.entailment(request.rule, request.aperture_scale, request.collection)
     found = await service.common_ancestors(
         request.of, request.k, request.offset, request.collection, request.where(), rule
     )
@@ -61,7 +61,9 @@ async def traverse(request: TraverseRequest, service: ServiceDep) -> Response:
         request.steps,
         request.collection,
         request.where(),
-        service.entailment(request.rule, request.aperture_scale) if request.entailment else None,
+        await service.entailment(request.rule, request.aperture_scale, request.collection)
+        if request.entailment
+        else None,
     )
     return answer({"path": [vars(stop) for stop in traversal.stops], "exact": traversal.exact})
 
@@ -69,16 +71,15 @@ async def traverse(request: TraverseRequest, service: ServiceDep) -> Response:
 @router.post("/mean", summary="Average points")
 async def mean(request: MeanRequest, service: ServiceDep) -> MeanResponse:
     """Return the weighted mean of points; of two, the midpoint. Search with it as {"embedding": …}."""
-    x = await service.mean(request.inputs, request.weights, request.collection)
-    engine = service.engine
-    radius = float(lorentz.radius(x.double(), engine.curv))
-    return MeanResponse(model=engine.model_id, curv=engine.curv, embedding=x.tolist(), radius=radius)
+    x, space = await service.mean(request.inputs, request.weights, request.collection)
+    radius = float(lorentz.radius(x.double(), space.curv))
+    return MeanResponse(model=space.model_id, curv=space.curv, embedding=x.tolist(), radius=radius)
 
 
 @router.post("/order", summary="Tell which of two points is the more general")
 async def order(request: OrderRequest, service: ServiceDep) -> OrderResponse:
     """Return whether the first is general (it entails the second), specific, or neither."""
-    rule = service.entailment(request.rule, request.aperture_scale)
+    rule = await service.entailment(request.rule, request.aperture_scale, request.collection)
     found = await service.order(request.first, request.second, request.collection, rule)
     return OrderResponse(**vars(found))
 
@@ -91,7 +92,9 @@ async def _cone(request: ConeRequest, side: Side, service: Service) -> Response:
         request.offset,
         request.collection,
         request.where(),
-        rule=service.entailment(request.rule, request.aperture_scale, reflexive=request.reflexive),
+        rule=await service.entailment(
+            request.rule, request.aperture_scale, request.collection, reflexive=request.reflexive
+        ),
         order_by=request.order_by,
     )
     return _related(found)

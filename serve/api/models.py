@@ -50,8 +50,9 @@ class OpenAIModels(BaseModel):
 
 @router.get("/models", summary="List models, as OpenAI does")
 async def models(service: ServiceDep) -> OpenAIModels:
-    """Return the served model: its id first, then the names that stay when the model changes."""
-    return OpenAIModels(data=[_model(service, name) for name in dict.fromkeys((service.engine.model_id, *NAMES))])
+    """Return the served model, if there is one: its id first, then the names that stay when the model changes."""
+    names = () if service.engine is None else dict.fromkeys((service.engine.model_id, *NAMES))
+    return OpenAIModels(data=[_model(service, name) for name in names])
 
 
 @router.get("/models/{model:path}", summary="Describe a model, as OpenAI does")
@@ -62,9 +63,9 @@ async def model(
     """Return the served model by one of its names."""
     if not model:
         raise HTTPException(404)  # /v1/models/, which is no name but a slash too many
-    require_model(service.engine, model)
+    require_model(service.model, model)
     return _model(service, model)
 
 
 def _model(service: Service, name: str) -> OpenAIModel:
-    return OpenAIModel(id=name, created=service.since, root=service.engine.model_id)
+    return OpenAIModel(id=name, created=service.since, root=service.model.model_id)

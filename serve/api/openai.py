@@ -112,7 +112,7 @@ async def embeddings(request: EmbeddingsRequest, service: ServiceDep) -> Respons
 
     They are points of hyperbolic space: compare them with the geodesic distance, not with the cosine.
     """
-    engine = service.engine
+    engine = service.model
     require_model(engine, request.model)
     if request.dimensions not in (None, engine.dim):
         raise InvalidRequest(f"dimensions: this model has {engine.dim}, which cannot be cut to {request.dimensions}")
@@ -122,7 +122,7 @@ async def embeddings(request: EmbeddingsRequest, service: ServiceDep) -> Respons
         ImageItem(image=item) if isinstance(item, str) and (request.modality == "image" or is_image(item)) else item
         for item in request.input
     ]
-    x, _, tokens, _ = await service.embed_inputs(items, "default")
+    x, _, tokens, *_ = await service.embed_inputs(items, "default")
     rows, distances = coordinates(x, request.geometry, engine.curv), radii(x, engine.curv)
     as_base64 = "base64" in (request.encoding_format, request.embedding_type)
     data = [

@@ -48,7 +48,7 @@ async def metrics(service: ServiceDep) -> Response:
         sizes = await asyncio.to_thread(service.store.sizes)
     except HypclipError:
         sizes = {}  # a store that is down is no reason to be blind
-    return Response(service.metrics.render(service.engine.seconds_since_heartbeat, sizes), media_type=CONTENT_TYPE)
+    return Response(service.metrics.render(service.seconds_since_heartbeat, sizes), media_type=CONTENT_TYPE)
 
 
 @router.post("/admin/reload", summary="Load the checkpoint again", tags=["admin"])
@@ -62,7 +62,7 @@ async def reload(runtime: RuntimeDep) -> ModelInfo:
 
 
 def _info(service: Service) -> ModelInfo:
-    engine = service.engine
+    engine = service.model
     return ModelInfo(
         model=engine.model_id,
         revision=engine.revision,

@@ -40,12 +40,12 @@ class Documented:
     Args:
         generate: writes the document of the types.
         settings: the limits that `serve.schemas.fields.limits` marks.
-        engine: returns the model.
+        engine: returns the model; without one the document has no limits that are a model's.
         keys: whether API keys are asked for.
     """
 
     def __init__(
-        self, generate: Callable[[], Document], settings: Settings, engine: Callable[[], Engine], *, keys: bool
+        self, generate: Callable[[], Document], settings: Settings, engine: Callable[[], Engine | None], *, keys: bool
     ):
         self._generate, self._settings, self._engine, self._keys = generate, settings, engine, keys
         self._written = functools.lru_cache(maxsize=1)(self._write)
@@ -53,15 +53,18 @@ class Documented:
     def __call__(self) -> Document:
         """Return the document; it is not to be changed."""
         engine = self._engine()
-        return self._written(engine.dim, engine.curv)
+        return self._written(*((None, None) if engine is None else (engine.dim, engine.curv)))
 
-    def _write(self, dim: int, curv: float) -> Document:
+    def _write(self, dim: int | None, curv: float | None) -> Document:
         document = copy.deepcopy(self._generate())
-        farthest = MAX_SINH_RADIUS / math.sqrt(curv)
-        values = {**dict(self._settings), "dim": dim, "min_component": -farthest, "max_component": farthest}
+        values = dict(self._settings)
+        if dim is not None and curv is not None:
+            farthest = MAX_SINH_RADIUS / math.sqrt(curv)
+            values |= {"dim": dim, "min_component": -farthest, "max_component": farthest}
         for schema in list(_objects(document)):
             for keyword, name in schema.pop("x-limits", {}).items():
-                schema[keyword] = values[name]
+                if name in values:
+                    schema[keyword] = values[name]
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
                 for response in operation["responses"].values():

@@ -55,7 +55,7 @@ class Lifetime:
         with self._runtime.lease() as service:
             scope["state"]["service"] = service
             if scope["path"] in _EMBEDDING:
-                service.engine.check_room()
+                service.check_room()
             try:
                 async with asyncio.timeout(None if _is_admin(scope["path"]) else self._timeout_s) as deadline:
                     await self.app(scope, receive_and_watch, send)
