@@ -12,6 +12,8 @@ const BRANCH = 8;
 const FEWER = 12;
 const MOST_SAVED = 256;
 const TOAST_MS = 2500;
+const NAMES = ["names", "caption", "text", "phrase"];
+const MOST_NAMED = 100;
 
 export class Actions {
   /** @param {import("./app.js").App} app */
@@ -43,8 +45,38 @@ export class Actions {
     const text = field.value.trim();
     if (!text) return;
     field.value = "";
-    if (adds) this.addPart({ kind: "text", text });
+    if (this.store.data("model")?.model === null) this.#find(text, adds);
+    else if (adds) this.addPart({ kind: "text", text });
     else this.query({ kind: "text", text }, this.place.view === "map" ? "grid" : undefined);
+  }
+
+  /**
+   * Search by the stored point of an id or a name, where there is no model for other texts. Of points of one name it
+   * is the one whose id begins so, or the most general.
+   * @param {string} text @param {boolean} adds
+   */
+  async #find(text, adds) {
+    const { api, points, store } = this.app;
+    const fields = (store.data("fields")?.fields ?? []).map((/** @type {any} */ field) => field.name);
+    this.ui.queryError = null;
+    try {
+      let found = await points.ofIds([text]);
+      for (const field of NAMES.filter((name) => fields.includes(name))) {
+        if (found.length) break;
+        const filter = JSON.stringify({ [field]: [text, text.toLowerCase()] });
+        const asked = new URLSearchParams({ order: "radius", k: String(MOST_NAMED), filter });
+        found = (await api.json("GET", collectionPath(this.place.collection, `/points?${asked}`))).points;
+      }
+      const ids = found.map((point) => point.id);
+      const id = ids.filter((each) => each.startsWith(`${text.toLowerCase()}.`)).sort()[0] ?? ids[0];
+      if (id === undefined) throw new ApiError(404, "unknown_point", `no point has the id or name “${show(text)}”`);
+      if (ids.length > 1) this.toast(`One of ${ids.length} points of this name: ${id}`);
+      if (adds) this.addPart({ kind: "id", id });
+      else this.query({ kind: "id", id });
+    } catch (error) {
+      this.ui.queryError = /** @type {ApiError} */ (error);
+      this.app.redraw();
+    }
   }
 
   /** Make a thing the query. @param {Thing} thing @param {Place["view"]} [view] */

@@ -27,7 +27,8 @@ export function collectionsView(app) {
 /** @param {App} app @param {any} each */
 function collection(app, each) {
   const model = app.store.data("model");
-  const isOurs = !model || (model.model === each.model && model.curv === each.curv && model.dim === each.dim);
+  const isAlone = model?.model === null;
+  const isOurs = !model || isAlone || (model.model === each.model && model.curv === each.curv && model.dim === each.dim);
   const isHere = app.store.place.collection === each.name;
   const more = app.ui.collections.get(each.name);
   return html`<li class="collection ${isHere ? "selected" : ""}">
@@ -56,7 +57,9 @@ function collection(app, each) {
         <dd dir="auto">
           ${show(each.model)}
           ${
-            isOurs
+            isAlone
+              ? html`<span class="good">✓ asked by its own points</span>`
+              : isOurs
               ? html`<span class="good">✓ this server's</span>`
               : html`<span class="bad">another one: its map only</span>`
           }

@@ -169,7 +169,7 @@ function headline({ status, type }) {
     case 404:
       return type === "unknown_point" ? "This point is not in the collection" : "Not found";
     case 409:
-      return "A collection of another model";
+      return type === "no_model" ? "This server has no model" : "A collection of another model";
     case 413:
       return "Too large";
     case 415:
@@ -187,7 +187,8 @@ function headline({ status, type }) {
 }
 
 /** @param {App} app @param {ApiError} error */
-function hint(app, { status }) {
+function hint(app, { status, type }) {
+  if (type === "no_model") return html`<p>Texts and images need one. A stored point is found by its name or id.</p>`;
   if (status === 409) return html`<p>Its map can be looked at; searching it needs the model that it was made with.</p>`;
   if (status === 403)
     return html`<p>

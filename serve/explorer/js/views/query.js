@@ -15,21 +15,25 @@ const VERBS = [
 /** @param {App} app */
 export function queryBar(app) {
   const { place } = app.store;
+  const isAlone = app.store.data("model")?.model === null;
   return html`<section class="query ${app.ui.isDropping ? "dropping" : ""}" aria-label="Query">
     <form @submit=${(/** @type {Event} */ e) => e.preventDefault()}>
-      <label class="field-label" for="query">Search by text or image</label>
+      <label class="field-label" for="query">${isAlone ? "Find a point by its name" : "Search by text or image"}</label>
       <div class="box">
         <textarea
           id="query"
           rows="1"
           maxlength="100000"
-          placeholder="a red apple"
+          placeholder=${isAlone ? "a name or an id" : "a red apple"}
           aria-describedby="query-help"
           aria-invalid=${!!app.ui.queryError}
           @keydown=${(/** @type {KeyboardEvent} */ e) => keyDown(app, e)}
           @paste=${(/** @type {any} */ e) => app.inputs.paste(e)}
         ></textarea>
-        <label class="icon pick" title="An image from this device">
+        ${
+          isAlone
+            ? nothing
+            : html`<label class="icon pick" title="An image from this device">
           <svg viewBox="0 0 20 20" aria-hidden="true">
             <path d="M3 5h3l1.4-2h5.2L14 5h3v11H3Z"></path>
             <circle cx="10" cy="10.3" r="3"></circle>
@@ -40,10 +44,15 @@ export function queryBar(app) {
             accept="image/png,image/jpeg,image/webp,image/gif,image/bmp"
             class="hidden"
             @change=${(/** @type {any} */ e) => app.inputs.pick(e)}
-        /></label>
+        /></label>`
+        }
         <button class="button go" @click=${() => app.act.search()}>Search</button>
       </div>
-      <p class="hint" id="query-help">Enter searches, Shift+Enter adds. Drop or paste an image anywhere.</p>
+      <p class="hint" id="query-help">
+        Enter searches, Shift+Enter adds. ${
+          isAlone ? "Other texts, and images, need a model, which this server has not." : "Drop or paste an image anywhere."
+        }
+      </p>
     </form>
     ${app.ui.queryError ? failure(app, app.ui.queryError, ["item"]) : nothing}
     ${
