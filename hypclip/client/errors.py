@@ -40,7 +40,7 @@ class NotFound(InvalidRequest):
 
 
 class Conflict(InvalidRequest):
-    """409: the collection is of another model."""
+    """409: the collection is of another model, or the server has none and the request needs one."""
 
 
 class Overloaded(HypclipServerError):

@@ -55,6 +55,21 @@ def test_a_model_that_is_not_hyperbolic_is_refused_and_closed(capsys, monkeypatc
     assert engine.closed
 
 
+def test_an_index_alone_is_served_without_loading_a_model(monkeypatch, index):
+    async def start(*_):
+        raise AssertionError("a model is loaded")
+
+    served = []
+
+    async def serve(self):
+        served.append(self)
+
+    monkeypatch.setattr("serve.command.ModelEngine.start", start)
+    monkeypatch.setattr("serve.command.Server.serve", serve)
+    assert main(["--index-only", "--index", str(index)]) == 0
+    assert len(served) == 1
+
+
 def test_an_address_in_use_is_told_before_the_model_is_loaded(capsys, tmp_path, index):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -64,7 +64,7 @@ class Room:
         side: of the picture, in pixels; its top left corner is (0, 0).
     """
 
-    def __init__(self, side: float):
+    def __init__(self, side: int):
         self._side = side
         self._taken: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
 

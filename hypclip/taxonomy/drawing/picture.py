@@ -108,7 +108,7 @@ class Picture:
             marks = "".join(self._dot(dot) for dot in dots)
             parts.append(f'<g fill="{colour}" stroke="{colour}">{marks}</g>')
         for ring in self.rings:
-            x, y = self.place((0, ring.radius))
+            x, y = self.place((0.0, ring.radius))
             parts.append(
                 f'<text x="{x:.1f}" y="{y - 4:.1f}" font-size="10" fill="#9aa0a8" text-anchor="middle">'
                 f"{ring.words}</text>"
@@ -131,24 +131,24 @@ class Picture:
         image = Image.new("RGB", (round(k * self.side),) * 2, "#ffffff")
         draw = ImageDraw.Draw(image)
 
-        def circle(at: Point, radius: float, fill: str | None, outline: str, line: float) -> None:
+        def circle(at: Point, radius: float, fill: str | None, outline: str) -> None:
             x, y = (k * value for value in at)
             box = (x - k * radius, y - k * radius, x + k * radius, y + k * radius)
-            draw.ellipse(box, fill, outline, max(1, round(k * line)))
+            draw.ellipse(box, fill, outline, max(1, round(k)))
 
-        middle = self.place((0, 0))
-        circle(middle, self.reach, "#fcfcfb", "#8a8f98", 1)
+        middle = self.place((0.0, 0.0))
+        circle(middle, float(self.reach), "#fcfcfb", "#8a8f98")
         for ring in self.rings:
-            circle(middle, ring.radius * self.reach, None, "#e4e6ea", 1)
+            circle(middle, ring.radius * self.reach, None, "#e4e6ea")
         for arcs in self.arcs:
             for p, q in arcs.pairs:
                 line = [tuple(k * value for value in self.place(point)) for point in points_between(p, q)]
                 draw.line(line, arcs.colour, max(1, round(k * arcs.width)), "curve")
         for dot in self.dots:
-            circle(self.place(dot.at), dot.radius, "#ffffff" if dot.hollow else dot.colour, dot.colour, 1)
+            circle(self.place(dot.at), dot.radius, "#ffffff" if dot.hollow else dot.colour, dot.colour)
         for ring in self.rings:
-            x, y = self.place((0, ring.radius))
-            _write(image, Name(Label(ring.words, x, y - 8, 10, "middle"), "#9aa0a8"), k)
+            x, y = self.place((0.0, ring.radius))
+            _write(image, Name(Label(ring.words, x, y - 8, 10.0, "middle"), "#9aa0a8"), k)
         for name in self.names:
             _write(image, name, k)
         kept = io.BytesIO()
