@@ -107,12 +107,10 @@ def test_lines_are_geodesics_of_the_disk():
 def test_of_a_large_tree_the_most_general_and_what_is_below_the_centre_are_drawn():
     taxonomy = complete(4, 6)
     assert len(taxonomy) == 5461
-    tree = Tree.of(taxonomy, None, 100, None)
-    assert len(tree.phrases) == 100
+    tree = Tree.of(taxonomy, None, 80, None)
+    assert len(tree.phrases) == 80
     assert {each for each in taxonomy.phrases if taxonomy.level(each) <= 3} > set(tree.phrases)
-    assert all(
-        taxonomy.level(each) <= 2 or each in tree.parent for each in taxonomy.phrases if taxonomy.level(each) < 3
-    )
+    assert {each for each in taxonomy.phrases if taxonomy.level(each) < 3} < set(tree.phrases)
     centred = set(Tree.of(taxonomy, "r0123", 100, None).phrases)
     assert len(centred) == 100
     assert {"r", "r0", "r01", "r012", "r0123", "r0122"} < centred  # the way up, and what stands beside
@@ -147,11 +145,11 @@ def test_a_second_parent_has_a_line_too():
 
 
 def test_names_do_not_touch_and_the_most_general_are_there():
-    taxonomy = complete(6, 3)
+    taxonomy = complete(8, 3)
     phrases, x = place(taxonomy, 8, 1.0)
     picture = disk_picture(taxonomy, phrases, x, name=lambda phrase: f"the phrase {phrase}")
     boxes = [_samples(name.label) for name in picture.names]
-    assert {"the phrase r", *(f"the phrase r{i}" for i in range(6))} <= {name.label.text for name in picture.names}
+    assert {"the phrase r", *(f"the phrase r{i}" for i in range(8))} <= {name.label.text for name in picture.names}
     assert 40 < len(boxes) < len(phrases)
     for i, one in enumerate(boxes):
         for other in boxes[:i]:
