@@ -57,7 +57,8 @@ _NEAR_RIM = 0.74
 """Share of the disk's radius from which on names stand along the ray of their point."""
 _FAR = 0.93
 """Where in the disk the farthest twentieth of the points begins, when its scale is free."""
-_FARTHEST = 0.985
+_FARTHEST, _FARTHEST_BESIDE = 0.985, 0.9975
+"""And where the farthest point is at most; farther out where it is not below the centre."""
 _SYNSET = re.compile(r"(.+)\.[nvars]\.\d\d")
 
 
@@ -111,7 +112,7 @@ def disk_picture(
     points = x[[row[phrase] for phrase in tree.phrases]].double()
     middle = points[0] if centre is not None else torch.zeros_like(points[0])
     distance = lorentz.dist(middle.expand_as(points), points, curv)
-    scale = _scale(distance) if x.shape[1] > 2 else math.sqrt(curv) / 2
+    scale = _scale(distance, tree) if x.shape[1] > 2 else math.sqrt(curv) / 2
     spread = _spread(tree, distance, scale) if x.shape[1] > 2 else _moved(points, middle, curv)
     at: dict[str, Point] = dict(zip(tree.phrases, spread, strict=True))
     colour = _colours(tree, at)
@@ -127,10 +128,15 @@ def disk_picture(
     return replace(picture, names=_names(tree, picture, at, colour, name))
 
 
-def _scale(distance: Tensor) -> float:
-    """Return s for which a distance d is drawn at tanh(s d), so that most points spread over the disk."""
-    far, farthest = (float(distance.quantile(q)) or 1.0 for q in (0.95, 1.0))
-    return min(math.atanh(_FAR) / far, math.atanh(_FARTHEST) / farthest)
+def _scale(distance: Tensor, tree: Tree) -> float:
+    """Return s for which a distance d is drawn at tanh(s d): most of what is below the centre fills the disk."""
+    upwards = tree.upwards
+    beside = torch.tensor([phrase in upwards for phrase in tree.phrases])
+    below = distance if beside[1:].all() else distance[~beside]
+    rim = _FARTHEST if not beside.any() else _FARTHEST_BESIDE
+    return min(
+        math.atanh(_FAR) / (float(below.quantile(0.95)) or 1.0), math.atanh(rim) / (float(distance.max()) or 1.0)
+    )
 
 
 def _spread(tree: Tree, distance: Tensor, scale: float) -> list[Point]:

@@ -72,7 +72,8 @@ class Tree:
         }
         if len(below[None]) > 1:
             beside[None] = [root for root in below[None] if root in chosen]
-        parent_of, steps = {}, {}
+        parent_of: dict[str, Node] = {}
+        steps: dict[str, int] = {}
         children: dict[Node, list[str]] = {}
         reached: list[Node] = [middle]
         if middle is not None:
@@ -100,6 +101,15 @@ class Tree:
     def phrases(self) -> list[str]:
         """The phrases, from the centre on."""
         return list(self.parent)
+
+    @property
+    def upwards(self) -> frozenset[str]:
+        """The phrases that the way from the centre leads to upwards: what is above it, and what is beside it."""
+        found: set[Node] = set()
+        for phrase, before in self.parent.items():  # each after its neighbour
+            if phrase == self._upwards or before in found:
+                found.add(phrase)
+        return frozenset(phrase for phrase in found if phrase is not None)
 
     def angles(self) -> dict[str, float]:
         """Return the direction of every phrase: the middle of its sector, in which what is beyond it has its share.
