@@ -16,6 +16,7 @@ from torch import Tensor
 from hypclip.geometry import cones, focus, lorentz
 from hypclip.geometry.entailment import Entailment, Plane
 from hypclip.search import Contents, Modality, Space, VectorStore
+from hypclip.search.hierarchy.focus import ANCESTOR, DESCENDANT, ITSELF
 from hypclip.search.hierarchy.focus import focus as focus_of
 from hypclip.search.layout.disk import Disk, rings
 from hypclip.search.layout.kept import About, Layout, Layouts
@@ -29,6 +30,8 @@ MOST_SHOWN = 500_000
 _COLLECTIONS = 8
 """So many maps are remembered."""
 _QUANTILES = 33
+_NEAR_MISSES = 24
+"""So many points outside of a region are told apart as the nearest to it."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,12 @@ class Explorer:
             "rule": rule_info(rule).model_dump(),
             "half_aperture": _half_aperture(exact, rule, curv),
             "counts": {
-                "ancestors": int(np.count_nonzero(flags & 1)),
-                "descendants": int(np.count_nonzero(flags & 2)),
+                "ancestors": int(np.count_nonzero(flags & ANCESTOR)),
+                "descendants": int(np.count_nonzero(flags & DESCENDANT)),
+            },
+            "near_misses": {
+                "above": _near_miss(found.above[rows], (flags & (ANCESTOR | ITSELF)) == 0),
+                "below": _near_miss(found.below[rows], (flags & (DESCENDANT | ITSELF)) == 0),
             },
         }
         if target is not None:
@@ -193,6 +200,15 @@ def _version(contents: Contents, layout: Layout) -> str:
 
 def _counts(modality: NDArray[np.uint8]) -> dict[Modality, int]:
     return dict(zip(MODALITIES, np.bincount(modality, minlength=len(MODALITIES)).tolist(), strict=True))
+
+
+def _near_miss(margins: NDArray[np.float32], is_outside: NDArray[np.bool_]) -> float | None:
+    """Return the margin within which the few points lie that are outside of a region and nearest to it."""
+    outside = margins[is_outside]
+    if not len(outside):
+        return None
+    last = min(_NEAR_MISSES, len(outside)) - 1
+    return float(np.partition(outside, last)[last])
 
 
 def _half_aperture(x: Tensor, rule: Entailment, curv: float) -> float:

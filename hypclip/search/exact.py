@@ -23,6 +23,10 @@ from hypclip.search.types import OrderBy, Side
 
 _BLOCK = 2**15 - 1
 """Most numbers per block, so that intermediate results stay in the cache."""
+_BLOCK_IN_CACHE = 2**17
+"""The same where one block of float64 is all there is."""
+_NEAR = 0.9
+"""Cosine from which on 1 minus it would lose digits."""
 
 
 @contextlib.contextmanager
@@ -172,30 +176,52 @@ def seen_from(x: Float[Tensor, "n d"], of: Float[Tensor, " d"], cone: Entailment
 
 
 def _by_cones(x: Float[Tensor, "n d"], of: Float[Tensor, " d"], cone: Cone, curv: float) -> _ByCones:
-    _, sinh_q, unit_q = lorentz.polar(of.double().unsqueeze(0), curv)
-    found = []
-    for block in _blocks(x):
-        rho, sinh, unit = lorentz.polar(block, curv)
-        gap, opposite = (torch.linalg.vector_norm(unit + sign * unit_q, dim=1, keepdim=True) for sign in (-1, 1))
-        found.append((rho, sinh, gap, opposite, (block != of).any(1, keepdim=True)))
-    rho, sinh, gap, opposite, apart = (torch.cat(column) for column in zip(*found, strict=True))
-    return _ByCones(rho, sinh, gap, opposite, apart, sinh_q, cone, math.sqrt(curv))
+    sqrt_c = math.sqrt(curv)
+    norm_q, norms, om, op, apart = _directions(x, of.double().numpy())
+    sinh, gap, opposite, other = (
+        torch.from_numpy(column).unsqueeze(1) for column in (sqrt_c * norms, np.sqrt(2 * om), np.sqrt(2 * op), apart)
+    )
+    sinh_q = torch.full((1, 1), sqrt_c * norm_q, dtype=torch.float64)
+    return _ByCones(torch.asinh(sinh), sinh, gap, opposite, other, sinh_q, cone, sqrt_c)
 
 
 def _by_planes(x: Float[Tensor, "n d"], of: Float[Tensor, " d"], plane: Plane, sqrt_c: float) -> _ByPlanes:
-    q = of.double().numpy()
-    sinh_q = sqrt_c * math.sqrt(float(q @ q))
-    unit_q = q * (sqrt_c / sinh_q) if sinh_q > 0 else q
-    found = []
-    for block in _blocks(x):
-        b = block.numpy()
-        norms = np.sqrt(np.einsum("nd,nd->n", b, b))
-        units = b / np.where(norms > 0, norms, 1)[:, None]
-        ahead, opposite = units - unit_q, units + unit_q
-        om, op = np.einsum("nd,nd->n", ahead, ahead) / 2, np.einsum("nd,nd->n", opposite, opposite) / 2
-        found.append((sqrt_c * norms, om, op, (b != q).any(1)))
-    sinh, om, op, apart = (np.concatenate(column) for column in zip(*found, strict=True))
-    return _ByPlanes(sinh, om, op, apart, sinh_q, plane, sqrt_c)
+    norm_q, norms, om, op, apart = _directions(x, of.double().numpy())
+    return _ByPlanes(sqrt_c * norms, om, op, apart, sqrt_c * norm_q, plane, sqrt_c)
+
+
+Column = NDArray[np.float64]
+
+
+def _directions(x: Float[Tensor, "n d"], q: Column) -> tuple[float, Column, Column, Column, NDArray[np.bool_]]:
+    """Return the norm of a query and of points, 1 − cos and 1 + cos of their angles, and which are not the query.
+
+    Where the cosine is within 0.1 of 1 or −1, they come from the difference and the sum of the unit vectors, which lose
+    no digits. Every row is computed by itself, and the query like a row, so that a point has the same bits among
+    whatever others it stands, and a copy of the query lies at angle 0 of it.
+    """
+    n, d = x.shape
+    rows = min(n, max(16, _BLOCK_IN_CACHE // d))
+    norm_q = math.sqrt(float(np.einsum("nd,nd->n", q[None], q[None])[0]))
+    unit_q = q / norm_q if norm_q > 0 else q
+    norms, om, op, apart = np.empty(n), np.empty(n), np.empty(n), np.ones(n, np.bool_)
+    room, points = np.empty((rows, d)), x.numpy()
+    for start in range(0, n, max(1, rows)):
+        at = slice(start, min(start + rows, n))
+        block = room[: at.stop - start]
+        np.copyto(block, points[at])
+        norms[at] = np.sqrt(np.einsum("nd,nd->n", block, block))
+        lengths = np.where(norms[at] > 0, norms[at], 1)
+        cos = np.einsum("nd,d->n", block, unit_q) / lengths
+        om[at], op[at] = 1 - cos, 1 + cos
+        near = np.flatnonzero((np.abs(cos) > _NEAR) | (norms[at] == 0) | (norm_q == 0))
+        if len(near):
+            units = block[near] / lengths[near, None]
+            ahead, opposite = units - unit_q, units + unit_q
+            om[start + near] = np.einsum("nd,nd->n", ahead, ahead) / 2
+            op[start + near] = np.einsum("nd,nd->n", opposite, opposite) / 2
+            apart[start + near] = (block[near] != q).any(1)
+    return norm_q, norms, om, op, apart
 
 
 def _blocks(x: Tensor) -> list[Tensor]:

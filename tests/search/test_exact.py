@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypclip.search import Cone
+from hypclip.search import Cone, Plane
 from hypclip.search import exact as searched
 from hypclip.search.exact import measure, measure_cone, one_thread
 from tests.support import reference
@@ -41,6 +41,16 @@ def test_a_point_is_at_distance_0_of_itself_and_of_nothing_else(rho, curv):
         found = measure(torch.stack([query, neighbour]), query, curv)
         assert found.distance[0] == 0
         assert found.distance[1] > 0
+
+
+@pytest.mark.parametrize("dim", [2, 3, 127, 512])
+@pytest.mark.parametrize("form", [Cone(), Plane()])
+def test_a_copy_of_the_query_is_at_angle_0_of_it(dim, form):
+    x = torch.randn(37, dim, generator=torch.Generator().manual_seed(dim))
+    for row in range(len(x)):
+        for side in ("ancestors", "descendants"):
+            found, _ = measure_cone(x, x[row], side, form, 1.0)
+            assert (found.angle[row], found.distance[row]) == (0, 0)
 
 
 def test_a_float64_query_is_not_rounded():

@@ -128,6 +128,10 @@ def focus_of(made: Collection, of: int, rule: Entailment | None = None, target: 
         "of": {"radius": made.radius[of].item(), "modality": "image", "id": str(of)},
         "rule": {"form": rule.form, **{k: v for k, v in vars(rule).items() if k not in ("form", "strict")}},
         "counts": {"ancestors": int((flags == 1).sum()), "descendants": int((flags == 2).sum())},
+        "near_misses": {
+            name: sorted((-margin[flags & inside == 0]).float().tolist())[:24][-1]
+            for name, margin, inside in (("above", above, 1 | 4), ("below", below, 2 | 4))
+        },
     }
     radius, angle = made.radius, angles_to(made, of)
     if target is not None:

@@ -70,6 +70,8 @@ export class App {
     this.inputs = new Inputs(this);
     /** @type {Map<string, {inputs: any[], value: any}>} */
     this.memos = new Map();
+    /** The focus whose picture has been drawn, after which the rest of the page is made from it. @type {any} */
+    this.drawnFocus = null;
     this.diskHost = document.createElement("div");
     this.diskHost.className = "disk";
     this.points = this.#newPoints();
@@ -130,6 +132,15 @@ export class App {
     render(shell(this), this.host);
     openDialogs(this);
     this.bridge.update();
+    const focus = this.store.data("focus");
+    if (focus !== this.drawnFocus) {
+      requestAnimationFrame(() =>
+        setTimeout(() => {
+          this.drawnFocus = focus;
+          this.redraw();
+        }),
+      );
+    }
   }
 
   #title() {

@@ -58,22 +58,24 @@ export function relation(general, specific, distance, curv, rule, scale = 1) {
  * The width at which each point of a focus would just become an ancestor: a factor for cones, a threshold for planes.
  * @param {{header: any, radius: Float32Array, above: Float32Array, flags: Uint8Array}} focus
  * @param {number} curv @param {number} scale the factor that the margins are of
- * @returns {number[]} ascending from the strictest
+ * @returns {Float64Array} from the strictest on
  */
 export function criticalScales(focus, curv, scale) {
   const { rule } = focus.header;
-  const found = [];
+  const found = new Float64Array(focus.above.length);
+  let count = 0;
   for (let i = 0; i < focus.above.length; i++) {
     if (focus.flags[i] & 4 || !Number.isFinite(focus.above[i])) continue;
     if (rule.form === "plane") {
-      found.push(rule.threshold - focus.above[i]);
+      found[count++] = rule.threshold - focus.above[i];
     } else {
       // The rule in the header is the effective one: its eta has the factor in it.
       const bound = rule.eta * halfAperture(focus.radius[i], rule.min_radius, curv);
-      found.push((scale * (focus.above[i] + bound)) / Math.max(bound, 1e-12));
+      found[count++] = (scale * (focus.above[i] + bound)) / Math.max(bound, 1e-12);
     }
   }
-  return rule.form === "plane" ? found.sort((a, b) => b - a) : found.sort((a, b) => a - b);
+  const sorted = found.subarray(0, count).sort(); // without a function of its own it is ten times as fast
+  return rule.form === "plane" ? sorted.reverse() : sorted;
 }
 
 /**

@@ -125,7 +125,7 @@ class Batch {
     const known = this.asked.get(each);
     if (known) return known;
     this.waiting.push(each);
-    this.next ??= new Promise((resolve) => setTimeout(resolve, 8)).then(() => this.#flush());
+    this.next ??= new Promise((resolve) => setTimeout(resolve)).then(() => this.#flush());
     const sent = this.next.finally(() => this.asked.delete(each));
     this.asked.set(each, sent);
     return sent;

@@ -88,6 +88,11 @@ export class Requests {
     if (place.selected !== null) this.#inspect(place.selected);
   }
 
+  /** Whether the picture around the focus has been answered, or there is none to wait for. */
+  get isSeen() {
+    return this.store.place.view !== "focus" || this.store.loads.focus?.status !== "loading";
+  }
+
   /** Have the points known by name and key that the page speaks of. */
   #name() {
     const { store } = this;
@@ -141,6 +146,7 @@ export class Requests {
       store.need("focus", [item, place.collection, width(place, this.rule), 0], (signal) =>
         this.#focus(item, null, signal),
       );
+      if (!this.isSeen) return; // what stands beside the picture is asked for when it is there
     }
     if (place.view === "focus" || place.view === "path") {
       const target = place.view === "path" && place.other ? itemOf(place.other) : null;
@@ -254,7 +260,7 @@ export class Requests {
       if (!point) throw new ApiError(404, "unknown_point", `the collection has no point ${JSON.stringify(id)}`);
       return point;
     });
-    if (store.data("model")) this.#relate({ id }, id);
+    if (store.data("model") && this.isSeen) this.#relate({ id }, id);
   }
 
   /** What is above and below an item. @param {any} item @param {string | null} id of a stored one */

@@ -7,7 +7,7 @@ const LEAST_STEPS = 20;
 
 /**
  * The scale of the slider: step n lets in the n nearest to being ancestors, up to three times those that the model's
- * rule lets in.
+ * rule lets in; null without a focus, and undefined for a moment after one, whose picture comes first.
  * @param {import("./app.js").App} app
  */
 export function strictness(app) {
@@ -16,6 +16,7 @@ export function strictness(app) {
   if (!focus || !model || focus.header.target) return null;
   const isPlane = model.entailment.form === "plane";
   const own = isPlane ? model.entailment.threshold : 1;
+  if (app.drawnFocus !== focus) return undefined;
   return app.memo("strictness", [focus, model], () => {
     const scale = isPlane ? 1 : focus.header.rule.eta / model.entailment.eta;
     const scales = criticalScales(focus, focus.header.curv, scale);
@@ -31,7 +32,7 @@ export function strictness(app) {
   });
 }
 
-/** @param {number[]} scales @param {number} width @param {boolean} isPlane */
+/** @param {Float64Array} scales @param {number} width @param {boolean} isPlane */
 function countOf(scales, width, isPlane) {
   let [low, high] = [0, scales.length];
   while (low < high) {

@@ -130,6 +130,8 @@ def test_flags_and_margins_are_those_of_the_hierarchy(client, keys, of, options)
         assert header["counts"][side] == len(hits)
         for hit in hits:
             assert margins[keys[hit["id"]]] == np.float32(hit["margin"])
+        outside = np.sort(columns[column][(columns["flags"] & (flag | 4)) == 0])
+        assert header["near_misses"][column] == (outside[min(24, len(outside)) - 1] if len(outside) else None)
 
 
 def test_a_focus_is_exact_in_the_plane_with_the_root(client, keys):

@@ -252,7 +252,6 @@ PLACES = (
 @pytest.mark.parametrize("place", PLACES)
 def test_a_link_says_everything_about_a_view(page, place):
     open_at(page, place)
-    expect(page.locator("[aria-busy=true]")).to_have_count(0)
     again = page.evaluate(
         "async () => { const s = await import('/explorer/js/state.js'); return s.toHash(s.fromHash(location.hash)); }"
     )
@@ -261,10 +260,11 @@ def test_a_link_says_everything_about_a_view(page, place):
     )
     assert again == once_more
     assert again.replace("%2F", "/") == f"#{place}"
+    page.wait_for_load_state("networkidle")
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
     shown = page.locator("#panel").inner_text()
     page.reload()
-    expect(page.locator("[aria-busy=true]")).to_have_count(0)
-    assert page.locator("#panel").inner_text() == shown
+    expect(page.locator("#panel")).to_have_text(shown, use_inner_text=True)
 
 
 @pytest.mark.slow

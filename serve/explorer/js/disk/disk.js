@@ -87,9 +87,9 @@ export class Disk {
       lasso: [],
       theme: readTheme(host),
     };
-    this.frames = new Frames((moving) => this.frame(moving));
+    this.frames = new Frames((how) => this.frame(how), () => this.picture.drawOverlay(this.#scene));
     this.captions = new Captions(callbacks, () => {
-      this.frames.request(false);
+      this.frames.requestTop();
       this.#tip();
     });
     this.picture = new Picture(host, this.captions);
@@ -163,7 +163,7 @@ export class Disk {
     if (!sameSet(scene.marks.set, before.set)) {
       this.#sort();
       this.frames.request(false);
-    } else if (!this.frames.requested) this.picture.drawOverlay(scene);
+    } else this.frames.requestTop();
   }
 
   /** @param {Partial<Options>} options */
@@ -201,7 +201,7 @@ export class Disk {
    * @returns {Promise<Blob>}
    */
   toPNG() {
-    this.picture.draw(this.#scene, false, 2);
+    this.picture.draw(this.#scene, { ratio: 2 });
     const canvas = this.picture.flat();
     this.frames.request(false);
     return new Promise((resolve, reject) =>
@@ -219,9 +219,9 @@ export class Disk {
 
   /**
    * Draw a frame now.
-   * @param {boolean} moving
+   * @param {{moving: boolean, rough?: boolean}} how
    */
-  frame(moving) {
+  frame({ moving, rough }) {
     const scene = this.#scene;
     if (this.#turning) {
       const { moves } = this.#turning;
@@ -232,7 +232,7 @@ export class Disk {
       if (share === 1) this.#turning = null;
     }
     this.#grid = null;
-    this.picture.draw(scene, moving || this.#turning !== null);
+    this.picture.draw(scene, { moving: moving || this.#turning !== null, rough });
     if (this.#turning) this.frames.request(true);
   }
 
@@ -316,7 +316,7 @@ export class Disk {
     const scene = this.#scene;
     if (row === scene.cursor && !aloud) return;
     scene.cursor = row;
-    this.picture.drawOverlay(scene);
+    this.frames.requestTop();
     const key = row >= 0 && scene.layout ? scene.layout.map.key[row] : null;
     const shown = this.#tip();
     if (aloud && shown) this.controls.say([shown.caption, ...shown.lines].join(", "));
@@ -358,7 +358,7 @@ export class Disk {
       },
       lasso: (outline, ended) => {
         scene.lasso = ended ? [] : outline;
-        this.picture.drawOverlay(scene);
+        this.frames.requestTop();
         if (!ended) return;
         this.#lasso(false);
         if (!outline.length || !scene.layout) return;

@@ -17,8 +17,6 @@ export const DESCENDANT = 2;
 export const SELF = 4;
 
 const TURN = 2 * Math.PI;
-const NEAR_MISSES = 24;
-
 /** What groups of points there are, in the order in which they are drawn. */
 export const GROUP = { dim: 0, plain: 1, nearBelow: 2, nearAbove: 3, below: 4, above: 5 };
 
@@ -41,6 +39,7 @@ export class Layout {
     this.axis = 0;
     this.trueScale = trueScale;
     this.rows = rowsByKey(map.key);
+    this.itself = Int32Array.from(map.key.keys());
     /** @type {Scale} of radii */
     this.scale = poincare(map.header.curv);
     /** @type {Scale} of angles from the axis */
@@ -80,7 +79,7 @@ export class Layout {
    */
   setFocus(focus) {
     this.focus = focus;
-    this.joined = focus && join(this.map.key, focus.key);
+    this.joined = focus && this.#join(focus);
     this.self = focus ? this.#rowOf(focus.flags, SELF) : -1;
     const { target } = focus?.header ?? {};
     this.target = target ? this.#rowAt(target.distance) : -1;
@@ -187,6 +186,13 @@ export class Layout {
     return found === undefined || found < 0 || !joined ? -1 : joined.indexOf(found);
   }
 
+  /** @param {FocusData} focus */
+  #join(focus) {
+    const { header, key } = this.map;
+    const isSame = focus.header.version === header.version && focus.key.length === key.length;
+    return isSame ? this.itself : join(key, focus.key);
+  }
+
   #scales() {
     const { header } = this.map;
     const target = this.twoFoci && this.focus;
@@ -206,8 +212,8 @@ export class Layout {
       group.fill(GROUP.plain);
       return;
     }
-    const mostAbove = nearest(focus.above, focus.flags, ANCESTOR);
-    const mostBelow = nearest(focus.below, focus.flags, DESCENDANT);
+    const mostAbove = focus.header.near_misses.above ?? -Infinity;
+    const mostBelow = focus.header.near_misses.below ?? -Infinity;
     for (let i = 0; i < group.length; i++) {
       const j = joined[i];
       if (j < 0) group[i] = GROUP.dim;
@@ -228,17 +234,6 @@ export class Layout {
     const found = flags.findIndex((f) => (f & flag) !== 0);
     return found < 0 || !this.joined ? -1 : this.joined.indexOf(found);
   }
-}
-
-/**
- * The margin within which the NEAR_MISSES points lie that are nearest to a region.
- * @param {Float32Array} margins
- * @param {Uint8Array} flags
- * @param {number} flag
- */
-function nearest(margins, flags, flag) {
-  const outside = margins.filter((_, i) => (flags[i] & (flag | SELF)) === 0).sort();
-  return outside[Math.min(NEAR_MISSES, outside.length) - 1] ?? -Infinity;
 }
 
 /** @param {Uint32Array} keys */

@@ -80,17 +80,17 @@ export class Picture {
   /**
    * Draw everything: coarsely while it moves, in full when it is still.
    * @param {Scene} scene
-   * @param {boolean} moving
-   * @param {number} [ratio] pixels per CSS pixel
+   * @param {{moving?: boolean, rough?: boolean, ratio?: number}} how rough: points without smooth edges, which takes a
+   *   quarter of the time; ratio: pixels per CSS pixel
    */
-  draw(scene, moving, ratio) {
+  draw(scene, { moving = false, rough = false, ratio }) {
     if (!this.frame.width || !this.frame.height) return;
     const full = Math.min(SHARP, window.devicePixelRatio || 1);
     this.project(scene);
     const { layout, view, figures, theme, strength } = scene;
     const under = this.#pen(this.backdrop, ratio ?? (moving ? 1 : full));
     drawBackdrop(under, this.frame, view, layout, figures, theme.inks, strength);
-    this.#points(scene, ratio ?? (moving ? 1 : SHARP)); // pixels of their own edges: halves smooth them when still
+    this.#points(scene, ratio ?? (moving || rough ? 1 : SHARP)); // pixels of their own edges: halves smooth them when still
     if (layout && !moving) {
       const screen = { ...this.#screen(), zoom: view.zoom };
       this.captions.choose(layout, layout.shown(scene.visible), scene.group, screen, scene.options);

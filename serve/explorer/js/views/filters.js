@@ -145,13 +145,20 @@ function rule(app) {
   const own = model.entailment.form === "plane" ? model.entailment.threshold : 1;
   const value = app.ui.width ?? place.width ?? own;
   const name = model.entailment.form === "plane" ? "threshold" : "η ×";
-  if (!found) {
+  if (found === null) {
     return html`<fieldset>
       <legend>Strictness of “is a”</legend>
       <p class="hint">
         ${place.width === null ? "The model's own rule." : html`${name} ${fixed(value, 3)} ${reset(app)}`} Open a point
         in the map to see what changes it.
       </p>
+    </fieldset>`;
+  }
+  if (!found) {
+    return html`<fieldset aria-busy="true">
+      <legend>Strictness of “is a”</legend>
+      <input type="range" disabled aria-label="How many ancestors to let in" />
+      <div class="ends"><span>strict</span><span>${name} ${fixed(value, 3)}</span><span>lax</span></div>
     </fieldset>`;
   }
   const slide = (/** @type {any} */ e, /** @type {boolean} */ done) => {

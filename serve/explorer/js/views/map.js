@@ -80,13 +80,18 @@ function twin(app) {
 /** First questions, made from what the collection holds. @param {App} app */
 function starters(app) {
   if (app.store.place.parts.length) return nothing;
+  const load = app.store.loads.starters;
   const found = app.store.data("starters");
-  if (!found) return html`<p class="starters">Click anything to see what it is an instance of.</p>`;
+  if (!found) {
+    return html`<p class="starters" aria-busy=${load?.status === "loading"}>
+      Click anything to see what it is an instance of.
+    </p>`;
+  }
   const { words, images } = found;
   const [word] = words;
   const [first, second] = images;
   return html`<div class="starters">
-    <p>Click anything to see what it is an instance of, or try:</p>
+    <p>Try:</p>
     <div>
       ${
         word
