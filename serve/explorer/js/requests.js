@@ -59,7 +59,7 @@ export class Requests {
     const { store, api } = this;
     const { place } = store;
     const name = place.collection;
-    store.need("model", 1, (signal) => api.json("GET", "/model", undefined, signal));
+    store.need("model", [name], (signal) => this.#model(name, signal));
     store.need(
       "collections",
       1,
@@ -111,6 +111,21 @@ export class Requests {
     const { data, status } = loads.collections;
     if (!data) return status === "failed";
     return data.some((/** @type {any} */ each) => each.name === place.collection);
+  }
+
+  /**
+   * The server's model; of a server without one the space of the collection, with `model` null.
+   * @param {string} name of the collection @param {AbortSignal} signal
+   */
+  async #model(name, signal) {
+    try {
+      return await this.api.json("GET", "/model", undefined, signal);
+    } catch (error) {
+      if (/** @type {ApiError} */ (error).type !== "no_model") throw error;
+    }
+    const all = (await this.api.json("GET", "/collections", undefined, signal)).collections;
+    const found = all.find((/** @type {any} */ each) => each.name === name);
+    return found ? { model: null, curv: found.curv, dim: found.dim, entailment: found.entailment } : null;
   }
 
   /** Words and images for first questions. @param {AbortSignal} signal */
