@@ -1,6 +1,6 @@
 /** Keys of the whole page. */
 
-import { TABS } from "./views/shell.js";
+import { tabsOf } from "./views/shell.js";
 
 /** @typedef {import("./app.js").App} App */
 
@@ -30,7 +30,7 @@ function escape(app, target) {
 
 /** @param {App} app @param {string} key @returns {boolean} whether it is one of the page's */
 function run(app, key) {
-  const tab = TABS[Number(key) - 1];
+  const tab = tabsOf(app)[Number(key) - 1];
   if (tab) app.act.view(tab[0]);
   else if (key === "/") document.getElementById("query")?.focus();
   else if (key === "?") app.act.dialog("help-dialog");

@@ -36,6 +36,8 @@ def test_a_point_is_found_by_its_name_and_what_is_above_it_shown(page):
     page.goto("/")
     expect(page.locator("#query-help")).to_contain_text("need a model, which this server has not")
     expect(page.locator(".pick")).to_have_count(0)
+    expect(page.get_by_role("tab")).to_have_text(["Map", "Grid", "Path", "Compare", "Collections"])
+    expect(page.locator(".left")).to_contain_text("The collection's own rule.")
     page.locator("#query").fill("A dog")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"/focus[?]of=id:a\+dog"))

@@ -149,7 +149,7 @@ function rule(app) {
     return html`<fieldset>
       <legend>Strictness of “is a”</legend>
       <p class="hint">
-        ${place.width === null ? "The model's own rule." : html`${name} ${fixed(value, 3)} ${reset(app)}`} Open a point
+        ${place.width === null ? `The ${model.model === null ? "collection" : "model"}'s own rule.` : html`${name} ${fixed(value, 3)} ${reset(app)}`} Open a point
         in the map to see what changes it.
       </p>
     </fieldset>`;

@@ -17,7 +17,7 @@ import { queryBar } from "./query.js";
 /** @typedef {import("../app.js").App} App */
 
 /** @type {[string, string, (app: App) => any][]} */
-export const TABS = [
+const TABS = [
   ["map", "Map", mapView],
   ["grid", "Grid", gridView],
   ["path", "Path", pathView],
@@ -25,6 +25,12 @@ export const TABS = [
   ["classify", "Classify", classifyView],
   ["collections", "Collections", collectionsView],
 ];
+
+/** The views that can be asked for: labels are texts, which a server without a model cannot read. @param {App} app */
+export function tabsOf(app) {
+  const { data } = app.store.loads.model ?? {};
+  return data && data.model === null ? TABS.filter(([name]) => name !== "classify") : TABS;
+}
 
 /** @param {App} app */
 export function shell(app) {
@@ -66,7 +72,7 @@ export function shell(app) {
           aria-label="Views"
           @keydown=${(/** @type {KeyboardEvent} */ e) => tabKeys(app, e)}
         >
-          ${TABS.map(
+          ${tabsOf(app).map(
             ([name, word]) =>
               html`<button
                 role="tab"
@@ -91,11 +97,12 @@ export function shell(app) {
 /** @param {App} app @param {KeyboardEvent} event */
 function tabKeys(app, event) {
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  const at = TABS.findIndex(([name]) => `tab-${name}` === /** @type {HTMLElement} */ (event.target).id);
+  const tabs = tabsOf(app);
+  const at = tabs.findIndex(([name]) => `tab-${name}` === /** @type {HTMLElement} */ (event.target).id);
   if (!step || at < 0) return;
   event.preventDefault();
   event.stopPropagation();
-  const [name] = TABS[(at + step + TABS.length) % TABS.length];
+  const [name] = tabs[(at + step + tabs.length) % tabs.length];
   app.act.view(name);
   setTimeout(() => document.getElementById(`tab-${name}`)?.focus());
 }
