@@ -2,12 +2,14 @@
 
 python train/embed_taxonomy.py --taxonomy wordnet-mammals --method lorentz --dim 10 --output runs/mammals
 python train/embed_taxonomy.py --taxonomy emoji --method sarkar --dim 32 --output runs/emoji-tree
+python train/embed_taxonomy.py --taxonomy wordnet-mammals --method cones --dim 5 --output runs/mammal-cones
 python train/embed_taxonomy.py --embedded runs/mammals --plot disk.svg --centre dog.n.01 --index runs/trees
 
 `lorentz` and `poincare` train on all pairs of a phrase and an ancestor (Nickel & Kiela 2017), on the hyperboloid or in
-the ball; `sarkar` places the tree without training. The output is a folder of `points.safetensors` (space components on
-the hyperboloid of curvature −1), `phrases.json` in the same order, and `metrics.json`. Its `entailment` is the rule by
-which points entail each other: that of the best F1 over the taxonomy, where training had none.
+the ball; `sarkar` places the tree without training; `cones` trains entailment cones (Ganea et al. 2018), and tests them
+on pairs that are held out. The output is a folder of `points.safetensors` (space components on the hyperboloid of
+curvature −1), `phrases.json` in the same order, and `metrics.json`. Its `entailment` is the rule by which points entail
+each other: that of the best F1 over the taxonomy, where training had none.
 
 --plot draws the result as a Poincaré disk, and --index puts it into a collection that `python -m serve --index-only`
 serves. With --embedded both take the output of an earlier call.
@@ -49,11 +51,24 @@ from hypclip.taxonomy.calibration import Pairing, best_rule
 from hypclip.taxonomy.drawing import disk_picture
 from hypclip.taxonomy.drawing.draw import MOST
 from hypclip.taxonomy.drawing.picture import check_name
-from hypclip.taxonomy.embedding import Progress, Training, place, reconstruction, train
+from hypclip.taxonomy.embedding import (
+    ConeTraining,
+    Progress,
+    Training,
+    place,
+    predict,
+    reconstruction,
+    split,
+    train,
+    train_cones,
+)
 from hypclip.taxonomy.embedding.closed_form import first_parents
+from hypclip.taxonomy.embedding.prediction import is_basic
 
 FLAT_DIMS = (5, 10, 20, 50)
 """Dimensions of the flat embeddings that a hyperbolic one is printed beside: from 20 on the flat one is the better."""
+_START_EPOCHS = 100
+"""Epochs of the Poincaré embedding that cones start from."""
 _MOST_MEASURED = 3000
 """Phrases of a tree up to which its distortion is measured, which takes all distances at a time."""
 
@@ -71,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             taxonomy = load(arguments.taxonomy)
             print(f"{len(taxonomy):,} phrases, {len(taxonomy.closure):,} pairs of a phrase and an ancestor")
-            phrases, x, metrics = (_place if arguments.method == "sarkar" else _train)(taxonomy, arguments)
+            phrases, x, metrics = _METHODS.get(arguments.method, _train)(taxonomy, arguments)
             metrics = {"taxonomy": _source(arguments.taxonomy), **metrics}
         metrics = _with_entailment(metrics, taxonomy, phrases, x)
         if arguments.embedded is None:
@@ -93,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--taxonomy", type=expand_home, help="its name or file, as hypclip.taxonomy.load takes it")
     parser.add_argument(
-        "--method", choices=("lorentz", "poincare", "sarkar"), default="lorentz", help="how (%(default)s)"
+        "--method", choices=("lorentz", "poincare", "sarkar", "cones"), default="lorentz", help="how (%(default)s)"
     )
     parser.add_argument("--dim", type=int, default=10, help="dimensions (%(default)s)")
     parser.add_argument("--output", type=user_path, help="the folder that is written")
@@ -103,7 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="move aside what is there")
     parser.add_argument("--threads", type=int, help="threads; all cores when not given")
     trained = parser.add_argument_group("training")
-    for name, kind in (("epochs", int), ("rate", float), ("batch", int), ("negatives", float), ("candidates", int)):
+    trained.add_argument(
+        "--epochs", type=int, help=f"{_MEANING['epochs']} ({Training.epochs}; {_START_EPOCHS} before cones)"
+    )
+    for name, kind in (("rate", float), ("batch", int), ("negatives", float), ("candidates", int)):
         default = getattr(Training, name)
         trained.add_argument(f"--{name}", type=kind, default=default, help=f"{_MEANING[name]} (%(default)s)")
     trained.add_argument("--burn-in", type=float, default=Training.burn_in, help=f"{_MEANING['burn_in']} (%(default)s)")
@@ -112,6 +130,21 @@ def _parser() -> argparse.ArgumentParser:
         "--held-out", type=float, default=0.0, help="share of the pairs that are no edges to leave out and predict"
     )
     trained.add_argument("--no-flat", action="store_true", help="train no flat embeddings to print beside")
+    entailed = parser.add_argument_group("cones")
+    entailed.add_argument(
+        "--closure-share",
+        type=float,
+        default=0.5,
+        help="share of the pairs that follow from others to learn from, 0 to 0.9; 0.1 is held out (%(default)s)",
+    )
+    entailed.add_argument("--steps", type=int, default=ConeTraining.steps, help="steps of Adam (%(default)s)")
+    entailed.add_argument("--cone-rate", type=float, default=ConeTraining.rate, help="its rate (%(default)s)")
+    entailed.add_argument(
+        "--margin", type=float, default=ConeTraining.margin, help="energy of wrong pairs in radians (%(default)s)"
+    )
+    entailed.add_argument(
+        "--min-radius", type=float, default=ConeTraining.min_radius, help="K of the cones (%(default)s)"
+    )
     placed = parser.add_argument_group("placing")
     placed.add_argument("--tau", type=float, default=0.5, help="distance of child and parent (%(default)s)")
     placed.add_argument("--float64", action="store_true", help="in float64, where float32 has too few digits")
@@ -232,11 +265,10 @@ def _train(taxonomy: Taxonomy, arguments: argparse.Namespace) -> tuple[Sequence[
     """Train an embedding, score it, and flat ones of several dimensions beside it."""
     pairs, n = taxonomy.closure, len(taxonomy)
     learned, held_out = _split(taxonomy, arguments.held_out, arguments.seed)
-    names = ("epochs", "rate", "burn_in", "batch", "negatives", "candidates", "seed")
-    settings = {name: getattr(arguments, name) for name in names}
+    settings = _settings(arguments, Training.epochs)
     training = Training(method=arguments.method, dim=arguments.dim, **settings)
     start = time.perf_counter()
-    x = train(learned, n, training, report=_reporter(arguments.epochs))
+    x = train(learned, n, training, report=_reporter(training.epochs))
     seconds = time.perf_counter() - start
     metrics = {"method": arguments.method, "dim": arguments.dim, **settings, "seconds": seconds}
     metrics |= {"max_radius": float(lorentz.radius(x, 1.0).max()), **_scores(x, pairs, held_out, flat=False)}
@@ -252,6 +284,43 @@ def _train(taxonomy: Taxonomy, arguments: argparse.Namespace) -> tuple[Sequence[
     return taxonomy.phrases, x, metrics
 
 
+def _cones(taxonomy: Taxonomy, arguments: argparse.Namespace) -> tuple[Sequence[str], Tensor, dict[str, Any]]:
+    """Train entailment cones, and test them on pairs that are held out."""
+    settings = _settings(arguments, _START_EPOCHS)
+    cones = {"steps": arguments.steps, "margin": arguments.margin, "min_radius": arguments.min_radius}
+    training = Training(dim=arguments.dim, **settings)
+    second = ConeTraining(rate=arguments.cone_rate, seed=arguments.seed, **cones)
+    if not 0 <= arguments.closure_share <= 0.9:
+        raise InputError(f"--closure-share must be 0 to 0.9, as 0.1 is held out, got {arguments.closure_share}")
+    parts = split(taxonomy, arguments.closure_share, arguments.seed)
+    start = time.perf_counter()
+    first = train(parts.learned, len(taxonomy), training, report=_reporter(training.epochs))
+    x = train_cones(first, parts, second)
+    seconds = time.perf_counter() - start
+    found = predict(x, taxonomy, parts, second.min_radius, arguments.seed)
+    metrics = {"method": "cones", "dim": arguments.dim, "closure_share": arguments.closure_share, **settings, **cones}
+    metrics |= {"cone_rate": arguments.cone_rate, "seconds": seconds}
+    metrics |= {"max_radius": float(lorentz.radius(x, 1.0).max()), **found.test._asdict()}
+    metrics |= {"threshold": found.threshold, "valid_f1": found.valid.f1}
+    metrics["pairs"] = {"learned": len(parts.learned), "valid": len(parts.valid), "test": len(parts.test)}
+    metrics["pairs"]["test_wrong"] = found.wrong
+    metrics |= {"entailment": as_entry(found.rule), "entailment_f1": found.by_rule.f1}
+    print(
+        f"cones, D = {arguments.dim}: F1 {found.test.f1:.3f}, precision {found.test.precision:.3f}, recall "
+        f"{found.test.recall:.3f} of {len(parts.test):,} pairs, {seconds:.1f} s"
+    )
+    return taxonomy.phrases, x, metrics
+
+
+def _settings(arguments: argparse.Namespace, epochs: int) -> dict[str, Any]:
+    names = ("rate", "burn_in", "batch", "negatives", "candidates", "seed")
+    epochs = epochs if arguments.epochs is None else arguments.epochs
+    return {"epochs": epochs, **{name: getattr(arguments, name) for name in names}}
+
+
+_METHODS = {"sarkar": _place, "cones": _cones}
+
+
 def _split(taxonomy: Taxonomy, share: float, seed: int) -> tuple[Pairs, Pairs | None]:
     """Return the pairs to learn from and those to predict: a share of those that are no edge of the reduction.
 
@@ -263,11 +332,7 @@ def _split(taxonomy: Taxonomy, share: float, seed: int) -> tuple[Pairs, Pairs | 
     pairs = taxonomy.closure
     if not share:
         return pairs, None
-    place = {phrase: i for i, phrase in enumerate(taxonomy.phrases)}
-    n = len(place)
-    edges = np.array([place[child] * n + place[up] for child, up in taxonomy.reduced().edges])
-    free = ~np.isin(pairs.below * n + pairs.above, edges)
-    out = free & (np.random.default_rng(seed).random(len(pairs)) < share)
+    out = ~is_basic(taxonomy) & (np.random.default_rng(seed).random(len(pairs)) < share)
     return Pairs(pairs.below[~out], pairs.above[~out]), Pairs(pairs.below[out], pairs.above[out])
 
 

@@ -8,8 +8,9 @@ import json
 import pytest
 from safetensors.torch import load_file
 
+from hypclip.geometry.entailment import Cone
 from hypclip.search import LocalStore
-from hypclip.search.rules import as_entry
+from hypclip.search.rules import as_entry, of_entry
 from hypclip.taxonomy import load
 from train.embed_taxonomy import main
 
@@ -61,12 +62,37 @@ def test_a_placed_tree_has_its_distortion(tree):
     assert 1 < metrics["worst_distortion"] < 2
 
 
+def test_cones_are_tested_and_say_their_rule(tree, capsys):
+    settings = ["--epochs", "30", "--rate", "0.05", "--batch", "8", "--steps", "40", "--cone-rate", "0.02"]
+    assert run(tree, "--method", "cones", "--dim", "3", "--closure-share", "0.25", *settings) == 0
+    metrics = read(tree)
+    assert metrics["pairs"] == {"learned": 28 + 10, "valid": 2, "test": 2, "test_wrong": 20}
+    assert metrics["f1"] == pytest.approx(
+        2 * metrics["precision"] * metrics["recall"] / max(metrics["precision"] + metrics["recall"], 1e-9)
+    )
+    assert metrics["threshold"] >= 0
+    assert of_entry(metrics["entailment"]) == Cone(eta=metrics["entailment"]["eta"], min_radius=0.1)
+    x = load_file(tree.parent / "out" / "points.safetensors")["points"]
+    assert x.shape == (31, 3)
+    assert x[read(tree, "phrases.json").index("p0")].abs().max() == 0
+    assert f"cones, D = 3: F1 {metrics['f1']:.3f}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
         (["--taxonomy", "nowhere"], "no taxonomy 'nowhere'"),
         (["--held-out", "1"], "--held-out must be at least 0 and below 1, got 1.0"),
         (["--epochs", "0"], "epochs must be at least 1"),
+        (
+            ["--method", "cones", "--closure-share", "0.95"],
+            "--closure-share must be 0 to 0.9, as 0.1 is held out, got 0.95",
+        ),
+        (
+            ["--method", "cones", "--closure-share", "-1"],
+            "--closure-share must be 0 to 0.9, as 0.1 is held out, got -1.0",
+        ),
+        (["--method", "cones", "--margin", "0"], "margin must be positive and at most 3.142, got 0.0"),
         (["--method", "sarkar", "--tau", "9"], "float32 tells points 9 apart up to radius 16"),
     ],
 )

@@ -58,7 +58,8 @@ def reconstruction(
         d.scatter_(1, above[pair], torch.inf)
         for i in range(len(rows)):
             mine = own[i, there[i]]
-            worse = torch.searchsorted(d[i].sort().values, mine) if len(mine) > _FEW else _nearer(d[i], mine)
+            near = d[i][d[i] < mine.max()]  # of a good embedding few, so that what follows takes no time
+            worse = torch.searchsorted(near.sort().values, mine) if len(mine) > _FEW else _nearer(near, mine)
             which = counted[i, there[i]]
             ranks += float((worse[which] + 1).double().sum())
             among = _nearer(mine[which], mine[which]) + 1  # how many of the scored ones are at most as far

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 
 import networkx as nx
 import pytest
@@ -102,3 +103,15 @@ def test_directions_are_well_apart(k, dim, least):
     torch.testing.assert_close(code.norm(dim=1), torch.ones(k, dtype=torch.float64))
     cosine = (code @ code.T).fill_diagonal_(-1)
     assert math.degrees(math.acos(float(cosine.max()))) >= least - 0.1
+
+
+@pytest.mark.slow
+def test_the_labels_of_imagenet_are_given_back_in_float32_within_three_seconds():
+    taxonomy = load("imagenet-1k")
+    start = time.process_time()
+    phrases, x = place(taxonomy, 32, 0.5)
+    assert time.process_time() - start < 3
+    assert x.dtype == torch.float32
+    assert x.shape == (1860, 32)
+    embedded, steps = distances(taxonomy, phrases, x)
+    assert neighbour_map(embedded, steps == 1) == 1
