@@ -1,6 +1,7 @@
 """Prepare data for training and evaluation.
 
 python train/prepare_data.py quickstart --output runs/quickstart/data
+python train/prepare_data.py drawings --output runs/quickstart/drawings
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hypclip.console import escape_unprintable
-from hypclip.data.quickstart.art import TRAIN_STYLES
+from hypclip.data.quickstart.art import HELD_OUT_STYLES, TRAIN_STYLES
 from hypclip.data.quickstart.scenes import Split
 from hypclip.data.quickstart.shards import (
     shards_are_written,
@@ -24,7 +25,7 @@ from hypclip.data.quickstart.shards import (
     zero_shot_is_written,
 )
 from hypclip.errors import DataError, HypclipError
-from hypclip.files import is_empty, make_room, user_path
+from hypclip.files import check_room, is_empty, make_room, user_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,9 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     quickstart.add_argument(
         "--overwrite", action="store_true", help="move other data that is there to a dated name beside it"
     )
+    drawings = sources.add_parser("drawings", help="the drawings themselves, in a folder a class, with their hierarchy")
+    drawings.add_argument("--output", type=user_path, required=True, help="folder for images/ and two files about them")
+    drawings.add_argument("--styles", nargs="+", default=list(TRAIN_STYLES), help="artwork (%(default)s)")
+    drawings.add_argument(
+        "--leave-out-every", type=int, metavar="N", help="draw none of every Nth name, the first on, which stay names"
+    )
+    drawings.add_argument("--overwrite", action="store_true", help="move what is there to a dated name beside it")
     arguments = parser.parse_args(argv)
     try:
-        _quickstart(arguments)
+        {"quickstart": _quickstart, "drawings": _drawings}[arguments.source](arguments)
     except (HypclipError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -80,6 +88,21 @@ def _quickstart(arguments: argparse.Namespace) -> None:
     if zero_shot:
         with _scratch(output / "zero_shot") as scratch:
             print(f"{write_zero_shot(scratch / 'zero_shot')} held-out drawings")
+
+
+def _drawings(arguments: argparse.Namespace) -> None:
+    """Write single drawings, as the quickstart's zero_shot/ has those of the held-out style."""
+    known = (*TRAIN_STYLES, *HELD_OUT_STYLES)
+    if unknown := [style for style in arguments.styles if style not in known]:
+        raise DataError(f"--styles must name some of {', '.join(known)}, got {unknown[0]}")
+    if arguments.leave_out_every is not None and arguments.leave_out_every < 2:
+        raise DataError(f"--leave-out-every must be at least 2, got {arguments.leave_out_every}")
+    check_room(arguments.output, overwrite=arguments.overwrite)
+    with _scratch(arguments.output) as scratch:
+        count = write_zero_shot(
+            scratch / arguments.output.name, tuple(arguments.styles), leave_out_every=arguments.leave_out_every
+        )
+    print(f"{count} drawings")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,10 @@ python train/zero_shot.py --checkpoint runs/quickstart/checkpoint --images ROOT 
 ROOT/<class key>/*.png|jpg; classes.json {"<class key>": "name" | ["name", "synonym"]};
 taxonomy.json [["child", "parent"], ...]. Images of every format that Pillow reads count, also in folders of the class
 folders; hidden files are passed over, and others are named. Where classes share a name, "shared_names" says how many.
+
+With --hierarchical the taxonomy also makes answers: "flat", "joint" and "least_wrong" are the classes answered without
+it, by the evidence of all levels, and for the fewest expected steps to the right class; "stop_90" may stop above
+classes, and is right for 90 of 100. --calibration has the images that this is fitted to, which must be others.
 """
 
 from __future__ import annotations
@@ -14,12 +18,23 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
+
+import networkx as nx
 
 import hypclip
 from hypclip.console import escape_unprintable
-from hypclip.errors import HypclipError
+from hypclip.errors import HypclipError, InputError
+from hypclip.evaluation.hierarchical import ACCURACIES, Hierarchical, read_node_texts
 from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, require_classes
-from hypclip.evaluation.zero_shot import DEFAULT_TEMPLATES, read_labelled_images, read_templates, zero_shot
+from hypclip.evaluation.zero_shot import (
+    DEFAULT_TEMPLATES,
+    LabelledImages,
+    embed_files,
+    read_labelled_images,
+    read_templates,
+    zero_shot,
+)
 from hypclip.files import check_output, user_path, write_output
 
 
@@ -35,6 +50,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=user_path, help="where to write the scores as JSON; they are printed in any case"
     )
+    answers = parser.add_argument_group("answers by the taxonomy")
+    answers.add_argument("--hierarchical", action="store_true", help="score them too; needs --taxonomy")
+    answers.add_argument("--calibration", type=user_path, help="images by class, as --images, that they are fitted to")
+    answers.add_argument(
+        "--weights", type=float, nargs="+",
+        help="in place of fitted ones, of the similarity and of each level that has nodes above classes, roots first",
+    )  # fmt: skip
+    answers.add_argument(
+        "--node-texts", type=user_path, help='JSON, what such nodes are called: {"kind:fruit": "a fruit"}'
+    )
+    answers.add_argument(
+        "--accuracies", type=float, nargs="+", default=list(ACCURACIES),
+        help="shares of answers that shall be right where they may stop above classes (%(default)s)",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
     try:
         if arguments.output:
@@ -44,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if taxonomy is not None:
             require_classes(taxonomy, data.keys)
         templates = read_templates(arguments.templates) if arguments.templates else DEFAULT_TEMPLATES
+        by_tree = _by_tree(arguments, taxonomy, data, templates)
         for line in data.warnings():
             print(f"warning: {line}", file=sys.stderr)
         if data.without_images:
@@ -52,10 +82,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"note: {count} classes have no folder, {first!r} first: they only serve as wrong answers",
                 file=sys.stderr,
             )
-        scores, predicted = zero_shot(hypclip.load(arguments.checkpoint), data, templates)
-        scores = dict(scores)
+        model = hypclip.load(arguments.checkpoint)
+        images = embed_files(model, data.files)
+        flat, predicted = zero_shot(model, data, templates, images)
+        scores: dict[str, Any] = dict(flat)
         if taxonomy is not None:
             scores |= dict(hierarchy_scores(taxonomy, predicted, [data.keys[i] for i in data.labels]))
+        if by_tree is not None:
+            for name, value in by_tree.scores(model, images):
+                kind, _, measure = name.partition("/")
+                scores.setdefault(kind, {})[measure] = value
         text = json.dumps(scores, indent=1)
         print(text)
         if arguments.output and (aside := write_output(arguments.output, text + "\n")):
@@ -64,6 +100,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _by_tree(
+    arguments: argparse.Namespace, taxonomy: nx.DiGraph | None, data: LabelledImages, templates: Sequence[str]
+) -> Hierarchical | None:
+    """Return what makes answers by the taxonomy, if it is asked for.
+
+    Raises:
+        InputError: there is no taxonomy, or an option of such answers without --hierarchical.
+    """
+    if not arguments.hierarchical:
+        if given := [name for name in ("calibration", "weights", "node_texts") if getattr(arguments, name) is not None]:
+            raise InputError(f"--{given[0].replace('_', '-')} needs --hierarchical")
+        return None
+    if taxonomy is None:
+        raise InputError("--hierarchical needs --taxonomy, which the answers are made by")
+    calibration = read_labelled_images(arguments.calibration, arguments.classes) if arguments.calibration else None
+    for line in calibration.passed_over if calibration else ():
+        print(f"warning: --calibration: {line}", file=sys.stderr)
+    texts = read_node_texts(arguments.node_texts) if arguments.node_texts else {}
+    return Hierarchical(taxonomy, data, templates, texts, calibration, arguments.weights, arguments.accuracies)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Annotated, TypeAlias
 
-from annotated_types import Ge
+import networkx as nx
+from annotated_types import Ge, Gt, Le
 from pydantic.dataclasses import dataclass
 
 from hypclip.config import STRICT_KEYS, UserPath, UserPlace, UserPlaces
 from hypclip.data.record import Reading
 from hypclip.data.shards import find_shards
 from hypclip.errors import ConfigError, DataError, first_few
+from hypclip.evaluation.hierarchical import ACCURACIES, Hierarchical, read_node_texts
 from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, require_classes, same_ancestor
 from hypclip.evaluation.instruments import Captioned, Hierarchy
 from hypclip.evaluation.is_a import Phrases, call
 from hypclip.evaluation.retrieval import read_pairs, retrieval
-from hypclip.evaluation.zero_shot import DEFAULT_TEMPLATES, check_templates, read_labelled_images, zero_shot
+from hypclip.evaluation.zero_shot import (
+    DEFAULT_TEMPLATES,
+    LabelledImages,
+    check_templates,
+    embed_files,
+    read_labelled_images,
+    zero_shot,
+)
 from hypclip.model import HypCLIP
 from hypclip.taxonomy import Taxonomy
 from hypclip.taxonomy import load as load_taxonomy
@@ -27,6 +36,25 @@ from hypclip.taxonomy import load as load_taxonomy
 logger = logging.getLogger(__name__)
 
 Evaluation: TypeAlias = Callable[[HypCLIP], Mapping[str, int | float]]
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
+class HierarchicalTask:
+    """Answers by the taxonomy beside the flat ones; see hypclip/evaluation/hierarchical.py.
+
+    Args:
+        calibration: folder with one folder of images per class key: other images, which the weights of the evidence and
+            the height of answers are fitted to.
+        weights: in place of fitted ones, of the similarity and of each level below the root that has nodes above
+            classes; without either the model's logit scale, and 0 for levels.
+        node_texts: JSON, what nodes above classes are called; by default what their key says behind the last colon.
+        accuracies: shares of answers that shall be right where they may stop above classes.
+    """
+
+    calibration: UserPath | None = None
+    weights: list[float] | None = None
+    node_texts: UserPath | None = None
+    accuracies: list[Annotated[float, Gt(0), Le(1)]] = field(default_factory=lambda: list(ACCURACIES))
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
@@ -39,6 +67,7 @@ class ZeroShotTask:
         taxonomy: JSON, is-a edges over class keys and inner nodes.
         templates: prompts, with {} for the name.
         ancestors: by the name of a score, the depth of the taxonomy at which answers are right.
+        hierarchical: answers by the taxonomy too, {} for those without images to fit to.
     """
 
     images: UserPath
@@ -46,6 +75,7 @@ class ZeroShotTask:
     taxonomy: UserPath | None = None
     templates: list[str] = field(default_factory=lambda: list(DEFAULT_TEMPLATES))
     ancestors: dict[str, Annotated[int, Ge(0)]] = field(default_factory=dict)
+    hierarchical: HierarchicalTask | None = None
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
@@ -126,6 +156,8 @@ def prepare(config: EvaluationConfig, warn: Callable[[str], None] = logger.warni
     for name, task in config.zero_shot.items():
         if task.ancestors and not task.taxonomy:
             raise ConfigError(f"zero_shot.{name}.ancestors needs zero_shot.{name}.taxonomy")
+        if task.hierarchical and not task.taxonomy:
+            raise ConfigError(f"zero_shot.{name}.hierarchical needs zero_shot.{name}.taxonomy")
         found[name] = _zero_shot(name, task, warn)
     found |= {name: _retrieval(name, task) for name, task in config.retrieval.items()}
     return found | {name: _hierarchy(name, task, warn) for name, task in config.hierarchy.items()}
@@ -139,18 +171,37 @@ def _zero_shot(name: str, task: ZeroShotTask, warn: Callable[[str], None]) -> Ev
     taxonomy = read_taxonomy(task.taxonomy) if task.taxonomy else None
     if taxonomy is not None:
         require_classes(taxonomy, data.keys)
+    by_tree = task.hierarchical and taxonomy and _hierarchical(name, task.hierarchical, task, taxonomy, data, warn)
 
     def evaluate(model: HypCLIP) -> dict[str, int | float]:
-        scores, predicted = zero_shot(model, data, templates)
+        images = embed_files(model, data.files)
+        scores, predicted = zero_shot(model, data, templates, images)
         result: dict[str, int | float] = dict(scores)
         if taxonomy is not None:
             true = [data.keys[i] for i in data.labels]
             for name, depth in task.ancestors.items():
                 result[f"{name}_right"] = same_ancestor(taxonomy, predicted, true, depth)
             result |= dict(hierarchy_scores(taxonomy, predicted, true))
+        if by_tree:
+            result |= dict(by_tree.scores(model, images))
         return result
 
     return evaluate
+
+
+def _hierarchical(
+    name: str,
+    by: HierarchicalTask,
+    task: ZeroShotTask,
+    taxonomy: nx.DiGraph,
+    data: LabelledImages,
+    warn: Callable[[str], None],
+) -> Hierarchical:
+    calibration = read_labelled_images(by.calibration, task.classes) if by.calibration else None
+    for line in calibration.passed_over if calibration else ():
+        warn(f"zero_shot.{name}.hierarchical.calibration: {line}")
+    texts = read_node_texts(by.node_texts) if by.node_texts else {}
+    return Hierarchical(taxonomy, data, check_templates(task.templates), texts, calibration, by.weights, by.accuracies)
 
 
 def _retrieval(name: str, task: RetrievalTask) -> Evaluation:

@@ -273,14 +273,23 @@ def accuracy(ranked: Int[Tensor, "n k"], labels: Sequence[int]) -> Iterator[tupl
 
 
 def zero_shot(
-    model: HypCLIP, data: LabelledImages, templates: Sequence[str] = DEFAULT_TEMPLATES
+    model: HypCLIP,
+    data: LabelledImages,
+    templates: Sequence[str] = DEFAULT_TEMPLATES,
+    images: Float[Tensor, "n d"] | None = None,
 ) -> tuple[Mapping[str, int | float], list[str]]:
     """Classify every image; return the scores and the predicted class key of each.
 
     Where classes have names that are another's too, `shared_names` among the scores says how many of them there are.
+
+    Args:
+        model: the model.
+        data: the images and the classes.
+        templates: prompts, with {} for the name.
+        images: embeddings of the files, where they have been made already.
     """
     classes = embed_classes(model, data.names, templates)
-    ranked = rank_classes(model, embed_files(model, data.files), classes)
+    ranked = rank_classes(model, embed_files(model, data.files) if images is None else images, classes)
     scores = dict(accuracy(ranked, data.labels))
     if shared := data.classes_of_shared_names:
         scores["shared_names"] = shared

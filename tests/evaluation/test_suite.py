@@ -301,3 +301,51 @@ def test_what_a_person_should_know_is_told_at_the_start_and_not_at_every_evaluat
     assert caplog.text == ""
     prepare(EvaluationConfig({"squares": task}))
     assert "2 classes share the name 'crane'" in caplog.text
+
+
+STOPPED = {"accuracy", "coverage", "specific", "specificity", "information", "tie"}
+
+
+def test_answers_by_the_taxonomy_stand_beside_the_flat_ones(folder, model):
+    by = {"weights": [9.0, 0.0, 0.0], "accuracies": [0.5]}
+    task = squares(folder, taxonomy=folder / "edges.json", hierarchical=by)
+    scores = prepare(EvaluationConfig({"squares": task}))["squares"](model)
+    grid = {
+        f"{kind}/{score}" for kind in ("flat", "joint", "least_wrong") for score in ("top1", "tie", "lca", "jaccard")
+    }
+    weights = {"weight/similarity": 9.0, "weight/level_1": 0.0, "weight/level_2": 0.0}
+    assert scores.keys() == ACCURACY | HIERARCHY | grid | {f"stop_50/{score}" for score in STOPPED} | weights.keys() | {
+        "calibration_error/level_1",
+        "calibration_error/level_2",
+    }
+    assert {name: scores[name] for name in weights} == weights
+    assert scores["flat/top1"] == scores["joint/top1"] == scores["top1"]
+    assert (scores["flat/tie"], scores["flat/lca"]) == (scores["tie"], scores["lca"])
+
+
+def test_answers_are_fitted_to_images(folder, model):
+    """To the images that they are then asked of, so that as many are right as wished."""
+    by = {"calibration": folder / "images", "accuracies": [0.75, 1.0], "weights": [9.0, 0.0, 0.0]}
+    task = squares(folder, taxonomy=folder / "edges.json", hierarchical=by)
+    scores = prepare(EvaluationConfig({"squares": task}))["squares"](model)
+    assert scores["stop_75/accuracy"] >= 0.75
+    assert scores["stop_100/accuracy"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"hierarchical": {}}, "zero_shot.squares.hierarchical needs zero_shot.squares.taxonomy"),
+        ({"taxonomy": "edges.json", "hierarchical": {"node_texts": "classes.json"}}, "must hold"),
+        ({"taxonomy": "edges.json", "hierarchical": {"calibration": "nowhere"}}, "there is no folder"),
+    ],
+)
+def test_answers_by_the_taxonomy_are_refused_before_a_model_is_asked(folder, settings, said):
+    task = squares(folder, **_in(folder, settings))
+    with pytest.raises((ConfigError, DataError), match=said):
+        prepare(EvaluationConfig({"squares": task}))
+
+
+def _in(folder, settings):
+    """Return settings whose names of files are those of a folder."""
+    return {key: _in(folder, value) if isinstance(value, dict) else folder / value for key, value in settings.items()}

@@ -26,6 +26,7 @@ PROGRAMS = (
     "prepare-data",
     "embed",
     "embed-taxonomy",
+    "prototypes",
     "ask",
     "study",
     "convert",

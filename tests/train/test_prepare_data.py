@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from hypclip.data.quickstart.art import concepts
 from train import prepare_data
 from train.prepare_data import main
 
@@ -154,3 +155,26 @@ def test_a_link_to_another_disk_stays_and_the_data_goes_there(written, tmp_path)
     assert (written / "train").is_symlink()
     assert json.loads((tmp_path / "disk" / "manifest.json").read_text())["samples"] == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "disk"]
+
+
+def test_drawings_are_written_in_a_folder_a_class(tmp_path, capsys):
+    place = tmp_path / "drawings"
+    given = ["drawings", "--output", str(place), "--styles", "emojione"]
+    assert main([*given, "--leave-out-every", "5"]) == 0
+    names = json.loads((place / "classes.json").read_text())
+    assert len(names) == len(concepts())
+    drawn = {c.code for c in concepts() if "emojione" in c.styles and c.index % 5}
+    assert {path.parent.name for path in place.glob("images/*/emojione.png")} == drawn
+    assert f"{len(drawn)} drawings" in capsys.readouterr().out
+    assert main(given) == 1
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [(["--styles", "noto", "oil"], "got oil"), (["--leave-out-every", "1"], "must be at least 2, got 1")],
+)
+def test_drawings_that_are_not_there_are_refused(tmp_path, capsys, extra, said):
+    assert main(["drawings", "--output", str(tmp_path / "drawings"), *extra]) == 1
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -402,3 +402,36 @@ def test_the_command_scores_what_the_model_says(
     steps = [0 if g == t else 2 if parents[data.keys[g]] == parents[data.keys[t]] else 4
              for g, t in zip(guesses, data.labels, strict=True)]  # fmt: skip
     assert scores["tie"] == pytest.approx(sum(steps) / 6)
+
+
+def test_answers_by_the_taxonomy_are_grouped_by_kind(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = folder / "texts.json"
+    texts.write_text('{"warm": "a warm colour", "cold": "a cold colour"}')
+    by = ["--hierarchical", "--calibration", str(folder / "images"), "--node-texts", str(texts), "--accuracies", "0.75"]
+    assert run(folder, "--taxonomy", str(folder / "edges.json"), *by, "--weights", "5", "2", "0") == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["flat"] == {name: scores[name] for name in ("top1", "tie", "lca", "jaccard")}
+    assert scores["least_wrong"].keys() == scores["joint"].keys() == scores["flat"].keys()
+    assert scores["stop_75"]["accuracy"] >= 0.75
+    assert scores["weight"] == {"similarity": 5, "level_1": 2, "level_2": 0}
+    assert 0 <= scores["calibration_error"]["level_1"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--hierarchical"], "--hierarchical needs --taxonomy"),
+        (["--calibration", "DIR"], "--calibration needs --hierarchical"),
+        (["--node-texts", "x.json"], "--node-texts needs --hierarchical"),
+        (["--taxonomy", "edges.json", "--hierarchical", "--weights", "1"], "expected 3 weights"),
+        (["--taxonomy", "edges.json", "--hierarchical", "--accuracies", "1.5"], "accuracies must be above 0"),
+        (["--taxonomy", "edges.json", "--hierarchical", "--node-texts", "t.json"], "no class: 'grey'"),
+    ],
+)
+def test_answers_that_cannot_be_made_exit_1(folder, capsys, monkeypatch, extra, said) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "t.json").write_text('{"grey": "grey"}')
+    assert run(folder, *extra) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error

@@ -117,10 +117,18 @@ def _write_shard(path: Path, seed: int, split: Split, styles: tuple[str, ...], f
     return {"name": path.name, "samples": last - first, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def write_zero_shot(root: Path, styles: tuple[str, ...] = HELD_OUT_STYLES, side: int = 64) -> int:
+def write_zero_shot(
+    root: Path, styles: tuple[str, ...] = HELD_OUT_STYLES, side: int = 64, leave_out_every: int | None = None
+) -> int:
     """Write single drawings on a plain white ground, with their names and hierarchy, for `train/zero_shot.py`.
 
     Layout: `root`/images/<code>/<style>.png, `root`/classes.json, `root`/taxonomy.json.
+
+    Args:
+        root: the folder.
+        styles: the artwork.
+        side: of a drawing, in pixels.
+        leave_out_every: of every so manieth concept, the first on, there is no drawing; its name stays.
 
     Returns:
         How many images were written.
@@ -128,7 +136,7 @@ def write_zero_shot(root: Path, styles: tuple[str, ...] = HELD_OUT_STYLES, side:
     written = 0
     for style in styles:
         for concept, tile in zip(concepts(), tiles(style), strict=True):
-            if tile is None:
+            if tile is None or (leave_out_every and concept.index % leave_out_every == 0):
                 continue
             path = root / "images" / concept.code / f"{style}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
