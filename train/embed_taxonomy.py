@@ -55,6 +55,7 @@ from hypclip.taxonomy.embedding import (
     ConeTraining,
     Progress,
     Training,
+    cone_start,
     place,
     predict,
     reconstruction,
@@ -67,8 +68,6 @@ from hypclip.taxonomy.embedding.prediction import is_basic
 
 FLAT_DIMS = (5, 10, 20, 50)
 """Dimensions of the flat embeddings that a hyperbolic one is printed beside: from 20 on the flat one is the better."""
-_START_EPOCHS = 100
-"""Epochs of the Poincaré embedding that cones start from."""
 _MOST_MEASURED = 3000
 """Phrases of a tree up to which its distortion is measured, which takes all distances at a time."""
 
@@ -118,10 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="move aside what is there")
     parser.add_argument("--threads", type=int, help="threads; all cores when not given")
     trained = parser.add_argument_group("training")
-    trained.add_argument(
-        "--epochs", type=int, help=f"{_MEANING['epochs']} ({Training.epochs}; {_START_EPOCHS} before cones)"
-    )
-    for name, kind in (("rate", float), ("batch", int), ("negatives", float), ("candidates", int)):
+    for name, kind in (("epochs", int), ("rate", float), ("batch", int), ("negatives", float), ("candidates", int)):
         default = getattr(Training, name)
         trained.add_argument(f"--{name}", type=kind, default=default, help=f"{_MEANING[name]} (%(default)s)")
     trained.add_argument("--burn-in", type=float, default=Training.burn_in, help=f"{_MEANING['burn_in']} (%(default)s)")
@@ -146,7 +142,9 @@ def _parser() -> argparse.ArgumentParser:
         "--min-radius", type=float, default=ConeTraining.min_radius, help="K of the cones (%(default)s)"
     )
     placed = parser.add_argument_group("placing")
-    placed.add_argument("--tau", type=float, default=0.5, help="distance of child and parent (%(default)s)")
+    placed.add_argument(
+        "--tau", type=float, default=0.5, help="distance of child and parent, also where cones start (%(default)s)"
+    )
     placed.add_argument("--float64", action="store_true", help="in float64, where float32 has too few digits")
     drawn = parser.add_argument_group("drawing")
     drawn.add_argument(
@@ -265,7 +263,8 @@ def _train(taxonomy: Taxonomy, arguments: argparse.Namespace) -> tuple[Sequence[
     """Train an embedding, score it, and flat ones of several dimensions beside it."""
     pairs, n = taxonomy.closure, len(taxonomy)
     learned, held_out = _split(taxonomy, arguments.held_out, arguments.seed)
-    settings = _settings(arguments, Training.epochs)
+    names = ("epochs", "rate", "burn_in", "batch", "negatives", "candidates", "seed")
+    settings = {name: getattr(arguments, name) for name in names}
     training = Training(method=arguments.method, dim=arguments.dim, **settings)
     start = time.perf_counter()
     x = train(learned, n, training, report=_reporter(training.epochs))
@@ -286,20 +285,17 @@ def _train(taxonomy: Taxonomy, arguments: argparse.Namespace) -> tuple[Sequence[
 
 def _cones(taxonomy: Taxonomy, arguments: argparse.Namespace) -> tuple[Sequence[str], Tensor, dict[str, Any]]:
     """Train entailment cones, and test them on pairs that are held out."""
-    settings = _settings(arguments, _START_EPOCHS)
     cones = {"steps": arguments.steps, "margin": arguments.margin, "min_radius": arguments.min_radius}
-    training = Training(dim=arguments.dim, **settings)
-    second = ConeTraining(rate=arguments.cone_rate, seed=arguments.seed, **cones)
+    training = ConeTraining(rate=arguments.cone_rate, seed=arguments.seed, **cones)
     if not 0 <= arguments.closure_share <= 0.9:
         raise InputError(f"--closure-share must be 0 to 0.9, as 0.1 is held out, got {arguments.closure_share}")
     parts = split(taxonomy, arguments.closure_share, arguments.seed)
     start = time.perf_counter()
-    first = train(parts.learned, len(taxonomy), training, report=_reporter(training.epochs))
-    x = train_cones(first, parts, second)
+    x = train_cones(cone_start(taxonomy, arguments.dim, arguments.tau), parts, training)
     seconds = time.perf_counter() - start
-    found = predict(x, taxonomy, parts, second.min_radius, arguments.seed)
-    metrics = {"method": "cones", "dim": arguments.dim, "closure_share": arguments.closure_share, **settings, **cones}
-    metrics |= {"cone_rate": arguments.cone_rate, "seconds": seconds}
+    found = predict(x, taxonomy, parts, training.min_radius, arguments.seed)
+    metrics = {"method": "cones", "dim": arguments.dim, "closure_share": arguments.closure_share, **cones}
+    metrics |= {"tau": arguments.tau, "cone_rate": arguments.cone_rate, "seed": arguments.seed, "seconds": seconds}
     metrics |= {"max_radius": float(lorentz.radius(x, 1.0).max()), **found.test._asdict()}
     metrics |= {"threshold": found.threshold, "valid_f1": found.valid.f1}
     metrics["pairs"] = {"learned": len(parts.learned), "valid": len(parts.valid), "test": len(parts.test)}
@@ -310,12 +306,6 @@ def _cones(taxonomy: Taxonomy, arguments: argparse.Namespace) -> tuple[Sequence[
         f"{found.test.recall:.3f} of {len(parts.test):,} pairs, {seconds:.1f} s"
     )
     return taxonomy.phrases, x, metrics
-
-
-def _settings(arguments: argparse.Namespace, epochs: int) -> dict[str, Any]:
-    names = ("rate", "burn_in", "batch", "negatives", "candidates", "seed")
-    epochs = epochs if arguments.epochs is None else arguments.epochs
-    return {"epochs": epochs, **{name: getattr(arguments, name) for name in names}}
 
 
 _METHODS = {"sarkar": _place, "cones": _cones}

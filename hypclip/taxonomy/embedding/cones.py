@@ -2,8 +2,9 @@
 
 With s(u, v) = ω(u) − φ(u, v) how deep v lies in the cone of u, the energy of a pair is max(0, −s). The loss is the
 energy of pairs of an ancestor and its descendant, and max(0, margin − energy) of corrupted ones. Points are trained as
-tangent vectors at the origin of the hyperboloid of curvature −1, from a Poincaré embedding of the same pairs, which is
-drawn together so that there is room around the points.
+tangent vectors at the origin of the hyperboloid of curvature −1. They start where the closed form puts the tree of the
+basic edges, which are always learned from: children lie beyond their parents there from the first step on, which a
+Poincaré embedding, the start of the paper, does not bring about.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from torch import Tensor
 from hypclip.errors import InputError
 from hypclip.geometry import entailment, lorentz, polar
 from hypclip.geometry.cones import MIN_RADIUS
+from hypclip.taxonomy.embedding.closed_form import place
 from hypclip.taxonomy.embedding.prediction import Corruption, Found, Labelled, Split, best_threshold, found
 from hypclip.taxonomy.graph import Pairs, Taxonomy
 
 _CORRUPTIONS = 5
 """Corrupted pairs of a held-out one, on each side."""
-_LEAST_NORM = 0.05
-"""Norm in the ball that points start with at least: from there their directions can be told apart."""
+_LEAST_RADIUS = 0.1
+"""Radius that points start at, at the least: from there their directions can be told apart."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,6 @@ class ConeTraining:
         corruptions: wrong pairs of a right one in a step, on each side.
         margin: the energy that wrong pairs shall have, in radians.
         min_radius: K of the cones.
-        shrink: what the norms of the start in the ball are multiplied by.
         seed: of corruptions and batches.
 
     Raises:
@@ -52,14 +53,13 @@ class ConeTraining:
     corruptions: int = 5
     margin: float = 0.1
     min_radius: float = MIN_RADIUS
-    shrink: float = 0.7
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "corruptions"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name, most in (("rate", math.inf), ("margin", math.pi), ("min_radius", math.inf), ("shrink", 1.0)):
+        for name, most in (("rate", math.inf), ("margin", math.pi), ("min_radius", math.inf)):
             if not 0 < getattr(self, name) <= most or math.isinf(getattr(self, name)):
                 upper = "" if math.isinf(most) else f" and at most {most:.4g}"
                 raise InputError(f"{name} must be positive{upper}, got {getattr(self, name)}")
@@ -80,13 +80,29 @@ class Prediction(NamedTuple):
     wrong: int
 
 
+def cone_start(taxonomy: Taxonomy, dim: int, tau: float = 0.5) -> Float[Tensor, "n d"]:
+    """Return space components (N, D) to train cones from: the closed form of the basic edges.
+
+    Args:
+        taxonomy: gives the order of the points.
+        dim: D, at least 2.
+        tau: distance of a child and its parent.
+
+    Raises:
+        InputError: as `place` does.
+    """
+    phrases, x = place(taxonomy.reduced(), dim, tau, torch.float64)
+    row = {phrase: i for i, phrase in enumerate(phrases)}
+    return x[[row[phrase] for phrase in taxonomy.phrases]]
+
+
 def train_cones(start: Float[Tensor, "n d"], split: Split, training: ConeTraining) -> Float[Tensor, "n d"]:
     """Return the space components of points of which the learned pairs (point, ancestor) are entailed.
 
     A root that is left out of the pairs is the origin, which entails everything.
 
     Args:
-        start: space components of a Poincaré embedding of the learned pairs.
+        start: space components, as of `cone_start`.
         split: of which no other pair than those to learn from is taken as right.
         training: how.
     """
@@ -94,7 +110,9 @@ def train_cones(start: Float[Tensor, "n d"], split: Split, training: ConeTrainin
     generator = torch.Generator().manual_seed(training.seed)
     corruption = Corruption(pairs, len(start), split.first)
     # The angles of pairs are told apart far above the rounding of float32, which is twice as fast.
-    v = drawn_together(start, training.shrink).float().requires_grad_()
+    v = lorentz.log_map0(start, 1.0)
+    radius = v.norm(dim=1, keepdim=True).clamp(min=_LEAST_RADIUS)
+    v = (radius * torch.nn.functional.normalize(v, dim=1)).float().requires_grad_()
     optimizer = torch.optim.Adam([v], lr=training.rate)
     rule = entailment.Cone(min_radius=training.min_radius)
     for _ in range(training.steps):
@@ -148,13 +166,6 @@ def depth(cone: entailment.Cone, x: Float[Tensor, "n d"], pairs: Labelled) -> Fl
         pairs: by place.
     """
     return _depth(cone, lorentz.log_map0(x, 1.0), pairs.general, pairs.specific)
-
-
-def drawn_together(x: Float[Tensor, "n d"], shrink: float) -> Float[Tensor, "n d"]:
-    """Return tangent vectors at the origin of points whose norm in the Poincaré ball is multiplied, 0.05 at least."""
-    v = lorentz.log_map0(x, 1.0)
-    norm = (shrink * torch.tanh(v.norm(dim=1, keepdim=True) / 2)).clamp(min=_LEAST_NORM)
-    return 2 * torch.atanh(norm) * torch.nn.functional.normalize(v, dim=1)
 
 
 def _depth(cone: entailment.Cone, v: Tensor, general: Tensor, specific: Tensor) -> Tensor:
