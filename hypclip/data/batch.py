@@ -281,7 +281,8 @@ def _concepts(examples: Sequence[Example], taxonomy: Taxonomy, count: int) -> li
         return found
     rng = random.Random(str([e.content for e in examples]))
     known = set(found)
-    for pool in (taxonomy.general, taxonomy.phrases):
+    for of in ("general", "phrases"):
+        pool: tuple[str, ...] = getattr(taxonomy, of) if len(found) < count else ()
         rest = [phrase for phrase in pool if phrase not in known]
         more = rng.sample(rest, min(count - len(found), len(rest)))
         found += more

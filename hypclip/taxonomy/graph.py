@@ -58,7 +58,7 @@ class Taxonomy:
         """Every phrase, the most general first, in a fixed order."""
         return tuple(sorted(self._graph, key=lambda phrase: (self._levels[phrase], phrase)))
 
-    @property
+    @functools.cached_property
     def general(self) -> tuple[str, ...]:
         """The phrases that stand above another, the most general first, in a fixed order."""
         return tuple(phrase for phrase in self.phrases if self._graph.in_degree(phrase))

@@ -48,7 +48,8 @@ class DataConfig:
         box_size: side of a crop in pixels, that of the towers' images when not given; another one needs an image
             tower that takes images of several sizes.
         taxonomy: is-a edges over phrases that the objective's `lineage` learns, by name or as a file of a
-            format that docs/taxonomies.md lists; without it those terms are 0.
+            format that docs/taxonomies.md lists; `wordnet` knows any phrase by its head noun. Without it those terms
+            are 0.
         concepts: how many of the taxonomy's phrases join the batch of each process.
         augment: random changes to images.
     """

@@ -23,6 +23,7 @@ from hypclip.model import HypCLIP
 from hypclip.objective import recipe_from
 from hypclip.pretrained.published.conversion import SWAPPED_PIXEL_MEAN, require_structure
 from hypclip.pretrained.published.keys import SIZES
+from hypclip.taxonomy import load as load_taxonomy
 from hypclip.training.calibration import FirstRadii
 from hypclip.training.optim import learning_rate_at
 from hypclip.training.settings import RunPlan, TrainConfig, configure
@@ -78,13 +79,20 @@ def test_there_is_a_config_for_every_recipe_and_size():
 def test_our_recipe_has_the_towers_and_the_schedule_of_hycoclip(size, shards):
     ours, theirs = (plan_of(file_of(recipe, size), shards) for recipe in ("hypclip", "hycoclip"))
     assert ours.config.name == f"hypclip_vit_{size}"
-    assert ours.objective.recipe == recipe_from("hypclip")
+    recipe, base = ours.objective.recipe, recipe_from("hypclip")
+    assert replace(recipe, order=base.order, lineage=()) == base
+    assert recipe.order[: len(base.order)] == base.order
+    assert {(term.general, term.specific) for term in recipe.order[len(base.order) :]} == {
+        ("concept", "concept"),
+        ("concept", "box_text"),
+    }
+    assert {term.specific for term in recipe.lineage} == {"box_text", "box_image", "concept"}
     assert ours.config.model.towers == theirs.config.model.towers
     assert ours.config.model.learn_curv is False
     assert ours.config.model.entailment == ours.objective.recipe.rule
-    changed = {"first_radii": FirstRadii(image=1.3, text=0.5), "clip_norm": 1.0}
+    changed = {"first_radii": FirstRadii(image=1.3, text=0.5), "clip_norm": 1.0, "calibrate_threshold": True}
     assert ours.config.train == replace(theirs.config.train, **changed)
-    assert ours.taxonomy is None
+    assert ours.taxonomy is load_taxonomy("wordnet")
 
 
 @each_config

@@ -12,16 +12,22 @@ from hypclip.taxonomy.graph import Edge, Taxonomy
 from hypclip.taxonomy.sources import folders, ontologies, texts
 from hypclip.taxonomy.sources.emoji import emoji_edges
 from hypclip.taxonomy.sources.imagenet import imagenet_edges
+from hypclip.taxonomy.wordnet import phrases
 
-NAMED: Mapping[str, Callable[[], list[Edge]]] = {
-    "emoji": emoji_edges,
-    "emoji-held-out": lambda: emoji_edges(held_out=True),
-    "imagenet-1k": imagenet_edges,
-    "wordnet-mammals": wordnet.mammals,
-    "wordnet-nouns": lambda: wordnet.load("noun").edges,
-    "wordnet-verbs": lambda: wordnet.load("verb").edges,
+NAMED: Mapping[str, Callable[[], Taxonomy]] = {
+    "emoji": lambda: Taxonomy(emoji_edges()),
+    "emoji-held-out": lambda: Taxonomy(emoji_edges(held_out=True)),
+    "imagenet-1k": lambda: Taxonomy(imagenet_edges()),
+    "wordnet": phrases.taxonomy,
+    "wordnet-mammals": lambda: Taxonomy(wordnet.mammals()),
+    "wordnet-nouns": lambda: Taxonomy(wordnet.load("noun").edges),
+    "wordnet-verbs": lambda: Taxonomy(wordnet.load("verb").edges),
 }
-"""Taxonomies that come with the package; `emoji-held-out` has the fifth of the names that `emoji` leaves out."""
+"""Taxonomies that come with the package.
+
+`emoji-held-out` has the fifth of the names that `emoji` leaves out; `wordnet` stands above any phrase with a noun, the
+others know synsets by their names.
+"""
 
 FORMATS: Mapping[str, Callable[[Path], list[Edge]]] = {
     ".json": texts.read_json,
@@ -48,7 +54,7 @@ def load(source: str | Path | Sequence[Sequence[str]]) -> Taxonomy:
     if not isinstance(source, str | Path):
         return Taxonomy(texts.checked(source, "the taxonomy"))
     if str(source) in NAMED:
-        return Taxonomy(NAMED[str(source)]())
+        return NAMED[str(source)]()
     path = user_path(str(source))
     if path.is_dir():
         read: Callable[[Path], list[Edge]] | None = folders.read_folders

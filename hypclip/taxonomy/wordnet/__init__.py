@@ -30,10 +30,14 @@ class Synset(NamedTuple):
 
 @dataclass(frozen=True)
 class WordNet:
-    """The synsets of a part of speech by name, in the order of their offsets, and the first sense of each word."""
+    """The synsets of a part of speech by name, in the order of their offsets, and the senses of each word.
+
+    Words are in lower case with underscores; a sense is the word as it is spelled in it ("Turkey"), and the synset's
+    name.
+    """
 
     synsets: Mapping[str, Synset]
-    first_sense: Mapping[str, str]
+    senses: Mapping[str, tuple[tuple[str, str], ...]]
 
     @property
     def edges(self) -> list[tuple[str, str]]:
@@ -42,8 +46,8 @@ class WordNet:
 
     def find(self, word: str) -> Synset | None:
         """Return the first sense of a word or compound, such as "guinea pig"; None where WordNet has none."""
-        name = self.first_sense.get("_".join(word.lower().split()))
-        return None if name is None else self.synsets[name]
+        senses = self.senses.get("_".join(word.lower().split()))
+        return None if senses is None else self.synsets[senses[0][1]]
 
     def at(self, offset: int) -> Synset:
         """Return the synset at an offset of WordNet's file: the number in an ImageNet id such as n02084071.
@@ -73,13 +77,12 @@ def load(part: Part = "noun") -> WordNet:
         name: Synset(name, offset, tuple(lemma for lemma, _ in senses), tuple(names[row] for row in up))
         for name, (offset, senses, up) in zip(names, rows, strict=True)
     }
-    first = {
-        lemma.lower(): name
-        for name, (_, senses, _) in zip(names, rows, strict=True)
-        for lemma, sense in senses
-        if sense == 1
-    }
-    return WordNet(synsets, first)
+    found: dict[str, list[tuple[int, str, str]]] = {}
+    for name, (_, senses, _) in zip(names, rows, strict=True):
+        for lemma, sense in senses:
+            found.setdefault(lemma.lower(), []).append((sense, lemma, name))
+    ordered = {word: tuple((lemma, name) for _, lemma, name in sorted(some)) for word, some in found.items()}
+    return WordNet(synsets, ordered)
 
 
 def mammals() -> list[tuple[str, str]]:

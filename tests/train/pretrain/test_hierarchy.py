@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,20 @@ def test_another_taxonomy_is_another_run(tmp_path, shards, capsys):
     rewind(tmp_path / "run", 2)
     assert run(config(tmp_path, shards), "data.taxonomy=emoji", "--resume") == 1
     assert f"data.taxonomy was '{file}' and is 'emoji'" in capsys.readouterr().err
+
+
+def test_a_run_with_wordnet_learns_of_phrases_that_are_no_names(tmp_path, shards):
+    """The phrases are "a red square" and the like: above them is "square", and above that what WordNet says."""
+    given = config(tmp_path, shards, train__steps=20, data__concepts=12, data__workers=1)
+    assert run(given, "data.taxonomy=wordnet", "train.calibrate_threshold=true") == 0
+    lines = read_log(tmp_path / "run")
+    for name in ("lineage/box_text", "lineage/box_image", "lineage/concept", "order/concept-box_text"):
+        assert lines[0][name] > 0, name
+        assert all(math.isfinite(line[name]) for line in lines), name
+    for name in ("lineage/box_text", "lineage/box_image"):
+        assert sum(line[name] for line in lines[-5:]) < sum(line[name] for line in lines[:5]), name
+    assert all(line["warnings"] == [] for line in lines)
+    assert hypclip.load(tmp_path / "run" / "checkpoint").config.entailment != Plane()
 
 
 @pytest.mark.parametrize("taxonomy", [None, [("a boat", "a vehicle")]])
