@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_output(arguments.output)
         config = build(EvaluationConfig, read(arguments.config, arguments.overrides, EvaluationConfig))
         if not config.names:
-            raise ConfigError("the config names no evaluation: expected some under zero_shot, retrieval or hierarchy")
+            raise ConfigError(
+                "the config names no evaluation: expected some under zero_shot, retrieval, hierarchy or few_shot"
+            )
         if taken := {"model", "curv"}.intersection(config.names):
             raise ConfigError(
                 f"evaluations need names of their own, other than model and curv, got {', '.join(sorted(taken))}"

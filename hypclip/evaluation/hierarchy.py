@@ -99,13 +99,15 @@ def hierarchy_scores(graph: nx.DiGraph, predicted: Sequence[str], true: Sequence
 
 def same_ancestor(graph: nx.DiGraph, predicted: Sequence[str], true: Sequence[str], depth: int) -> float:
     """Return the fraction of images whose prediction and truth share an ancestor `depth` steps below the root."""
+    at_depth = ancestors_at(graph, {*predicted, *true}, depth)
+    return sum(bool(at_depth[p] & at_depth[t]) for p, t in zip(predicted, true, strict=True)) / len(true)
+
+
+def ancestors_at(graph: nx.DiGraph, nodes: Iterable[str], depth: int) -> dict[str, frozenset[str]]:
+    """Return for each node what of it and its ancestors lies `depth` steps below the root."""
     levels = {
-        node: level
-        for level, nodes in enumerate(nx.topological_generations(graph.reverse(copy=False)))
-        for node in nodes
+        node: level for level, some in enumerate(nx.topological_generations(graph.reverse(copy=False))) for node in some
     }
-
-    def at_depth(node: str) -> set[str]:
-        return {a for a in (nx.descendants(graph, node) | {node}) if levels[a] == depth}
-
-    return sum(bool(at_depth(p) & at_depth(t)) for p, t in zip(predicted, true, strict=True)) / len(true)
+    return {
+        node: frozenset(up for up in (nx.descendants(graph, node) | {node}) if levels[up] == depth) for node in nodes
+    }

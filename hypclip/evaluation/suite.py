@@ -16,8 +16,15 @@ from hypclip.config import STRICT_KEYS, UserPath, UserPlace, UserPlaces
 from hypclip.data.record import Reading
 from hypclip.data.shards import find_shards
 from hypclip.errors import ConfigError, DataError, first_few
+from hypclip.evaluation.few_shot import few_shot, tangent
 from hypclip.evaluation.hierarchical import ACCURACIES, Hierarchical, read_node_texts
-from hypclip.evaluation.hierarchy import hierarchy_scores, read_taxonomy, require_classes, same_ancestor
+from hypclip.evaluation.hierarchy import (
+    ancestors_at,
+    hierarchy_scores,
+    read_taxonomy,
+    require_classes,
+    same_ancestor,
+)
 from hypclip.evaluation.instruments import Captioned, Hierarchy
 from hypclip.evaluation.is_a import Phrases, call
 from hypclip.evaluation.retrieval import read_pairs, retrieval
@@ -120,6 +127,35 @@ class HierarchyTask:
 
 
 @dataclass(frozen=True, config=STRICT_KEYS)
+class FewShotTask:
+    """Images classified by a few labelled ones of each class, over many draws; see hypclip/evaluation/few_shot.py.
+
+    Args:
+        images: folder with one folder of images per class key.
+        classes: JSON, class key to its name or names.
+        taxonomy: JSON, is-a edges over class keys and inner nodes.
+        depth: classes are joined that have the same ancestor at this depth of the taxonomy, which is 0 at its root.
+        ways: classes of a draw.
+        shots: labelled images of each class, each number measured by itself.
+        queries: images to classify, of each.
+        episodes: draws.
+        probe: whether a linear probe takes part, by the extra `few-shot`.
+        seed: of the draws.
+    """
+
+    images: UserPath
+    classes: UserPath
+    taxonomy: UserPath | None = None
+    depth: Annotated[int, Ge(0)] | None = None
+    ways: Annotated[int, Ge(2)] = 5
+    shots: list[Annotated[int, Ge(1)]] = field(default_factory=lambda: [1, 5])
+    queries: Annotated[int, Ge(1)] = 15
+    episodes: Annotated[int, Ge(2)] = 1_000
+    probe: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True, config=STRICT_KEYS)
 class EvaluationConfig:
     """Evaluations by name.
 
@@ -127,16 +163,18 @@ class EvaluationConfig:
         zero_shot: images named without training on their classes.
         retrieval: images and captions, each found by the other.
         hierarchy: whether is-a edges hold.
+        few_shot: images classified by a few labelled ones.
     """
 
     zero_shot: dict[str, ZeroShotTask] = field(default_factory=dict)
     retrieval: dict[str, RetrievalTask] = field(default_factory=dict)
     hierarchy: dict[str, HierarchyTask] = field(default_factory=dict)
+    few_shot: dict[str, FewShotTask] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
         """The names of all of them."""
-        return [*self.zero_shot, *self.retrieval, *self.hierarchy]
+        return [*self.zero_shot, *self.retrieval, *self.hierarchy, *self.few_shot]
 
 
 def prepare(config: EvaluationConfig, warn: Callable[[str], None] = logger.warning) -> dict[str, Evaluation]:
@@ -147,7 +185,7 @@ def prepare(config: EvaluationConfig, warn: Callable[[str], None] = logger.warni
         warn: told what a person should know before believing the scores.
 
     Raises:
-        ConfigError: a name stands for two, ancestors without a taxonomy, or images without classes.
+        ConfigError: a name stands for two, ancestors or a depth without a taxonomy, or images without classes.
         DataError: data that cannot be read.
     """
     if len(set(config.names)) < len(config.names):
@@ -160,7 +198,8 @@ def prepare(config: EvaluationConfig, warn: Callable[[str], None] = logger.warni
             raise ConfigError(f"zero_shot.{name}.hierarchical needs zero_shot.{name}.taxonomy")
         found[name] = _zero_shot(name, task, warn)
     found |= {name: _retrieval(name, task) for name, task in config.retrieval.items()}
-    return found | {name: _hierarchy(name, task, warn) for name, task in config.hierarchy.items()}
+    found |= {name: _hierarchy(name, task, warn) for name, task in config.hierarchy.items()}
+    return found | {name: _few_shot(name, task, warn) for name, task in config.few_shot.items()}
 
 
 def _zero_shot(name: str, task: ZeroShotTask, warn: Callable[[str], None]) -> Evaluation:
@@ -247,6 +286,51 @@ def _hierarchy(name: str, task: HierarchyTask, warn: Callable[[str], None]) -> E
                 "and what needs radii or regions is left out"
             )
         return hierarchy.measure(model)
+
+    return evaluate
+
+
+def _few_shot(name: str, task: FewShotTask, warn: Callable[[str], None]) -> Evaluation:
+    where = f"few_shot.{name}"
+    if (task.taxonomy is None) != (task.depth is None):
+        raise ConfigError(f"{where}.taxonomy and {where}.depth belong together: give both or neither")
+    data = read_labelled_images(task.images, task.classes)
+    for line in data.warnings():
+        warn(f"{where}: {line}")
+    labels = list(data.labels)
+    if task.taxonomy is not None and task.depth is not None:
+        graph = read_taxonomy(task.taxonomy)
+        require_classes(graph, data.keys)
+        joined = ancestors_at(graph, data.keys, task.depth)
+        if lost := [key for key in data.keys if len(joined[key]) != 1]:
+            raise ConfigError(
+                f"{where}.depth {task.depth}: expected one ancestor of each class at that depth of the taxonomy, and "
+                f"{len(lost)} of {len(data.keys)} classes have none or several: {first_few(lost)}"
+            )
+        above = [next(iter(joined[key])) for key in data.keys]
+        names = sorted(set(above))
+        labels = [names.index(above[label]) for label in labels]
+
+    def evaluate(model: HypCLIP) -> dict[str, int | float]:
+        features, curvs = tangent(model, embed_files(model, data.files))
+        result: dict[str, int | float] = {"n": len(labels), "classes": len(set(labels)), "episodes": task.episodes}
+        for shots in task.shots:
+            found = few_shot(
+                features,
+                labels,
+                shots=shots,
+                ways=task.ways,
+                queries=task.queries,
+                episodes=task.episodes,
+                curvs=curvs,
+                probe=task.probe,
+                seed=task.seed,
+            )
+            for method, accuracy in found.items():
+                row = method.partition(" ")[0]  # without the curvature, which is the model's
+                result[f"{row}/{shots}-shot"] = accuracy.mean
+                result[f"{row}/{shots}-shot ±"] = accuracy.half_width
+        return result
 
     return evaluate
 

@@ -12,7 +12,14 @@ from hypclip.data.quickstart.shards import write_shards
 from hypclip.data.shards import find_shards
 from hypclip.errors import ConfigError, DataError
 from hypclip.evaluation.retrieval import read_pairs, retrieval
-from hypclip.evaluation.suite import EvaluationConfig, HierarchyTask, RetrievalTask, ZeroShotTask, prepare
+from hypclip.evaluation.suite import (
+    EvaluationConfig,
+    FewShotTask,
+    HierarchyTask,
+    RetrievalTask,
+    ZeroShotTask,
+    prepare,
+)
 from hypclip.geometry.entailment import Cone, Plane
 from hypclip.model import HypCLIP
 from tests.support.data import pair, write_tar
@@ -195,6 +202,55 @@ def test_a_hierarchy_in_other_spaces(folder, model, space):
     evaluate = prepare(EvaluationConfig(hierarchy={"x": whole(folder)}))["x"]
     found = evaluate(tiny_encoder(**space))
     assert {"0-1/recall", "radius/2", "inside/other_image"} < found.keys()
+
+
+# Few shots ------------------------------------------------------------------------------------------------------------
+
+
+def drawn(folder: Path, **settings: object) -> FewShotTask:
+    """Return a task of three classes of four images each, in folder/drawn; blue and green are cold."""
+    for key, colour in (("r", (250, 0, 0)), ("b", (0, 0, 250)), ("g", (0, 250, 0))):
+        (folder / "drawn" / key).mkdir(parents=True, exist_ok=True)
+        for index in range(4):
+            Image.new("RGB", (20, 20), tuple(max(0, c - index) for c in colour)).save(
+                folder / "drawn" / key / f"{index}.png"
+            )
+    usual = {"images": folder / "drawn", "classes": folder / "classes.json", "ways": 3, "queries": 2, "episodes": 5}
+    return build(FewShotTask, {**usual, "shots": [1, 2], **settings})
+
+
+def test_few_shots_are_reported_by_method_and_number(folder, model):
+    found = prepare(EvaluationConfig(few_shot={"x": drawn(folder)}))["x"](model)
+    assert (found["n"], found["classes"], found["episodes"]) == (12, 3, 5)
+    scores = {name for name in found if "/" in name}
+    columns = ("1-shot", "1-shot ±", "2-shot", "2-shot ±")
+    assert scores == {f"{row}/{column}" for row in ("lorentz", "euclid", "cosine", "probe") for column in columns}
+    assert all(0 <= found[name] <= 1 for name in scores)
+    assert found["euclid/1-shot"] > 0.5  # one colour a class
+
+
+def test_classes_are_joined_by_what_is_above_them(folder, model):
+    task = drawn(folder, taxonomy=folder / "edges.json", depth=1, ways=2, probe=False)
+    found = prepare(EvaluationConfig(few_shot={"x": task}))["x"](model)
+    assert found["classes"] == 2
+    assert not any("probe" in name for name in found)
+    sphere = prepare(EvaluationConfig(few_shot={"x": task}))["x"](tiny_encoder(geometry="sphere"))
+    assert {name.partition("/")[0] for name in sphere if "/" in name} == {"euclid", "cosine"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depth": 1}, r"few_shot\.x\.taxonomy and few_shot\.x\.depth belong together"),
+        ({"taxonomy": "edges.json"}, r"few_shot\.x\.taxonomy and few_shot\.x\.depth belong together"),
+        ({"taxonomy": "edges.json", "depth": 3}, r"few_shot\.x\.depth 3: .* 3 of 3 classes have none or several: r; "),
+        ({"taxonomy": "lacking.json", "depth": 1}, "class 'g' is not in the taxonomy"),
+    ],
+)
+def test_classes_that_cannot_be_joined_are_named(folder, change, message):
+    change = {name: folder / value if name == "taxonomy" else value for name, value in change.items()}
+    with pytest.raises((ConfigError, DataError), match=message):
+        prepare(EvaluationConfig(few_shot={"x": drawn(folder, **change)}))
 
 
 # Mistakes -------------------------------------------------------------------------------------------------------------
