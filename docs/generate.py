@@ -38,8 +38,8 @@ from serve.settings import ENV_PREFIX, Settings
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = (
     "train.prepare_data", "train.pretrain", "train.evaluate", "train.zero_shot", "train.study", "train.embed",
-    "train.embed_taxonomy", "train.prototypes", "train.ask", "train.draw", "train.convert", "train.export",
-    "serve.command",
+    "train.embed_taxonomy", "train.prototypes", "train.hyperbolicity", "train.ask", "train.draw", "train.convert",
+    "train.export", "serve.command",
 )  # fmt: skip
 MADE = "<!-- written by docs/generate.py -->"
 BENCH = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)

@@ -61,6 +61,8 @@ def laid_out(tmp_path_factory) -> Path:
         picture.save(home / "ROOT" / key / "1.png")
     (home / "classes.json").write_text(json.dumps({"dog": "dog", "cat": "cat"}))
     (home / "edges.json").write_text(json.dumps([["dog", "animal"], ["cat", "animal"]]))
+    captions = [f"a {look} {name}" for look in ("red", "old", "wet", "small") for name in [*texts, "dog", "cup", "car"]]
+    (home / "captions.txt").write_text("\n".join(captions))
     shutil.copytree(run, home / "runs" / "x")
     return home
 

@@ -5,6 +5,7 @@ import itertools
 import math
 import subprocess
 import sys
+import time
 from fractions import Fraction
 
 import pytest
@@ -24,6 +25,7 @@ from hypclip.geometry.analysis.gromov import (
     hyperbolicity_of_distances,
     relative_delta,
 )
+from tests.support.real_features import of_drawings
 
 
 def gaussian(n, dim, seed=0):
@@ -150,6 +152,17 @@ def test_skipping_entries_changes_no_bit_without_the_triangle_inequality():
     d = gaussian(200, 200).abs()
     d = (d + d.T).fill_diagonal_(0)
     assert delta(d) == unpruned(d, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", [2, 512])
+def test_of_1500_points_delta_is_the_cubic_one_and_takes_seconds(dim):
+    points = gaussian(1500, dim)
+    d = torch.cdist(points, points).fill_diagonal_(0)
+    start = time.process_time()
+    found = delta(d, 3)
+    assert time.process_time() - start < 30
+    assert found == pytest.approx(unpruned(d, 3), abs=1e-6)
 
 
 @each_metric
@@ -353,6 +366,16 @@ def test_an_outer_autocast_changes_nothing():
     with torch.autocast("cpu", torch.bfloat16):
         inside = hyperbolicity(points, "lorentz", curv=1.0)
     assert inside == hyperbolicity(points, "lorentz", curv=1.0)
+
+
+@pytest.mark.slow
+def test_features_of_drawings_lie_below_their_matched_null_and_above_noise():
+    """Relative δ alone, .25, would be "more hyperbolic" than R^8 (.43) and less than R^512 (.18)."""
+    features, _ = of_drawings()
+    report = hyperbolicity(features.double(), base_points=1)
+    assert report.relative_delta.mean == pytest.approx(0.246, abs=0.02)
+    assert report.matched_null.mean > report.relative_delta.mean + 0.02
+    assert report.iid_null.mean == pytest.approx(0.115, abs=0.01)
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------
