@@ -14,7 +14,8 @@ from train import pretrain
 def test_a_name_is_a_file_of_one_of_the_folders():
     found = shipped.parse(argparse.ArgumentParser(), ["--config", "quickstart"], "", "pretrain")
     assert found.config == ROOT / "configs" / "quickstart.yaml"
-    assert shipped.named("evaluate") == {"quickstart": ROOT / "configs" / "evaluate" / "quickstart.yaml"}
+    folder = ROOT / "configs" / "evaluate"
+    assert shipped.named("evaluate") == {name: folder / f"{name}.yaml" for name in ("hierarchical", "quickstart")}
 
 
 @pytest.mark.parametrize("given", ["own.yaml", "folder/own.yml", "config"])

@@ -114,6 +114,6 @@ def test_folders_within_folders(tmp_path):
 
 
 def test_an_unknown_source_names_what_there_is(tmp_path):
-    with pytest.raises(DataError, match=r"no taxonomy 'wordnet'.*wordnet-nouns.*a folder of classes.*\.obo"):
-        load("wordnet")
+    with pytest.raises(DataError, match=r"no taxonomy 'word-net'.*wordnet-nouns.*a folder of classes.*\.obo"):
+        load("word-net")
     assert isinstance(load([["dog", "animal"]]), Taxonomy)

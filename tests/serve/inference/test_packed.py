@@ -46,7 +46,7 @@ def test_packed_texts_have_the_features_of_each_alone(changes, count):
 
     found = read_packed(packed, rows)
     expected = torch.cat([tower(tokenizer([text])) for text in (TEXTS * 8)[:count]])
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=5e-6)  # products of other shapes round otherwise
     assert sum(passes) == sum(rows.lengths)
     assert max(passes) <= 128
     assert all(a + b > 128 for a, b in itertools.pairwise(passes))
