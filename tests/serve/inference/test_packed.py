@@ -57,7 +57,7 @@ def test_a_text_longer_than_a_pass_has_one_of_its_own():
     tower, tokenizer = tower_of(context_length=300)
     texts = ["dog " * 400, "a dog", "dog " * 400]
     found = read_packed(PackedTower(tower), tokenizer.encode(texts))
-    torch.testing.assert_close(found, tower(tokenizer(texts)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, tower(tokenizer(texts)), rtol=1e-5, atol=5e-6)
 
 
 def test_positions_begin_anew_with_each_text():
