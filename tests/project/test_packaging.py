@@ -27,6 +27,7 @@ PROGRAMS = (
     "embed",
     "embed-taxonomy",
     "prototypes",
+    "hyperbolicity",
     "ask",
     "study",
     "convert",
