@@ -31,7 +31,7 @@ DRAG = """async (frames) => {
     send("pointermove", 400 + 150 * Math.cos(t), 400 + 150 * Math.sin(t));
     await new Promise((done) => requestAnimationFrame(done));
     const start = performance.now();
-    disk.frame(true);
+    disk.frame({ moving: true });
     times.push(performance.now() - start);
   }
   send("pointerup", 500, 400);
@@ -42,7 +42,7 @@ ONCE = """async (act) => {
   const start = performance.now();
   if (act === "map") disk.setMap(map);
   if (act === "focus") disk.setFocus(window.held);
-  if (act === "still") disk.frame(false);
+  if (act === "still") disk.frame({ moving: false });
   return performance.now() - start;
 }"""
 
@@ -75,7 +75,7 @@ def measured(page: Any) -> dict[str, float]:
           const times = [];
           for (let i = 0; i < 20; i++) {
             const start = performance.now();
-            disk.frame(true);
+            disk.frame({ moving: true });
             times.push(performance.now() - start);
             await new Promise((done) => requestAnimationFrame(done));
           }
@@ -119,6 +119,7 @@ def data_of(count: int) -> dict[str, bytes]:
     focus = {
         "version": "1",
         "curv": 0.5,
+        "near_misses": {"above": None, "below": None},
         "of": {"radius": float(radius[90]), "modality": "image", "id": "90"},
         "rule": {"form": "cone", "eta": 1.0, "min_radius": 0.1},
         "counts": {"ancestors": 40, "descendants": 50},
